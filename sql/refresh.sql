@@ -1,0 +1,59 @@
+
+-- ---------------------------------------------------------------------------
+-- refresh: customers, their state, and the marks that say who is evaluated.
+-- ---------------------------------------------------------------------------
+
+-- Derived: who the customers are.
+CREATE TABLE cs_internal.customer (
+	customer_id text COLLATE "C" PRIMARY KEY,
+	name text,
+	owner text,
+	parent_id text,
+	created_at timestamptz,
+	attributes jsonb,
+	from_customer boolean NOT NULL DEFAULT false,       -- has a row in a customer source
+	from_subscription boolean NOT NULL DEFAULT false,
+	from_other boolean NOT NULL DEFAULT false           -- only where neither kind is registered
+);
+
+-- Derived: what is computed of each customer at its last evaluation.
+CREATE TABLE cs_internal.state (
+	customer_id text COLLATE "C" PRIMARY KEY,
+	as_of_day date,
+	-- stage ledger
+	mrr numeric(20,6),
+	active boolean,
+	in_trial boolean,
+	seats numeric,
+	tenure_days integer,
+	days_to_renewal integer,
+	-- stage metrics: slots of cs_internal.metric_slot, NULL where missing
+	"values" float8[],
+	-- stages early and late segments: {"dimension": "segment"} (array of names where not exclusive)
+	segments jsonb NOT NULL DEFAULT '{}',
+	-- stage health: the automatic score, before overrides
+	scorecard text,
+	score float8,
+	coverage float8,
+	score_reason text,                                  -- why NULL: inactive, coverage, missing
+	-- when time alone changes something: the earliest next boundary
+	due_at timestamptz
+);
+CREATE INDEX state_due_at ON cs_internal.state (due_at);
+
+-- Who is evaluated next.
+CREATE TABLE cs_internal.dirty (
+	customer_id text COLLATE "C" PRIMARY KEY,
+	marked_at timestamptz NOT NULL,
+	cause text                                          -- NULL or 'definition'
+);
+
+-- Decided, one row: the last instant evaluated, the hold after a restore.
+CREATE TABLE cs_internal.clock (
+	id boolean PRIMARY KEY DEFAULT true CHECK (id),
+	last_as_of timestamptz,
+	last_refresh_at timestamptz,
+	hold boolean NOT NULL DEFAULT false,
+	hold_reason text
+);
+SELECT pg_catalog.pg_extension_config_dump('cs_internal.clock', '');

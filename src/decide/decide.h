@@ -1,0 +1,38 @@
+/*
+ * decide.h
+ *		Rules, segments, alerts.
+ */
+#ifndef CS_DECIDE_H
+#define CS_DECIDE_H
+
+#include "cs_ext.h"
+
+/* One rule: a boolean (or text, for messages) SQL expression over a customer's state. */
+typedef struct CsRule
+{
+	const char *table_name;		/* where it is defined, for definition_status */
+	const char *key;
+	const char *expression;
+	const char *search_path;
+	Oid			type;			/* BOOLOID or TEXTOID */
+	bool		failed;			/* out: could not be evaluated for all customers */
+} CsRule;
+
+/*
+ * decide/rule.c: evaluate rules over the batch; the result has customer_id
+ * and one column r1..rn per rule (NULL where a rule failed for a customer).
+ * Failing rules are marked in cs_internal.definition_status.
+ */
+extern CsResult *cs_eval_rules(const CsBatch *batch, CsRule *rules, int nrules);
+
+/* Refuses, with a clear error naming `what`, a rule that does not parse, is not of the type, writes, is volatile or names something unknown (near match). */
+extern void cs_check_rule(const CsRule *rule, const char *what);
+
+/* Stages. Segments: state.segments and, unless what_if, cs_internal.membership. */
+extern void cs_stage_segments(CsBatch *batch, bool late);
+extern void cs_stage_alerts(CsBatch *batch);
+
+/* By the one refresher, in a transaction of its own: numbers alert events and notifies. True when it numbered any. */
+extern bool cs_number_events(void);
+
+#endif

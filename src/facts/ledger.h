@@ -1,0 +1,23 @@
+/*
+ * ledger.h
+ *		The sweep over subscriptions and what stands in the ledger.
+ */
+#ifndef CS_LEDGER_H
+#define CS_LEDGER_H
+
+#include "cs_ext.h"
+
+/* Recompute cs_internal.movement of these customers from all subscription sources. */
+extern void cs_ledger_ingest(Datum ids, const CsPolicy *policy);
+
+/* Stage: fills mrr, active, in_trial, seats, tenure_days, days_to_renewal of cs_internal.state for the batch. */
+extern void cs_stage_ledger(CsBatch *batch);
+
+/*
+ * Rows (customer_id text, mrr numeric, tenure_days int, days_to_renewal int,
+ * seats numeric, mrr_ago_<n> numeric ...) of the batch, one mrr_ago column for
+ * each int of ago_days; reads cs_internal.state and movement.
+ */
+extern CsResult *cs_ledger_rows(const CsBatch *batch, List *ago_days);
+
+#endif

@@ -1,0 +1,59 @@
+/*
+ * source.h
+ *		Registered sources: what is mapped, and the SELECT that reads it.
+ */
+#ifndef CS_SOURCE_H
+#define CS_SOURCE_H
+
+#include "cs_ext.h"
+
+typedef struct CsSource
+{
+	char	   *name;
+	char	   *kind;
+	char	   *relation;		/* qualified, quoted */
+	Oid			relid;			/* InvalidOid: the relation is gone */
+	char	   *capture;		/* in force: trigger or scan */
+	char	   *search_path;
+	char	   *anchor;			/* canonical name of the anchor column, NULL: none mapped */
+	Oid			key_type;		/* native type of the customer key (TEXTOID for an expression) */
+	bool		by_user;		/* user_id is mapped, the customer comes from a user source */
+	List	   *columns;		/* canonical and x_ names that are mapped, char * */
+	void	   *mapping;		/* private to source.c */
+} CsSource;
+
+/* Enabled sources of a kind (NULL: all) in order of name, as List of CsSource *; and one by name or NULL. */
+extern List *cs_sources(const char *kind);
+extern CsSource *cs_source(const char *name);
+
+/*
+ * The usable rows of a source: a SELECT giving customer_key (native type),
+ * every canonical column of the kind (NULL of the right type where unmapped)
+ * and the x_ columns.  keyed: only rows whose key is in $1.  cut: only rows
+ * with anchor < as_of, and what was not yet known at as_of is NULL (SURFACE 2).
+ * Group by customer_key, then make the outside id with cs_source_id().
+ */
+extern char *cs_source_rows(const CsSource *source, bool keyed, bool cut);
+extern char *cs_source_id(const CsSource *source, const char *key_expression);
+
+/* Sets search_path and the keys ($1) of a query from outside ids (text[]); an id that is no value of the native type is left out. */
+extern void cs_source_keys(const CsSource *source, Datum ids, CsUserQuery *query);
+
+/*
+ * Capture and scan (facts/capture.c, facts/scan.c).
+ * cs_collect: moves change_log into pending (whole source where unknown), and
+ * re-reads scanned sources that are due, comparing checksums; force_scan
+ * ignores the interval.  '*' marks every customer dirty.
+ * cs_count_unusable: recount rows that cannot be used, of these customers
+ * (ids NULL: of the whole source).
+ * cs_source_extent: first_at, last_at, available of a source; true when
+ * availability at as_of changed (then every customer is evaluated again).
+ */
+extern void cs_collect(TimestampTz as_of, bool force_scan);
+extern void cs_count_unusable(const CsSource *source, Datum ids, bool whole);
+extern bool cs_source_extent(const CsSource *source, TimestampTz as_of);
+
+/* Installed by _PG_init: flush of noted changes before commit, wake-up after it. */
+extern void cs_capture_init(void);
+
+#endif
