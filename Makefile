@@ -21,7 +21,8 @@ DATA_built = cs_ext.control sql/cs_ext--$(EXTVERSION).sql
 EXTRA_CLEAN = sql/cs_ext--$(EXTVERSION).sql cs_ext.control
 
 REGRESS = $(sort $(basename $(notdir $(wildcard test/sql/*.sql))))
-REGRESS_OPTS = --inputdir=test --outputdir=test --expecteddir=. --load-extension=cs_ext
+# pg_regress finds expected/ and writes results/ where it is called.
+REGRESS_OPTS = --inputdir=test --load-extension=cs_ext
 
 PG_CPPFLAGS = -I$(srcdir)/src -DCS_EXT_VERSION='"$(EXTVERSION)"'
 
