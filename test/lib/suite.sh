@@ -1,0 +1,239 @@
+#!/bin/bash
+# suite.sh WORK [NAME...]: everything test/run does once it is an ordinary user
+# in a private copy: build, checks, and all tests, each counted.
+#
+#   WORK/src       the sources          WORK/pg        the private PostgreSQL
+#   WORK/data      the server's data    WORK/testdata  what CS_EXT_TESTDATA named
+set -u
+WORK=$1
+shift
+NAMES=("$@")
+cd "$WORK/src" || exit 1
+. test/lib/machine.sh
+
+PGBIN=$WORK/pg/lib/postgresql/$PG_MAJOR/bin
+export HOME=$WORK PATH=$PGBIN:$PATH LC_ALL=C.UTF-8 LANG=C.UTF-8
+export PGHOST=$WORK/socket PGPORT=5432 PGUSER=postgres PGDATABASE=postgres
+export PGTZ=UTC PGCONNECT_TIMEOUT=10
+unset PGOPTIONS PGSERVICE PGPASSFILE PGCLIENTENCODING
+FILE_LIMIT=${CS_EXT_TEST_FILE_LIMIT:-300}
+
+passed=0 failed=0 skipped=0
+failures=()
+
+# count NAME PASSED FAILED SKIPPED: adds up, and prints one line.
+count() {
+	local word=ok
+	passed=$((passed + $2)) failed=$((failed + $3)) skipped=$((skipped + $4))
+	if [ "$3" -gt 0 ]; then
+		word=FAILED
+		failures+=("$1")
+	elif [ "$2" = 0 ] && [ "$4" -gt 0 ]; then
+		word=skipped
+	fi
+	printf '%-42s %-8s %5d %s\n' "$1" "$word" "$2" "$([ "$3" -gt 0 ] && echo "($3 failed)")"
+}
+
+# chosen NAME: is it asked for (no names: everything is)
+chosen() {
+	local n
+	[ ${#NAMES[@]} = 0 ] && return 0
+	for n in "${NAMES[@]}"; do
+		n=${n##*/}
+		n=${n%.*}
+		[ "$n" = "$1" ] || [ "$n" = "${1#[0-9][0-9][0-9]_}" ] && return 0
+	done
+	return 1
+}
+
+# one_check NAME COMMAND...: a check that passes or fails as a whole
+one_check() {
+	local name=$1
+	shift
+	chosen "${name##*/}" || return 0
+	if "$@" >"$WORK/check.out" 2>&1; then
+		count "$name" 1 0 0
+	else
+		head -60 "$WORK/check.out" | sed 's/^/    /'
+		count "$name" 0 1 0
+	fi
+}
+
+finish() {
+	[ ${#failures[@]} -gt 0 ] && printf 'failed: %s\n' "${failures[*]}"
+	if [ $((passed + failed + skipped)) = 0 ]; then
+		echo "no test is named ${NAMES[*]}"
+		failed=1
+	fi
+	printf '%d passed, %d failed' "$passed" "$failed"
+	[ "$skipped" -gt 0 ] && printf ', %d skipped' "$skipped"
+	echo
+	[ "$failed" = 0 ]
+	exit
+}
+
+# Nothing of ours outlives the run, whatever happened.
+stop_servers() {
+	local pid
+	find "$WORK" -name postmaster.pid 2>/dev/null | while read -r pid; do
+		"$PGBIN/pg_ctl" -D "${pid%/*}" -m immediate -w stop >/dev/null 2>&1
+	done
+}
+trap stop_servers EXIT
+trap 'exit 130' INT TERM HUP
+
+# ---- build ---------------------------------------------------------------
+
+if ! build_into "$WORK/pg" "$WORK/src" "$WORK/build.log" \
+	PG_CFLAGS="-Wall -Wextra -Werror -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers -Wno-cast-function-type -DUSE_ASSERT_CHECKING"; then
+	count build 0 1 0
+	finish
+fi
+count build 1 0 0
+
+# ---- checks of the text ----------------------------------------------------
+
+file_sizes() {
+	find src sql -name '*.[ch]' -o -name '*.sql' ! -name 'cs_ext--*' -path 'sql/*' |
+		xargs wc -l | awk '$2 != "total" && $1 > 900 { print $2 ": " $1 " lines, more than 900"; bad = 1 } END { exit bad }'
+}
+
+# The install script may neither replace what is there nor trust what it finds.
+install_script() {
+	! grep -niE 'CREATE OR REPLACE|IF NOT EXISTS' sql/*.sql
+}
+
+# Names the files only: clang-format -i mends them.
+format() {
+	make -s format-check PG_CONFIG="$PGBIN/pg_config" 2>&1 | sed -n 's/^\([^ :]*\):[0-9].*error: code should be.*/not formatted: \1/p' | sort -u >"$WORK/format.out"
+	cat "$WORK/format.out"
+	[ ! -s "$WORK/format.out" ]
+}
+
+one_check checks/format format
+one_check checks/file_sizes file_sizes
+one_check checks/install_script install_script
+
+# ---- the server ------------------------------------------------------------
+
+mkdir -p "$WORK/socket"
+if ! initdb -D "$WORK/data" -U postgres -A trust -E UTF8 --locale=C.UTF-8 --no-sync >"$WORK/initdb.log" 2>&1; then
+	cat "$WORK/initdb.log"
+	count server 0 1 0
+	finish
+fi
+cat >>"$WORK/data/postgresql.conf" <<-EOF
+	listen_addresses = ''
+	unix_socket_directories = '$WORK/socket'
+	fsync = off
+	synchronous_commit = off
+	full_page_writes = off
+	max_prepared_transactions = 10
+	shared_buffers = 128MB
+	log_min_messages = warning
+	log_line_prefix = '%m [%p] %q%a %d '
+EOF
+if ! pg_ctl -D "$WORK/data" -l "$WORK/server.log" -w start >/dev/null 2>&1; then
+	cat "$WORK/server.log"
+	count server 0 1 0
+	finish
+fi
+
+# crashed: a server that went down takes its reason with it unless we show it
+crashed() {
+	if grep -E 'PANIC|TRAP:|was terminated by signal' "$WORK/server.log" >"$WORK/crash.out"; then
+		head -20 "$WORK/crash.out" | sed 's/^/    /'
+		count "server (crashed in $1)" 0 1 0
+		: >"$WORK/server.log"
+		pg_isready -q -t 20
+	fi
+}
+
+# ---- pg_regress: plain function behaviour --------------------------------------
+
+tests=()
+for file in test/sql/*.sql; do
+	[ -e "$file" ] || continue
+	name=${file##*/}
+	name=${name%.sql}
+	chosen "$name" && tests+=("$name")
+done
+if [ ${#tests[@]} -gt 0 ]; then
+	timeout 600 "$(dirname "$(pg_config --pgxs)")/../../src/test/regress/pg_regress" --bindir="$PGBIN" --inputdir=test \
+		--load-extension=cs_ext --dbname=contrib_regression "${tests[@]}" >"$WORK/regress.out" 2>&1 </dev/null
+	ran=0
+	while read -r name word; do
+		ran=$((ran + 1))
+		if [ "$word" = ok ]; then count "regress/$name" 1 0 0; else count "regress/$name" 0 1 0; fi
+	done < <(sed -nE -e 's/^test ([^ ]+) +\.\.\. ([A-Za-z]+).*/\1 \2/p' \
+		-e 's/^ok [0-9]+ +- ([^ ]+).*/\1 ok/p' -e 's/^not ok [0-9]+ +- ([^ ]+).*/\1 FAILED/p' "$WORK/regress.out")
+	if [ -s regression.diffs ]; then head -200 regression.diffs | sed 's/^/    /'; fi
+	if [ "$ran" != ${#tests[@]} ]; then
+		tail -20 "$WORK/regress.out" | sed 's/^/    /'
+		count "regress (of ${#tests[@]} ran $ran)" 0 1 0
+	fi
+	crashed regress
+fi
+
+# ---- pgTAP: behaviour and oracles, each file in a database of its own ------------
+
+if compgen -G 'test/pgtap/*.sql' >/dev/null; then
+	if ! psql -qX -v ON_ERROR_STOP=1 -c 'CREATE DATABASE cs_template' >"$WORK/template.out" 2>&1 ||
+		! psql -qX -v ON_ERROR_STOP=1 -d cs_template -c 'CREATE EXTENSION cs_ext' -c 'CREATE EXTENSION pgtap' >>"$WORK/template.out" 2>&1; then
+		sed 's/^/    /' "$WORK/template.out"
+		count pgtap 0 1 0
+	else
+		for file in test/pgtap/*.sql; do
+			name=${file##*/}
+			name=${name%.sql}
+			chosen "$name" || continue
+			if [ ! -d "$WORK/testdata" ] && grep -q ':.\?testdata' "$file"; then
+				count "pgtap/$name (no test data)" 0 0 1
+				continue
+			fi
+			psql -qX -c 'CREATE DATABASE cs_test TEMPLATE cs_template' || { count "pgtap/$name" 0 1 0; continue; }
+			timeout "$FILE_LIMIT" psql -XAtq -d cs_test -v ON_ERROR_STOP=1 -v "testdata=$WORK/testdata" -f "$file" \
+				>"$WORK/pgtap.out" 2>&1 </dev/null
+			read -r p f s < <(perl test/lib/tap.pl "$name" $? <"$WORK/pgtap.out" 2>"$WORK/tap.err")
+			cat "$WORK/tap.err"
+			count "pgtap/$name" "$p" "$f" "$s"
+			crashed "pgtap/$name"
+			psql -qX -c 'DROP DATABASE cs_test WITH (FORCE)'
+		done
+	fi
+fi
+
+# ---- TAP: servers of their own -----------------------------------------------
+
+pg_ctl -D "$WORK/data" -m fast -w stop >/dev/null 2>&1
+
+export PG_REGRESS PERL5LIB TESTDATADIR TESTDIR
+PG_REGRESS=$(dirname "$(pg_config --pgxs)")/../../src/test/regress/pg_regress
+PERL5LIB=$(dirname "$(pg_config --pgxs)")/../../src/test/perl
+TESTDIR=$WORK/t
+TESTDATADIR=$WORK/t/data
+export CS_EXT_TESTDATA=
+[ -d "$WORK/testdata" ] && CS_EXT_TESTDATA=$WORK/testdata
+unset PGHOST PGPORT PGUSER PGDATABASE
+for file in test/t/*.pl; do
+	[ -e "$file" ] || continue
+	name=${file##*/}
+	name=${name%.pl}
+	chosen "$name" || continue
+	mkdir -p "$TESTDIR"
+	timeout "$FILE_LIMIT" perl "$file" >"$WORK/t.out" 2>&1 </dev/null
+	status=$?
+	read -r p f s < <(perl test/lib/tap.pl "$name" "$status" <"$WORK/t.out" 2>"$WORK/tap.err")
+	cat "$WORK/tap.err"
+	count "t/$name" "$p" "$f" "$s"
+	if [ "$f" -gt 0 ]; then
+		find "$TESTDIR" -name '*.log' | head -4 | while read -r log; do
+			echo "    -- ${log##*/}"
+			grep -E 'ERROR|FATAL|PANIC|TRAP|signal' "$log" | tail -15 | sed 's/^/    /'
+		done
+	fi
+	stop_servers
+	[ -n "${CS_EXT_TEST_KEEP:-}" ] || rm -rf "$TESTDIR"
+done
+
+finish
