@@ -48,12 +48,10 @@ CREATE TABLE cs_internal.dirty (
 	cause text                                          -- NULL or 'definition'
 );
 
--- Decided, one row: the last instant evaluated, the hold after a restore.
+-- Decided, one row: the last instant evaluated, and when that was by the clock.
 CREATE TABLE cs_internal.clock (
 	id boolean PRIMARY KEY DEFAULT true CHECK (id),
 	last_as_of timestamptz,
-	last_refresh_at timestamptz,
-	hold boolean NOT NULL DEFAULT false,
-	hold_reason text
+	last_refresh_at timestamptz
 );
 SELECT pg_catalog.pg_extension_config_dump('cs_internal.clock', '');

@@ -60,3 +60,15 @@ CREATE TABLE cs_internal.definition_status (
 	since timestamptz NOT NULL,
 	PRIMARY KEY (table_name, key)
 );
+
+CREATE FUNCTION cs_internal.caller() RETURNS text
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_caller_sql';
+COMMENT ON FUNCTION cs_internal.caller() IS 'Name of the role that called the outermost gate.';
+
+-- A row here holds the scheduler and all that goes out; written by a restore,
+-- removed by cs.release_hold(). Not dumped.
+CREATE TABLE cs_internal.hold (
+	id boolean PRIMARY KEY DEFAULT true CHECK (id),
+	reason text NOT NULL,
+	since timestamptz NOT NULL
+);

@@ -26,11 +26,11 @@
 
 extern bool cs_scheduler;
 extern char *cs_databases;
-extern int	cs_max_workers;
-extern int	cs_refresh_batch;
-extern int	cs_user_sql_timeout;	/* milliseconds, 0 = none */
-extern int	cs_change_log_warn_rows;
-extern int	cs_scan_interval;		/* seconds between re-reads of a scanned source by the worker */
+extern int cs_max_workers;
+extern int cs_refresh_batch;
+extern int cs_user_sql_timeout; /* milliseconds, 0 = none */
+extern int cs_change_log_warn_rows;
+extern int cs_scan_interval; /* seconds between re-reads of a scanned source by the worker */
 extern bool cs_allow_superuser_sql;
 extern char *cs_actor;
 extern char *cs_now_setting;
@@ -39,16 +39,15 @@ extern char *cs_now_setting;
 
 typedef struct CsArg
 {
-	Oid			type;
-	Datum		value;
-	bool		isnull;
+	Oid type;
+	Datum value;
+	bool isnull;
 } CsArg;
 
 #define CS_NO_ARGS NULL, 0
-#define CS_ARGS(...) \
-	(CsArg[]){__VA_ARGS__}, (int) (sizeof((CsArg[]){__VA_ARGS__}) / sizeof(CsArg))
+#define CS_ARGS(...) (CsArg[]){__VA_ARGS__}, (int) (sizeof((CsArg[]){__VA_ARGS__}) / sizeof(CsArg))
 
-extern CsArg cs_text(const char *s);	/* NULL pointer is SQL NULL */
+extern CsArg cs_text(const char *s); /* NULL pointer is SQL NULL */
 extern CsArg cs_textarray(Datum array);
 extern CsArg cs_int4(int32 v);
 extern CsArg cs_int8(int64 v);
@@ -68,9 +67,9 @@ extern CsArg cs_datum(Oid type, Datum v, bool isnull);
  */
 typedef struct CsFrame
 {
-	Oid			user;
-	int			sec_context;
-	int			guc_level;
+	Oid user;
+	int sec_context;
+	int guc_level;
 } CsFrame;
 
 extern void cs_enter(CsFrame *frame);
@@ -80,8 +79,8 @@ extern void cs_leave(CsFrame *frame);
 typedef struct CsResult
 {
 	Tuplestorestate *store;
-	TupleDesc	desc;
-	uint64		nrows;
+	TupleDesc desc;
+	uint64 nrows;
 } CsResult;
 
 /*
@@ -93,7 +92,7 @@ extern uint64 cs_exec(const char *sql, const CsArg *args, int nargs);
 extern CsResult *cs_query(const char *sql, const CsArg *args, int nargs);
 
 /* First column of the first row of the last cs_exec: NULL when no row or SQL NULL. */
-extern char *cs_value(void);			/* as text, in CurrentMemoryContext */
+extern char *cs_value(void); /* as text, in CurrentMemoryContext */
 extern Datum cs_value_datum(bool *isnull);
 
 /* Reading SPI_tuptable: row r, column c (from 1), as text. */
@@ -120,11 +119,11 @@ extern void cs_set_snapshot(Snapshot snapshot);
 typedef struct CsUserQuery
 {
 	const char *sql;
-	const char *search_path;	/* may be NULL */
+	const char *search_path; /* may be NULL */
 	TimestampTz as_of;
-	DateADT		as_of_day;
-	Oid			key_type;		/* array type of $1, InvalidOid: none */
-	Datum		keys;
+	DateADT as_of_day;
+	Oid key_type; /* array type of $1, InvalidOid: none */
+	Datum keys;
 } CsUserQuery;
 
 /*
@@ -150,24 +149,24 @@ extern List *cs_expression_names(const char *expression, const char *what);
  * its constants.  Constants are passed as text.  A call whose arguments are
  * not constants is refused, naming `what`.
  */
-typedef char *(*CsCallName) (const char *func, List *constants, void *arg);
-extern char *cs_replace_calls(const char *expression, const char *func,
-							  CsCallName name_of, void *arg, const char *what);
+typedef char *(*CsCallName)(const char *func, List *constants, void *arg);
+extern char *cs_replace_calls(const char *expression, const char *func, CsCallName name_of,
+							  void *arg, const char *what);
 
 /* ---- policy and time (core/policy.c) ---------------------------------- */
 
 typedef struct CsPolicy
 {
-	char	   *run_as;
-	Oid			run_as_oid;
-	char	   *time_zone;
-	char		currency[4];
-	bool		edge_at;		/* period_edge = 'at' */
-	bool		free_is_active;
-	int			grace_days;
-	int			max_pause_days; /* -1: no limit */
-	int			gap_days_tenure;
-	int			version;
+	char *run_as;
+	Oid run_as_oid;
+	char *time_zone;
+	char currency[4];
+	bool edge_at; /* period_edge = 'at' */
+	bool free_is_active;
+	int grace_days;
+	int max_pause_days; /* -1: no limit */
+	int gap_days_tenure;
+	int version;
 } CsPolicy;
 
 /*
@@ -188,7 +187,7 @@ extern TimestampTz cs_local_midnight(DateADT day, const char *time_zone);
 extern char *cs_nearest(const char *word, List *candidates);
 
 /* errhint("Did you mean \"%s\"?") when something is near, else nothing. */
-extern int	cs_errhint_nearest(const char *word, List *candidates);
+extern int cs_errhint_nearest(const char *word, List *candidates);
 
 /* ---- the batch (refresh/) --------------------------------------------- */
 
@@ -198,14 +197,14 @@ extern int	cs_errhint_nearest(const char *word, List *candidates);
  */
 typedef struct CsBatch
 {
-	TimestampTz as_of;			/* the evaluated instant */
-	DateADT		as_of_day;		/* its local day, D */
-	TimestampTz computed_at;	/* the clock */
-	Datum		ids;
-	int			nids;
-	bool		what_if;		/* recompute: no decided state is written, all is rolled back */
-	const char *cause;			/* NULL, or 'definition' for changes by a changed definition */
-	CsPolicy   *policy;
+	TimestampTz as_of;       /* the evaluated instant */
+	DateADT as_of_day;       /* its local day, D */
+	TimestampTz computed_at; /* the clock */
+	Datum ids;
+	int nids;
+	bool what_if;      /* recompute: no decided state is written, all is rolled back */
+	const char *cause; /* NULL, or 'definition' for changes by a changed definition */
+	CsPolicy *policy;
 } CsBatch;
 
-#endif							/* CS_EXT_H */
+#endif /* CS_EXT_H */

@@ -10,8 +10,8 @@
 typedef struct CsPeriod
 {
 	TimestampTz start;
-	TimestampTz end;			/* of a running period: as_of */
-	bool		complete;		/* false: the period was still running at as_of */
+	TimestampTz end; /* of a running period: as_of */
+	bool complete;   /* false: the period was still running at as_of */
 } CsPeriod;
 
 /* Raises 22023 for what is malformed, reversed, ambiguous or wholly after as_of. */

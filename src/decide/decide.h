@@ -10,12 +10,12 @@
 /* One rule: a boolean (or text, for messages) SQL expression over a customer's state. */
 typedef struct CsRule
 {
-	const char *table_name;		/* where it is defined, for definition_status */
+	const char *table_name; /* where it is defined, for definition_status */
 	const char *key;
 	const char *expression;
 	const char *search_path;
-	Oid			type;			/* BOOLOID or TEXTOID */
-	bool		failed;			/* out: could not be evaluated for all customers */
+	Oid type;    /* BOOLOID or TEXTOID */
+	bool failed; /* out: could not be evaluated for all customers */
 } CsRule;
 
 /*

@@ -9,17 +9,17 @@
 
 typedef struct CsSource
 {
-	char	   *name;
-	char	   *kind;
-	char	   *relation;		/* qualified, quoted */
-	Oid			relid;			/* InvalidOid: the relation is gone */
-	char	   *capture;		/* in force: trigger or scan */
-	char	   *search_path;
-	char	   *anchor;			/* canonical name of the anchor column, NULL: none mapped */
-	Oid			key_type;		/* native type of the customer key (TEXTOID for an expression) */
-	bool		by_user;		/* user_id is mapped, the customer comes from a user source */
-	List	   *columns;		/* canonical and x_ names that are mapped, char * */
-	void	   *mapping;		/* private to source.c */
+	char *name;
+	char *kind;
+	char *relation; /* qualified, quoted */
+	Oid relid;      /* InvalidOid: the relation is gone */
+	char *capture;  /* in force: trigger or scan */
+	char *search_path;
+	char *anchor;  /* canonical name of the anchor column, NULL: none mapped */
+	Oid key_type;  /* native type of the customer key (TEXTOID for an expression) */
+	bool by_user;  /* user_id is mapped, the customer comes from a user source */
+	List *columns; /* canonical and x_ names that are mapped, char * */
+	void *mapping; /* private to source.c */
 } CsSource;
 
 /* Enabled sources of a kind (NULL: all) in order of name, as List of CsSource *; and one by name or NULL. */
@@ -52,6 +52,9 @@ extern void cs_source_keys(const CsSource *source, Datum ids, CsUserQuery *query
 extern void cs_collect(TimestampTz as_of, bool force_scan);
 extern void cs_count_unusable(const CsSource *source, Datum ids, bool whole);
 extern bool cs_source_extent(const CsSource *source, TimestampTz as_of);
+
+/* Called after commit of a transaction that changed facts or definitions; set by the scheduler. */
+extern void (*cs_commit_hook)(void);
 
 /* Installed by _PG_init: flush of noted changes before commit, wake-up after it. */
 extern void cs_capture_init(void);

@@ -8,7 +8,8 @@
 #include "cs_ext.h"
 
 /* Recompute usage_month of these customers from all usage_event sources, for the local months that [since, until] touches. */
-extern void cs_usage_ingest(Datum ids, TimestampTz since, TimestampTz until, const CsPolicy *policy);
+extern void cs_usage_ingest(Datum ids, TimestampTz since, TimestampTz until,
+							const CsPolicy *policy);
 
 /*
  * Rows (customer_id text, usage cs.usage), one per customer of the batch: the

@@ -14,6 +14,6 @@ extern void cs_stage_metrics(CsBatch *batch);
 extern List *cs_metric_names(void);
 
 /* Slot of a metric in the values array (from 1), 0 when there is no such metric. */
-extern int	cs_metric_slot(const char *name);
+extern int cs_metric_slot(const char *name);
 
 #endif

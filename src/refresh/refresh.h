@@ -9,11 +9,11 @@
 
 typedef struct CsRefresh
 {
-	TimestampTz as_of;			/* fixed at start, for every batch of the run */
-	bool		force_scan;		/* re-read scanned sources now */
-	int			phase;			/* private to pipeline.c */
-	int64		ingested;		/* customers, per source counted once each */
-	int64		evaluated;
+	TimestampTz as_of; /* fixed at start, for every batch of the run */
+	bool force_scan;   /* re-read scanned sources now */
+	int phase;         /* private to pipeline.c */
+	int64 ingested;    /* customers, per source counted once each */
+	int64 evaluated;
 } CsRefresh;
 
 extern void cs_refresh_start(CsRefresh *run, bool force_scan);

@@ -1,0 +1,16 @@
+/*
+ * core.h
+ *		What the files of core/ share among themselves.
+ */
+#ifndef CS_CORE_H
+#define CS_CORE_H
+
+#include "cs_ext.h"
+
+extern Oid cs_owner(void);
+extern Oid cs_caller(void);
+
+/* The policy's zone, NULL before setup. Inside a frame. */
+extern char *cs_policy_time_zone(void);
+
+#endif /* CS_CORE_H */

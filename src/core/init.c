@@ -1,0 +1,76 @@
+/*
+ * init.c
+ *		Loading of the library: settings, and the hooks of capture and scheduler.
+ *
+ * Settings are about the server only; nothing here changes a result except
+ * cs_ext.now, the instant everything is computed at, and that is a superuser's.
+ */
+#include "cs_ext.h"
+
+#include <limits.h>
+
+#include "miscadmin.h"
+#include "utils/guc.h"
+
+#include "facts/source.h"
+
+extern void cs_scheduler_init(void);
+
+PG_MODULE_MAGIC;
+
+extern PGDLLEXPORT void _PG_init(void);
+
+bool cs_scheduler = true;
+char *cs_databases = NULL;
+int cs_max_workers = 4;
+int cs_refresh_batch = 1000;
+int cs_user_sql_timeout = 60000;
+int cs_change_log_warn_rows = 1000000;
+int cs_scan_interval = 60;
+bool cs_allow_superuser_sql = false;
+char *cs_actor = NULL;
+char *cs_now_setting = NULL;
+
+/*
+ * _PG_init: defines the settings; when preloaded also registers the launcher.
+ */
+void
+_PG_init(void)
+{
+	DefineCustomBoolVariable("cs_ext.scheduler", "Whether the launcher starts database workers.",
+							 NULL, &cs_scheduler, true, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("cs_ext.databases",
+							   "Databases that the scheduler serves, separated by commas.",
+							   "Empty: every database that has the extension.", &cs_databases, "",
+							   PGC_SIGHUP, GUC_LIST_INPUT, NULL, NULL, NULL);
+	DefineCustomIntVariable("cs_ext.max_workers", "Database and job workers at a time.", NULL,
+							&cs_max_workers, 4, 1, 64, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("cs_ext.refresh_batch",
+							"Customers that one transaction of refresh handles.", NULL,
+							&cs_refresh_batch, 1000, 1, 100000, PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("cs_ext.user_sql_timeout",
+							"Longest time one statement made of users' definitions may take.",
+							"Zero: no limit.", &cs_user_sql_timeout, 60000, 0, INT_MAX, PGC_SUSET,
+							GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("cs_ext.change_log_warn_rows",
+							"Rows waiting in the change log from which cs.doctor() warns.", NULL,
+							&cs_change_log_warn_rows, 1000000, 1, INT_MAX, PGC_SIGHUP, 0, NULL,
+							NULL, NULL);
+	DefineCustomIntVariable(
+		"cs_ext.scan_interval", "Time between two re-reads of a scanned source by the worker.",
+		NULL, &cs_scan_interval, 60, 1, INT_MAX, PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomBoolVariable("cs_ext.allow_superuser_sql",
+							 "Whether jobs of kind sql may run as a superuser.", NULL,
+							 &cs_allow_superuser_sql, false, PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable(
+		"cs_ext.actor", "Who acts on alerts and overrides, for apps that pool one role.",
+		"Empty: the session's user.", &cs_actor, "", PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("cs_ext.now", "The instant everything is computed at.",
+							   "Empty: the clock. Never before the last evaluated instant.",
+							   &cs_now_setting, "", PGC_SUSET, 0, NULL, NULL, NULL);
+	MarkGUCPrefixReserved("cs_ext");
+
+	cs_capture_init();
+	if (process_shared_preload_libraries_in_progress)
+		cs_scheduler_init();
+}

@@ -1,0 +1,631 @@
+/*
+ * spi.c
+ *		The two ways to run SQL, and the bridge between them.
+ *
+ * Privileged: cs_enter .. cs_leave.  The extension's owner is the current user,
+ * in a restricted operation, with pinned search_path and settings; our own
+ * tables are reached here and nowhere else.
+ *
+ * Contained: cs_user_query.  SQL that a user wrote runs as policy.run_as in a
+ * read-only subtransaction that is always rolled back.  Read-only alone would
+ * let a function change settings, NOTIFY and write large objects; the rollback
+ * undoes those.  A timer of our own limits it, because statement_timeout does
+ * not reach statements inside a running one.
+ *
+ * What passes between the two is a CsResult: a tuplestore made outside the
+ * subtransaction, registered under a name as an ephemeral relation.
+ */
+#include "cs_ext.h"
+
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_namespace.h"
+#include "catalog/pg_type.h"
+#include "executor/tstoreReceiver.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "optimizer/optimizer.h"
+#include "pgtime.h"
+#include "parser/analyze.h"
+#include "parser/parse_node.h"
+#include "storage/latch.h"
+#include "storage/proc.h"
+#include "utils/acl.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/plancache.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+#include "utils/timeout.h"
+
+#include "core/core.h"
+
+static Snapshot batch_snapshot = NULL;
+static Oid caller = InvalidOid;
+static TimeoutId user_sql_timer;
+static bool user_sql_timer_registered = false;
+static volatile sig_atomic_t user_sql_timed_out = false;
+
+static const struct
+{
+	const char *name;
+	const char *value;
+} pinned[] = {
+	{"search_path", "pg_catalog, pg_temp"},
+	{"DateStyle", "ISO, MDY"},
+	{"IntervalStyle", "postgres"},
+	{"extra_float_digits", "1"},
+	{"bytea_output", "hex"},
+	{"lc_numeric", "C"},
+	{"lc_time", "C"},
+	{"lc_monetary", "C"},
+	{"array_nulls", "on"},
+	{"transform_null_equals", "off"},
+	{"standard_conforming_strings", "on"},
+};
+
+/* ---- bound parameters -------------------------------------------------- */
+
+CsArg
+cs_datum(Oid type, Datum v, bool isnull)
+{
+	CsArg a = {type, v, isnull};
+
+	return a;
+}
+
+CsArg
+cs_text(const char *s)
+{
+	return cs_datum(TEXTOID, s ? CStringGetTextDatum(s) : (Datum) 0, s == NULL);
+}
+
+CsArg
+cs_textarray(Datum array)
+{
+	return cs_datum(TEXTARRAYOID, array, false);
+}
+
+CsArg
+cs_int4(int32 v)
+{
+	return cs_datum(INT4OID, Int32GetDatum(v), false);
+}
+
+CsArg
+cs_int8(int64 v)
+{
+	return cs_datum(INT8OID, Int64GetDatum(v), false);
+}
+
+CsArg
+cs_bool(bool v)
+{
+	return cs_datum(BOOLOID, BoolGetDatum(v), false);
+}
+
+CsArg
+cs_float8(float8 v)
+{
+	return cs_datum(FLOAT8OID, Float8GetDatum(v), false);
+}
+
+CsArg
+cs_tstz(TimestampTz v)
+{
+	return cs_datum(TIMESTAMPTZOID, TimestampTzGetDatum(v), false);
+}
+
+CsArg
+cs_date(DateADT v)
+{
+	return cs_datum(DATEOID, DateADTGetDatum(v), false);
+}
+
+/* ---- the privileged side ----------------------------------------------- */
+
+/*
+ * set_if_different: a setting for the current GUC level.  Comparing first
+ * keeps entering a frame cheap where nothing differs.
+ */
+static void
+set_if_different(const char *name, const char *value)
+{
+	const char *now = GetConfigOption(name, false, false);
+
+	if (now == NULL || strcmp(now, value) != 0)
+		(void) set_config_option(name, value, superuser() ? PGC_SUSET : PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
+}
+
+/*
+ * cs_owner: the role that owns the extension's tables.
+ */
+Oid
+cs_owner(void)
+{
+	Oid nsp = get_namespace_oid("cs_internal", true);
+	HeapTuple tup;
+	Oid owner;
+
+	if (!OidIsValid(nsp))
+		ereport(ERROR, errcode(ERRCODE_UNDEFINED_OBJECT),
+				errmsg("extension cs_ext is not installed in this database"),
+				errhint("Run CREATE EXTENSION cs_ext."));
+	tup = SearchSysCache1(NAMESPACEOID, ObjectIdGetDatum(nsp));
+	if (!HeapTupleIsValid(tup))
+		elog(ERROR, "cache lookup failed for namespace %u", nsp);
+	owner = ((Form_pg_namespace) GETSTRUCT(tup))->nspowner;
+	ReleaseSysCache(tup);
+	return owner;
+}
+
+/*
+ * cs_caller: who entered the outermost frame, for questions of membership.
+ */
+Oid
+cs_caller(void)
+{
+	return OidIsValid(caller) ? caller : GetUserId();
+}
+
+/*
+ * cs_enter: become the extension's owner, pin the settings, connect SPI.
+ */
+void
+cs_enter(CsFrame *frame)
+{
+	Oid owner = cs_owner();
+	char *zone;
+	int i;
+
+	GetUserIdAndSecContext(&frame->user, &frame->sec_context);
+	if (!(frame->sec_context & SECURITY_RESTRICTED_OPERATION))
+		caller = frame->user;
+	SetUserIdAndSecContext(owner, frame->sec_context | SECURITY_LOCAL_USERID_CHANGE |
+									  SECURITY_RESTRICTED_OPERATION);
+	frame->guc_level = NewGUCNestLevel();
+	for (i = 0; i < lengthof(pinned); i++)
+		set_if_different(pinned[i].name, pinned[i].value);
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+
+	/* Dates are cut in the policy's zone, whatever the session's is; an unknown one is about to be refused. */
+	zone = cs_policy_time_zone();
+	set_if_different("TimeZone", zone && pg_tzset(zone) ? zone : "UTC");
+}
+
+/*
+ * cs_leave: undo cs_enter.  Results that must survive were made in a context
+ * of the caller's.
+ */
+void
+cs_leave(CsFrame *frame)
+{
+	SPI_finish();
+	AtEOXact_GUC(true, frame->guc_level);
+	SetUserIdAndSecContext(frame->user, frame->sec_context);
+}
+
+void
+cs_set_snapshot(Snapshot snapshot)
+{
+	batch_snapshot = snapshot;
+}
+
+/*
+ * cs_exec: see cs_ext.h.  The plan is made anew each time: batches are large,
+ * and relations registered under a name change their row type between calls.
+ */
+uint64
+cs_exec(const char *sql, const CsArg *args, int nargs)
+{
+	Oid *types = palloc(sizeof(Oid) * (nargs + 1));
+	Datum *values = palloc(sizeof(Datum) * (nargs + 1));
+	char *nulls = palloc(nargs + 1);
+	SPIPlanPtr plan;
+	int rc;
+	int i;
+
+	for (i = 0; i < nargs; i++)
+	{
+		types[i] = args[i].type;
+		values[i] = args[i].value;
+		nulls[i] = args[i].isnull ? 'n' : ' ';
+	}
+	nulls[nargs] = '\0';
+
+	plan = SPI_prepare(sql, nargs, types);
+	if (plan == NULL)
+		elog(ERROR, "SPI_prepare failed: %s: %s", SPI_result_code_string(SPI_result), sql);
+	if (batch_snapshot != NULL)
+		rc = SPI_execute_snapshot(plan, values, nulls, batch_snapshot, InvalidSnapshot, false, true,
+								  0);
+	else
+		rc = SPI_execute_plan(plan, values, nulls, false, 0);
+	if (rc < 0)
+		elog(ERROR, "SPI_execute failed: %s: %s", SPI_result_code_string(rc), sql);
+	SPI_freeplan(plan);
+	pfree(types);
+	pfree(values);
+	pfree(nulls);
+	return SPI_processed;
+}
+
+/*
+ * cs_query: like cs_exec, with the rows in a tuplestore of the caller's.
+ */
+CsResult *
+cs_query(const char *sql, const CsArg *args, int nargs)
+{
+	CsResult *result = palloc0(sizeof(CsResult));
+	uint64 i;
+
+	result->store = tuplestore_begin_heap(true, false, work_mem);
+	cs_exec(sql, args, nargs);
+	if (SPI_tuptable == NULL)
+		elog(ERROR, "statement returns no rows: %s", sql);
+	result->desc = CreateTupleDescCopy(SPI_tuptable->tupdesc);
+	result->nrows = SPI_processed;
+	for (i = 0; i < result->nrows; i++)
+		tuplestore_puttuple(result->store, SPI_tuptable->vals[i]);
+	SPI_freetuptable(SPI_tuptable);
+	return result;
+}
+
+char *
+cs_cell(uint64 row, int col)
+{
+	char *s;
+
+	if (SPI_tuptable == NULL || row >= SPI_tuptable->numvals)
+		return NULL;
+	s = SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, col);
+	return s;
+}
+
+Datum
+cs_cell_datum(uint64 row, int col, bool *isnull)
+{
+	if (SPI_tuptable == NULL || row >= SPI_tuptable->numvals)
+	{
+		*isnull = true;
+		return (Datum) 0;
+	}
+	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, col, isnull);
+}
+
+char *
+cs_value(void)
+{
+	return cs_cell(0, 1);
+}
+
+Datum
+cs_value_datum(bool *isnull)
+{
+	return cs_cell_datum(0, 1, isnull);
+}
+
+/*
+ * cs_register: make rows visible to statements under a name, in this frame.
+ */
+void
+cs_register(const char *name, CsResult *rows)
+{
+	EphemeralNamedRelation enr = palloc0(sizeof(EphemeralNamedRelationData));
+	int rc;
+
+	enr->md.name = pstrdup(name);
+	enr->md.reliddesc = InvalidOid;
+	enr->md.tupdesc = rows->desc;
+	enr->md.enrtype = ENR_NAMED_TUPLESTORE;
+	enr->md.enrtuples = rows->nrows;
+	enr->reldata = rows->store;
+	(void) SPI_unregister_relation(name);
+	rc = SPI_register_relation(enr);
+	if (rc != SPI_OK_REL_REGISTER)
+		elog(ERROR, "could not register relation \"%s\": %s", name, SPI_result_code_string(rc));
+}
+
+void
+cs_unregister(const char *name)
+{
+	(void) SPI_unregister_relation(name);
+}
+
+/* ---- the contained side ------------------------------------------------ */
+
+enum
+{
+	PARAM_KEYS = 1,
+	PARAM_AS_OF,
+	PARAM_AS_OF_DAY,
+	NPARAMS = PARAM_AS_OF_DAY
+};
+
+/*
+ * make_param: one of the three constants that a user's SQL may name.
+ */
+static Node *
+make_param(int id, Oid type, int location)
+{
+	Param *param = makeNode(Param);
+
+	param->paramkind = PARAM_EXTERN;
+	param->paramid = id;
+	param->paramtype = type;
+	param->paramtypmod = -1;
+	param->paramcollid = get_typcollation(type);
+	param->location = location;
+	return (Node *) param;
+}
+
+/*
+ * columnref_hook: as_of and as_of_day are constants, not columns, so that they
+ * need not be grouped by.
+ */
+static Node *
+columnref_hook(ParseState *pstate, ColumnRef *cref)
+{
+	const char *name;
+
+	if (list_length(cref->fields) != 1 || !IsA(linitial(cref->fields), String))
+		return NULL;
+	name = strVal(linitial(cref->fields));
+	if (strcmp(name, "as_of") == 0)
+		return make_param(PARAM_AS_OF, TIMESTAMPTZOID, cref->location);
+	if (strcmp(name, "as_of_day") == 0)
+		return make_param(PARAM_AS_OF_DAY, DATEOID, cref->location);
+	return NULL;
+}
+
+static Node *
+paramref_hook(ParseState *pstate, ParamRef *pref)
+{
+	const CsUserQuery *query = pstate->p_ref_hook_state;
+
+	if (pref->number != PARAM_KEYS || !OidIsValid(query->key_type))
+		return NULL;
+	return make_param(PARAM_KEYS, query->key_type, pref->location);
+}
+
+static void
+parser_setup(ParseState *pstate, void *arg)
+{
+	pstate->p_pre_columnref_hook = columnref_hook;
+	pstate->p_paramref_hook = paramref_hook;
+	pstate->p_ref_hook_state = arg;
+}
+
+static ParamListInfo
+make_params(const CsUserQuery *query)
+{
+	ParamListInfo params = makeParamList(NPARAMS);
+	ParamExternData *p = params->params;
+
+	p[PARAM_KEYS - 1].value = query->keys;
+	p[PARAM_KEYS - 1].isnull = !OidIsValid(query->key_type);
+	p[PARAM_KEYS - 1].ptype = query->key_type;
+	p[PARAM_AS_OF - 1].value = TimestampTzGetDatum(query->as_of);
+	p[PARAM_AS_OF - 1].ptype = TIMESTAMPTZOID;
+	p[PARAM_AS_OF_DAY - 1].value = DateADTGetDatum(query->as_of_day);
+	p[PARAM_AS_OF_DAY - 1].ptype = DATEOID;
+	for (int i = 0; i < NPARAMS; i++)
+		p[i].pflags = PARAM_FLAG_CONST;
+	return params;
+}
+
+/*
+ * prepare_user_sql: parse and analyse; refuse what is not one plain SELECT and
+ * what is volatile.  Returns the plan; the row type is that of its one source.
+ */
+static SPIPlanPtr
+prepare_user_sql(const CsUserQuery *query, TupleDesc *desc)
+{
+	SPIPlanPtr plan;
+	List *sources;
+	CachedPlanSource *source;
+	Query *tree;
+
+	plan = SPI_prepare_params(query->sql, parser_setup, (void *) query, CURSOR_OPT_PARALLEL_OK);
+	if (plan == NULL)
+		elog(ERROR, "SPI_prepare_params failed: %s", SPI_result_code_string(SPI_result));
+	sources = SPI_plan_get_plan_sources(plan);
+	if (list_length(sources) != 1)
+		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				errmsg("the SQL of a definition must be one expression"));
+	source = linitial(sources);
+	if (list_length(source->query_list) != 1)
+		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				errmsg("the SQL of a definition must be one expression"));
+	tree = linitial_node(Query, source->query_list);
+	if (tree->commandType != CMD_SELECT || tree->hasModifyingCTE || tree->hasForUpdate)
+		ereport(ERROR, errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+				errmsg("the SQL of a definition must not write or lock"),
+				errhint("Definitions only read: use an expression without INSERT, UPDATE, DELETE "
+						"or FOR UPDATE."));
+	if (contain_volatile_functions((Node *) tree))
+		ereport(ERROR, errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				errmsg("the SQL of a definition must not call a volatile function"),
+				errdetail("A volatile function may write or give another result at each call, so "
+						  "results could not be computed again."),
+				errhint("Use as_of or as_of_day instead of the clock, and functions marked STABLE "
+						"or IMMUTABLE."));
+	*desc = source->resultDesc;
+	return plan;
+}
+
+static void
+user_sql_timer_handler(void)
+{
+	user_sql_timed_out = true;
+	InterruptPending = true;
+	QueryCancelPending = true;
+	SetLatch(MyLatch);
+}
+
+/*
+ * become_run_as: inside the subtransaction, whose abort undoes all of it.
+ */
+static void
+become_run_as(const CsUserQuery *query)
+{
+	CsPolicy *policy = cs_policy(false);
+	Oid user;
+	int sec_context;
+	char *path;
+
+	if (!OidIsValid(policy->run_as_oid))
+		ereport(ERROR, errcode(ERRCODE_UNDEFINED_OBJECT),
+				errmsg("role \"%s\" of cs.policy.run_as does not exist", policy->run_as),
+				errhint("Create the role, or UPDATE cs.policy SET run_as to one that exists."));
+	if (superuser_arg(policy->run_as_oid))
+		ereport(ERROR, errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				errmsg("role \"%s\" of cs.policy.run_as is a superuser", policy->run_as),
+				errhint("UPDATE cs.policy SET run_as to an ordinary role."));
+
+	path = psprintf("pg_catalog, cs%s%s, pg_temp",
+					query->search_path && *query->search_path ? ", " : "",
+					query->search_path ? query->search_path : "");
+	set_if_different("search_path", path);
+	set_if_different("TimeZone", policy->time_zone);
+	set_if_different("row_security", "off");
+	GetUserIdAndSecContext(&user, &sec_context);
+	SetUserIdAndSecContext(policy->run_as_oid, sec_context | SECURITY_LOCAL_USERID_CHANGE |
+												   SECURITY_RESTRICTED_OPERATION);
+	XactReadOnly = true;
+}
+
+static void
+start_timer(void)
+{
+	user_sql_timed_out = false;
+	if (cs_user_sql_timeout <= 0)
+		return;
+	if (!user_sql_timer_registered)
+	{
+		user_sql_timer = RegisterTimeout(USER_TIMEOUT, user_sql_timer_handler);
+		user_sql_timer_registered = true;
+	}
+	enable_timeout_after(user_sql_timer, cs_user_sql_timeout);
+}
+
+static void
+stop_timer(void)
+{
+	if (user_sql_timer_registered)
+		disable_timeout(user_sql_timer, false);
+
+	/* Fired, but nobody looked: it must not cancel what comes next. */
+	if (user_sql_timed_out)
+		QueryCancelPending = false;
+}
+
+/*
+ * contained: both entry points.  execute false: analyse only.
+ */
+static CsResult *
+contained(const CsUserQuery *query, bool execute, ErrorData **error)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	CsResult *result = palloc0(sizeof(CsResult));
+	ErrorData *edata = NULL;
+
+	/* Outside the subtransaction, so that rows survive its rollback. */
+	result->store = tuplestore_begin_heap(true, false, work_mem);
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		SPIPlanPtr plan;
+		TupleDesc desc;
+
+		become_run_as(query);
+		if (batch_snapshot != NULL)
+			PushActiveSnapshot(batch_snapshot);
+		else
+			PushActiveSnapshot(GetTransactionSnapshot());
+		start_timer();
+		plan = prepare_user_sql(query, &desc);
+		result->desc = CreateTupleDescCopy(desc);
+		if (execute)
+		{
+			SPIExecuteOptions options = {0};
+			int rc;
+
+			options.params = make_params(query);
+			options.read_only = true;
+			options.must_return_tuples = true;
+			options.dest = CreateDestReceiver(DestTuplestore);
+			SetTuplestoreDestReceiverParams(options.dest, result->store, context, false, NULL,
+											NULL);
+			rc = SPI_execute_plan_extended(plan, &options);
+			if (rc < 0)
+				elog(ERROR, "SPI_execute_plan_extended failed: %s", SPI_result_code_string(rc));
+			result->nrows = SPI_processed;
+		}
+		SPI_freeplan(plan);
+		stop_timer();
+		PopActiveSnapshot();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+	}
+	PG_CATCH();
+	{
+		stop_timer();
+		MemoryContextSwitchTo(context);
+		edata = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+	}
+	PG_END_TRY();
+
+	if (edata == NULL)
+		return result;
+
+	tuplestore_end(result->store);
+	if (edata->sqlerrcode == ERRCODE_QUERY_CANCELED && user_sql_timed_out)
+	{
+		edata->message =
+			psprintf("SQL of definitions ran longer than cs_ext.user_sql_timeout (%d ms)",
+					 cs_user_sql_timeout);
+		edata->hint = pstrdup("Make the expression cheaper, add the index that cs.doctor() names, "
+							  "or raise the setting.");
+	}
+	else if (edata->sqlerrcode == ERRCODE_QUERY_CANCELED ||
+			 edata->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN ||
+			 edata->sqlerrcode == ERRCODE_CRASH_SHUTDOWN ||
+			 edata->sqlerrcode == ERRCODE_OUT_OF_MEMORY)
+		error = NULL; /* not the definition's fault */
+	if (error == NULL)
+		ReThrowError(edata);
+	*error = edata;
+	return NULL;
+}
+
+CsResult *
+cs_user_query(const CsUserQuery *query, ErrorData **error)
+{
+	return contained(query, true, error);
+}
+
+TupleDesc
+cs_user_check(const CsUserQuery *query, ErrorData **error)
+{
+	CsResult *result = contained(query, false, error);
+	TupleDesc desc;
+
+	if (result == NULL)
+		return NULL;
+	desc = result->desc;
+	tuplestore_end(result->store);
+	pfree(result);
+	return desc;
+}
