@@ -1,0 +1,110 @@
+/*
+ * ledger_sql.c
+ *		The sweep from SQL: rows in as arguments, movements out.
+ *
+ * No table is read and none is written: for tests, and for trying out what a
+ * set of subscriptions would mean.
+ */
+#include "cs_ext.h"
+
+#include "access/htup_details.h"
+#include "funcapi.h"
+#include "utils/array.h"
+#include "utils/typcache.h"
+
+#include "facts/ledger_sweep.h"
+
+PG_FUNCTION_INFO_V1(cs_ledger_sweep_sql);
+
+/*
+ * cs_internal.ledger_sweep(facts, cancellations, free_is_active,
+ * max_pause_days): the movements of one customer with these rows, from no
+ * table.  What cannot be used is an error here: the rows are arguments.
+ */
+Datum
+cs_ledger_sweep_sql(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	CsSweepRules rules;
+	CsTerm	   *terms = NULL;
+	CsCancellation *cancellations = NULL;
+	CsMovement *movements;
+	int			nterms = 0;
+	int			ncancellations = 0;
+	int			n;
+
+	InitMaterializedSRF(fcinfo, 0);
+	rules.free_is_active = !PG_ARGISNULL(2) && PG_GETARG_BOOL(2);
+	rules.max_pause_days = PG_ARGISNULL(3) ? -1 : PG_GETARG_INT32(3);
+
+	for (int arg = 0; arg < 2; arg++)
+	{
+		ArrayType  *array;
+		TupleDesc	desc;
+		Datum	   *rows;
+		bool	   *missing;
+		int			nrows;
+
+		if (PG_ARGISNULL(arg))
+			continue;
+		array = PG_GETARG_ARRAYTYPE_P(arg);
+		deconstruct_array(array, ARR_ELEMTYPE(array), -1, false, TYPALIGN_DOUBLE, &rows, &missing,
+						  &nrows);
+		desc = lookup_rowtype_tupdesc(ARR_ELEMTYPE(array), -1);
+		if (arg == 0)
+			terms = palloc(sizeof(CsTerm) * (nrows + 1));
+		else
+			cancellations = palloc(sizeof(CsCancellation) * (nrows + 1));
+		for (int i = 0; i < nrows; i++)
+		{
+			HeapTupleData tuple = {0};
+			Datum		values[FACT_NCOLUMNS];
+			bool		nulls[FACT_NCOLUMNS];
+
+			Assert(desc->natts <= FACT_NCOLUMNS);
+			if (missing[i])
+				continue;
+			tuple.t_data = DatumGetHeapTupleHeader(rows[i]);
+			tuple.t_len = HeapTupleHeaderGetDatumLength(tuple.t_data);
+			heap_deform_tuple(&tuple, desc, values, nulls);
+			if (arg == 1)
+			{
+				CsCancellation *x = &cancellations[ncancellations];
+
+				if (nulls[0])
+					continue;
+				x->at = DatumGetTimestampTz(values[0]);
+				x->churn_kind = nulls[1] ? NULL : TextDatumGetCString(values[1]);
+				x->reason = nulls[2] ? NULL : TextDatumGetCString(values[2]);
+				ncancellations++;
+				continue;
+			}
+			switch (cs_term_make(values, nulls, NULL, &terms[nterms]))
+			{
+				case CS_TERM_OK:
+					nterms++;
+					break;
+				case CS_TERM_NOTHING:
+					break;
+				default:
+					ereport(ERROR,
+							(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+							 errmsg("subscription row %d cannot be used", i + 1),
+							 errdetail("It needs a finite start_at, an end_at not before it, a known "
+									   "status, and either mrr or amount with a known interval.")));
+			}
+		}
+		ReleaseTupleDesc(desc);
+	}
+
+	movements = cs_sweep(terms, nterms, cancellations, ncancellations, &rules, &n);
+	for (int i = 0; i < n; i++)
+	{
+		Datum		values[MOVEMENT_COLUMNS];
+		bool		nulls[MOVEMENT_COLUMNS];
+
+		cs_movement_values(&movements[i], values, nulls);
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+	return (Datum) 0;
+}
