@@ -55,15 +55,6 @@ LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_ledger_sweep_sql';
 COMMENT ON FUNCTION cs_internal.ledger_sweep(cs_internal.subscription_fact[], cs_internal.cancellation_fact[], boolean, integer) IS
 'The movements of one customer with these subscription rows, from no table: the sweep that the ledger uses. All amounts in one currency; max_pause_days NULL: no limit.';
 
--- Everything that only subscriptions decide is read again at the next refresh.
-CREATE FUNCTION cs_internal.ledger_redo() RETURNS void
-LANGUAGE sql VOLATILE AS $$
-	INSERT INTO cs_internal.change_log (source)
-	SELECT s.name FROM cs.source s WHERE s.kind = 'subscription'
-$$;
-COMMENT ON FUNCTION cs_internal.ledger_redo() IS
-'Marks every subscription source as changed: for definitions that change the ledger of every customer.';
-
 -- Rates of other currencies into the policy's.
 CREATE TABLE cs.fx_rate (
 	currency varchar(3) NOT NULL,
@@ -107,7 +98,9 @@ BEGIN
 				USING ERRCODE = 'invalid_parameter_value', HINT = 'It needs no rate: amounts in it count as they are.';
 		END IF;
 	END IF;
-	PERFORM cs_internal.ledger_redo();
+	-- the next refresh makes the ledger of every customer anew
+	UPDATE cs_internal.source_state s SET needs_scan = true
+	FROM cs.source x WHERE x.name = s.source AND x.kind = 'subscription';
 END
 $$;
 COMMENT ON FUNCTION cs_internal.check_fx_rate(jsonb, jsonb) IS

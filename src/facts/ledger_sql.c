@@ -26,12 +26,12 @@ cs_ledger_sweep_sql(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	CsSweepRules rules;
-	CsTerm	   *terms = NULL;
+	CsTerm *terms = NULL;
 	CsCancellation *cancellations = NULL;
 	CsMovement *movements;
-	int			nterms = 0;
-	int			ncancellations = 0;
-	int			n;
+	int nterms = 0;
+	int ncancellations = 0;
+	int n;
 
 	InitMaterializedSRF(fcinfo, 0);
 	rules.free_is_active = !PG_ARGISNULL(2) && PG_GETARG_BOOL(2);
@@ -39,11 +39,11 @@ cs_ledger_sweep_sql(PG_FUNCTION_ARGS)
 
 	for (int arg = 0; arg < 2; arg++)
 	{
-		ArrayType  *array;
-		TupleDesc	desc;
-		Datum	   *rows;
-		bool	   *missing;
-		int			nrows;
+		ArrayType *array;
+		TupleDesc desc;
+		Datum *rows;
+		bool *missing;
+		int nrows;
 
 		if (PG_ARGISNULL(arg))
 			continue;
@@ -58,8 +58,8 @@ cs_ledger_sweep_sql(PG_FUNCTION_ARGS)
 		for (int i = 0; i < nrows; i++)
 		{
 			HeapTupleData tuple = {0};
-			Datum		values[FACT_NCOLUMNS];
-			bool		nulls[FACT_NCOLUMNS];
+			Datum values[FACT_NCOLUMNS];
+			bool nulls[FACT_NCOLUMNS];
 
 			Assert(desc->natts <= FACT_NCOLUMNS);
 			if (missing[i])
@@ -87,11 +87,12 @@ cs_ledger_sweep_sql(PG_FUNCTION_ARGS)
 				case CS_TERM_NOTHING:
 					break;
 				default:
-					ereport(ERROR,
-							(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-							 errmsg("subscription row %d cannot be used", i + 1),
-							 errdetail("It needs a finite start_at, an end_at not before it, a known "
-									   "status, and either mrr or amount with a known interval.")));
+					ereport(
+						ERROR,
+						(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						 errmsg("subscription row %d cannot be used", i + 1),
+						 errdetail("It needs a finite start_at, an end_at not before it, a known "
+								   "status, and either mrr or amount with a known interval.")));
 			}
 		}
 		ReleaseTupleDesc(desc);
@@ -100,8 +101,8 @@ cs_ledger_sweep_sql(PG_FUNCTION_ARGS)
 	movements = cs_sweep(terms, nterms, cancellations, ncancellations, &rules, &n);
 	for (int i = 0; i < n; i++)
 	{
-		Datum		values[MOVEMENT_COLUMNS];
-		bool		nulls[MOVEMENT_COLUMNS];
+		Datum values[MOVEMENT_COLUMNS];
+		bool nulls[MOVEMENT_COLUMNS];
 
 		cs_movement_values(&movements[i], values, nulls);
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);

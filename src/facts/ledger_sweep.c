@@ -24,21 +24,22 @@
 typedef struct Edge
 {
 	TimestampTz at;
-	int			term;
-	bool		is_start;
+	int term;
+	bool is_start;
 } Edge;
 
 /* Where the sweep stands: what holds just after the last instant. */
 typedef struct Sweep
 {
 	const CsSweepRules *rules;
-	Datum		mrr;
-	bool		active;
-	int			free_terms;		/* open terms that carry an MRR of zero */
-	int			paused_terms;	/* open paused terms */
-	TimestampTz pause_limit;	/* when the running pause no longer counts as active; DT_NOEND: never */
-	bool		was_positive;	/* MRR was positive at some instant before */
-	bool		was_active;
+	Datum mrr;
+	bool active;
+	int free_terms;   /* open terms that carry an MRR of zero */
+	int paused_terms; /* open paused terms */
+	TimestampTz
+		pause_limit;   /* when the running pause no longer counts as active; DT_NOEND: never */
+	bool was_positive; /* MRR was positive at some instant before */
+	bool was_active;
 } Sweep;
 
 static Datum
@@ -83,7 +84,7 @@ cancellation_cmp(const void *a, const void *b)
 {
 	const CsCancellation *x = a;
 	const CsCancellation *y = b;
-	int			cmp;
+	int cmp;
 
 	if (x->at != y->at)
 		return x->at < y->at ? -1 : 1;
@@ -99,9 +100,9 @@ cancellation_cmp(const void *a, const void *b)
 static const CsTerm *
 telling_term(const CsTerm *a, const CsTerm *b)
 {
-	bool		a_says;
-	bool		b_says;
-	int			cmp;
+	bool a_says;
+	bool b_says;
+	int cmp;
 
 	if (a == NULL || b == NULL)
 		return a == NULL ? b : a;
@@ -162,7 +163,7 @@ explain_churn(CsMovement *churn, const CsTerm *ending, const CsCancellation *can
 static const char *
 movement_kind(const Sweep *s, Datum mrr, bool active, int paused)
 {
-	int			change = num_cmp(mrr, s->mrr);
+	int change = num_cmp(mrr, s->mrr);
 
 	if (change > 0)
 	{
@@ -193,31 +194,59 @@ movement_kind(const Sweep *s, Datum mrr, bool active, int paused)
 static TimestampTz
 days_after(TimestampTz at, int days)
 {
-	Interval	span = {0};
+	Interval span = {0};
 
+	if (days > (END_TIMESTAMP - at) / USECS_PER_DAY - 2)
+		return END_TIMESTAMP - 1; /* as good as never */
 	span.day = days;
-	return DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
-												   TimestampTzGetDatum(at),
+	return DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval, TimestampTzGetDatum(at),
 												   IntervalPGetDatum(&span)));
+}
+
+/*
+ * Whether paused terms keep the customer active from this instant on.  A pause
+ * runs from the first paused term to the last one touching it; its limit is
+ * counted from its start.  pause_limit is set while the limit lies ahead.
+ */
+static bool
+pause_goes_on(Sweep *s, TimestampTz at, int paused_terms)
+{
+	int max_days = s->rules->max_pause_days;
+
+	if (paused_terms == 0)
+	{
+		s->pause_limit = DT_NOEND;
+		return false;
+	}
+	if (max_days < 0)
+		return true;
+	if (s->paused_terms == 0)
+	{
+		s->pause_limit = max_days > 0 ? days_after(at, max_days) : DT_NOEND;
+		return max_days > 0;
+	}
+	if (s->pause_limit <= at)
+		s->pause_limit = DT_NOEND;
+	return s->pause_limit != DT_NOEND;
 }
 
 CsMovement *
 cs_sweep(CsTerm *terms, int nterms, CsCancellation *cancellations, int ncancellations,
 		 const CsSweepRules *rules, int *nmovements)
 {
-	Edge	   *edges = palloc(sizeof(Edge) * Max(nterms * 2, 1));
+	Edge *edges = palloc(sizeof(Edge) * Max(nterms * 2, 1));
 	CsMovement *out;
-	Sweep		s = {0};
+	Sweep s = {0};
 	TimestampTz previous_churn = DT_NOBEGIN;
-	int			nedges = 0;
-	int			nout = 0;
-	int			next = 0;
-	int			pauses = 0;
+	int nedges = 0;
+	int nout = 0;
+	int next = 0;
+	int pauses = 0;
 
 	for (int i = 0; i < nterms; i++)
 	{
 		if (terms[i].end <= terms[i].start)
-			continue;			/* no instant lies in it */
+			continue; /* no instant lies in it */
 		edges[nedges++] = (Edge){terms[i].start, i, true};
 		if (terms[i].end != DT_NOEND)
 			edges[nedges++] = (Edge){terms[i].end, i, false};
@@ -237,11 +266,11 @@ cs_sweep(CsTerm *terms, int nterms, CsCancellation *cancellations, int ncancella
 	while (next < nedges || s.pause_limit != DT_NOEND)
 	{
 		TimestampTz at = next < nedges ? Min(edges[next].at, s.pause_limit) : s.pause_limit;
-		Datum		mrr = s.mrr;
-		int			free_terms = s.free_terms;
-		int			paused_terms = s.paused_terms;
-		bool		pause_counts;
-		bool		active;
+		Datum mrr = s.mrr;
+		int free_terms = s.free_terms;
+		int paused_terms = s.paused_terms;
+		bool pause_counts;
+		bool active;
 		const CsTerm *ending = NULL;
 		const char *kind;
 
@@ -250,7 +279,7 @@ cs_sweep(CsTerm *terms, int nterms, CsCancellation *cancellations, int ncancella
 		for (; next < nedges && edges[next].at == at; next++)
 		{
 			const CsTerm *term = &terms[edges[next].term];
-			int			step = edges[next].is_start ? 1 : -1;
+			int step = edges[next].is_start ? 1 : -1;
 
 			if (term->state == CS_TERM_PAUSED)
 				paused_terms += step;
@@ -262,30 +291,7 @@ cs_sweep(CsTerm *terms, int nterms, CsCancellation *cancellations, int ncancella
 				ending = telling_term(ending, term);
 		}
 
-		/*
-		 * A pause runs from the first paused term to the last one touching it.
-		 * pause_limit is set while it still counts; DT_NOEND also once the
-		 * limit is behind us, which pause_counts keeps apart.
-		 */
-		if (paused_terms == 0)
-		{
-			pause_counts = false;
-			s.pause_limit = DT_NOEND;
-		}
-		else if (s.paused_terms == 0)
-		{
-			pause_counts = rules->max_pause_days != 0;
-			s.pause_limit = rules->max_pause_days > 0 ? days_after(at, rules->max_pause_days) :
-				DT_NOEND;
-		}
-		else if (s.pause_limit <= at)
-		{
-			pause_counts = false;
-			s.pause_limit = DT_NOEND;
-		}
-		else
-			pause_counts = rules->max_pause_days < 0 || s.pause_limit != DT_NOEND;
-
+		pause_counts = pause_goes_on(&s, at, paused_terms);
 		active = num_sign(mrr) > 0 || pause_counts || (rules->free_is_active && free_terms > 0);
 		kind = movement_kind(&s, mrr, active, paused_terms - s.paused_terms);
 		if (kind != NULL)

@@ -12,20 +12,20 @@
 /* What a subscription row says between its start and its end. */
 typedef enum CsTermState
 {
-	CS_TERM_CARRIES,			/* its MRR counts */
-	CS_TERM_PAUSED				/* none of it counts, the customer is on hold */
+	CS_TERM_CARRIES, /* its MRR counts */
+	CS_TERM_PAUSED   /* none of it counts, the customer is on hold */
 } CsTermState;
 
 /* A usable subscription row, normalised: MRR per month in the policy's currency. */
 typedef struct CsTerm
 {
 	TimestampTz start;
-	TimestampTz end;			/* DT_NOEND: open */
+	TimestampTz end; /* DT_NOEND: open */
 	CsTermState state;
-	Datum		mrr;			/* numeric, rounded to six digits */
-	const char *churn_kind;		/* as the row says, or NULL */
+	Datum mrr;              /* numeric, rounded to six digits */
+	const char *churn_kind; /* as the row says, or NULL */
 	const char *reason;
-	const char *implied_kind;	/* what its other columns imply, or NULL */
+	const char *implied_kind; /* what its other columns imply, or NULL */
 } CsTerm;
 
 /* A fact of kind cancellation. */
@@ -40,17 +40,17 @@ typedef struct CsMovement
 {
 	TimestampTz at;
 	const char *kind;
-	Datum		delta;			/* numeric */
-	Datum		mrr_after;		/* numeric */
-	bool		active_after;
+	Datum delta;     /* numeric */
+	Datum mrr_after; /* numeric */
+	bool active_after;
 	const char *churn_kind;
 	const char *reason;
 } CsMovement;
 
 typedef struct CsSweepRules
 {
-	bool		free_is_active;
-	int			max_pause_days; /* -1: no limit */
+	bool free_is_active;
+	int max_pause_days; /* -1: no limit */
 } CsSweepRules;
 
 /*
@@ -90,10 +90,10 @@ enum
 typedef enum CsTermResult
 {
 	CS_TERM_OK,
-	CS_TERM_NOTHING,			/* the row is fine and carries no MRR */
-	CS_TERM_UNKNOWN,			/* what the source counts as unusable: status, interval, dates, NaN */
-	CS_TERM_NO_RATE,			/* another currency and no rate at its start */
-	CS_TERM_RANGE				/* more money than numeric(20,6) can sum safely */
+	CS_TERM_NOTHING, /* the row is fine and carries no MRR */
+	CS_TERM_UNKNOWN, /* what the source counts as unusable: status, interval, dates, NaN */
+	CS_TERM_NO_RATE, /* another currency and no rate at its start */
+	CS_TERM_RANGE    /* more money than numeric(20,6) can sum safely */
 } CsTermResult;
 
 /* Rates of one currency into the policy's, by local day; see cs_rates_load(). */

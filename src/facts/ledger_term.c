@@ -16,31 +16,27 @@
 
 typedef struct Rate
 {
-	char	   *currency;
-	DateADT		valid_from;
-	Datum		rate;			/* numeric: policy currency per unit */
+	char *currency;
+	DateADT valid_from;
+	Datum rate; /* numeric: policy currency per unit */
 } Rate;
 
 struct CsRates
 {
-	const char *currency;		/* the policy's */
+	const char *currency; /* the policy's */
 	const char *time_zone;
-	Rate	   *rates;			/* by currency, the newest first */
-	int			nrates;
+	Rate *rates; /* by currency, the newest first */
+	int nrates;
 };
 
 /* Whole numbers: amount × times ÷ by is the amount per month (DEFINITIONS B.3, year/12, week·52/12, day·365/12). */
 static const struct
 {
 	const char *word;
-	int			times;
-	int			by;
-}			intervals[] = {
-	{"day", 365, 12},
-	{"week", 52, 12},
-	{"month", 1, 1},
-	{"quarter", 1, 3},
-	{"year", 1, 12},
+	int times;
+	int by;
+} intervals[] = {
+	{"day", 365, 12}, {"week", 52, 12}, {"month", 1, 1}, {"quarter", 1, 3}, {"year", 1, 12},
 };
 
 static Datum
@@ -59,22 +55,22 @@ not_a_number(Datum n)
 bool
 cs_money_in_range(Datum n, int digits)
 {
-	int64		limit = 1;
+	int64 limit = 1;
 
 	if (not_a_number(n))
 		return false;
 	for (int i = 0; i < digits; i++)
 		limit *= 10;
-	return DatumGetBool(DirectFunctionCall2(numeric_lt, DirectFunctionCall1(numeric_abs, n),
-											num(limit)));
+	return DatumGetBool(
+		DirectFunctionCall2(numeric_lt, DirectFunctionCall1(numeric_abs, n), num(limit)));
 }
 
 /* All rates, once per ingest.  Call inside a frame. */
 CsRates *
 cs_rates_load(const CsPolicy *policy)
 {
-	CsRates    *rates = palloc0(sizeof(CsRates));
-	uint64		n;
+	CsRates *rates = palloc0(sizeof(CsRates));
+	uint64 n;
 
 	rates->currency = policy->currency;
 	rates->time_zone = policy->time_zone;
@@ -84,8 +80,8 @@ cs_rates_load(const CsPolicy *policy)
 	rates->rates = palloc(sizeof(Rate) * (n + 1));
 	for (uint64 i = 0; i < n; i++)
 	{
-		Rate	   *r = &rates->rates[rates->nrates++];
-		bool		isnull;
+		Rate *r = &rates->rates[rates->nrates++];
+		bool isnull;
 
 		r->currency = cs_cell(i, 1);
 		r->valid_from = DatumGetDateADT(cs_cell_datum(i, 2, &isnull));
@@ -101,7 +97,7 @@ cs_rates_load(const CsPolicy *policy)
 static bool
 rate_at(const CsRates *rates, const char *currency, TimestampTz at, Datum *rate)
 {
-	DateADT		day = cs_local_day(at, rates->time_zone);
+	DateADT day = cs_local_day(at, rates->time_zone);
 
 	for (int i = 0; i < rates->nrates; i++)
 	{
@@ -123,7 +119,7 @@ rate_at(const CsRates *rates, const char *currency, TimestampTz at, Datum *rate)
 static bool
 monthly(const Datum *values, const bool *nulls, Datum *mrr)
 {
-	char	   *word;
+	char *word;
 
 	if (!nulls[FACT_MRR])
 	{
@@ -136,18 +132,16 @@ monthly(const Datum *values, const bool *nulls, Datum *mrr)
 	word = TextDatumGetCString(values[FACT_INTERVAL]);
 	for (int i = 0; i < lengthof(intervals); i++)
 	{
-		Datum		count = nulls[FACT_INTERVAL_COUNT] ? num(1) : values[FACT_INTERVAL_COUNT];
+		Datum count = nulls[FACT_INTERVAL_COUNT] ? num(1) : values[FACT_INTERVAL_COUNT];
 
 		if (pg_strcasecmp(word, intervals[i].word) != 0)
 			continue;
-		if (not_a_number(count) ||
-			!DatumGetBool(DirectFunctionCall2(numeric_gt, count, num(0))))
+		if (not_a_number(count) || !DatumGetBool(DirectFunctionCall2(numeric_gt, count, num(0))))
 			return false;
-		*mrr = DirectFunctionCall2(numeric_div,
-								   DirectFunctionCall2(numeric_mul, values[FACT_AMOUNT],
-													   num(intervals[i].times)),
-								   DirectFunctionCall2(numeric_mul, count,
-													   num(intervals[i].by)));
+		*mrr = DirectFunctionCall2(
+			numeric_div,
+			DirectFunctionCall2(numeric_mul, values[FACT_AMOUNT], num(intervals[i].times)),
+			DirectFunctionCall2(numeric_mul, count, num(intervals[i].by)));
 		return true;
 	}
 	return false;
@@ -171,9 +165,9 @@ text_or_null(const Datum *values, const bool *nulls, int column)
 CsTermResult
 cs_term_make(const Datum *values, const bool *nulls, const CsRates *rates, CsTerm *term)
 {
-	int			money = nulls[FACT_MRR] ? FACT_AMOUNT : FACT_MRR;
-	char	   *status = nulls[FACT_STATUS] ? "active" : TextDatumGetCString(values[FACT_STATUS]);
-	Datum		mrr;
+	int money = nulls[FACT_MRR] ? FACT_AMOUNT : FACT_MRR;
+	char *status = nulls[FACT_STATUS] ? "active" : TextDatumGetCString(values[FACT_STATUS]);
+	Datum mrr;
 
 	memset(term, 0, sizeof(CsTerm));
 	if (nulls[FACT_START_AT])
@@ -225,8 +219,8 @@ cs_term_make(const Datum *values, const bool *nulls, const CsRates *rates, CsTer
 		return CS_TERM_UNKNOWN;
 	else if (rates != NULL && !nulls[FACT_CURRENCY])
 	{
-		char	   *currency = TextDatumGetCString(values[FACT_CURRENCY]);
-		Datum		rate;
+		char *currency = TextDatumGetCString(values[FACT_CURRENCY]);
+		Datum rate;
 
 		if (pg_strcasecmp(currency, rates->currency) != 0)
 		{
