@@ -1,13 +1,12 @@
 /*
  * period.c
- *		Period words and instants: what people write about time, read in the
- *		policy's zone.
+ *		Period words: what people write about spans of time.
  *
- * In: a word ('2026-10', 'last quarter', '[2026-10-01,2026-11-15)') or an
- * instant as text, date or timestamp.  Out: instants, and half-open intervals
- * of them.  Nothing here looks at the session's TimeZone or DateStyle, and
- * nothing here looks at facts.  Every other file that takes a period or an
- * instant from a user goes through here.
+ * In: a word ('2026-10', 'last quarter', '[2026-10-01,2026-11-15)') and the
+ * instant it is said at.  Out: a half-open interval of instants, cut in the
+ * policy's zone.  Nothing here looks at the session's TimeZone or DateStyle,
+ * and nothing here looks at facts.  Every other file that takes a period from
+ * a user goes through here.
  */
 #include "postgres.h"
 
@@ -23,9 +22,6 @@
 #define PERIOD_FORMS                                                                         \
 	"Periods are written '2026-10', '2026-Q3', '2026-W41', '2026', 'FY2026', 'last month', " \
 	"'this quarter', 'yesterday', 'qtd' or '[2026-10-01,2026-11-15)'."
-#define INSTANT_FORMS                                                                           \
-	"Instants are written '2026-10-31' (the start of that day) or '2026-10-31 14:30', read in " \
-	"the policy's time zone, or with a zone of their own: '2026-10-31 14:30+09'."
 
 /* What the words mean: the unit, and how many of them back from now. */
 typedef enum PeriodUnit
@@ -87,6 +83,11 @@ static const struct
 	{"current week", "this week"},
 	{"previous week", "last week"},
 	{"week to date", "wtd"},
+	{"next week", "this week"},
+	{"next month", "this month"},
+	{"next quarter", "this quarter"},
+	{"next year", "this year"},
+	{"tomorrow", "today"},
 };
 
 static const char *const month_names[] = {"january",   "february", "march",    "april",
@@ -94,9 +95,6 @@ static const char *const month_names[] = {"january",   "february", "march",    "
 										  "september", "october",  "november", "december"};
 
 static DateADT make_day(int year, int month, int day);
-static bool scan_digits(const char **s, int count, int *value);
-static bool parse_instant(const char *text, pg_tz *zone, TimestampTz *result, const char **why);
-static pg_tz *policy_zone(const CsPolicy *policy);
 static void policy_calendar(int *week_start, int *fiscal_year_start);
 static void range_period(const char *word, pg_tz *zone, CsPeriod *period);
 static bool calendar_period(const char *word, const char *given, DateADT *start, DateADT *end);
@@ -104,14 +102,8 @@ static void word_period(const PeriodWord *word, DateADT today, DateADT *start, D
 static char *suggest(const char *word, int this_year, bool *ambiguous);
 static void refuse_period(const char *given, const char *word, DateADT today)
 	pg_attribute_noreturn();
-static void refuse_instant(const char *given, const char *why) pg_attribute_noreturn();
-static TimestampTz local_instant(Timestamp local, pg_tz *zone);
 
 PG_FUNCTION_INFO_V1(cs_period_sql);
-PG_FUNCTION_INFO_V1(cs_instant_text);
-PG_FUNCTION_INFO_V1(cs_instant_date);
-PG_FUNCTION_INFO_V1(cs_instant_timestamp);
-PG_FUNCTION_INFO_V1(cs_instant_timestamptz);
 
 /*
  * cs_period reads a period word as it stands at as_of, in the policy's zone.
@@ -122,7 +114,7 @@ PG_FUNCTION_INFO_V1(cs_instant_timestamptz);
 CsPeriod
 cs_period(const char *given, TimestampTz as_of, const CsPolicy *policy)
 {
-	pg_tz *zone = policy_zone(policy);
+	pg_tz *zone = cs_policy_zone(policy);
 	DateADT today = cs_local_day(as_of, policy->time_zone);
 	DateADT start = 0;
 	DateADT end = 0;
@@ -239,7 +231,7 @@ calendar_period(const char *word, const char *given, DateADT *start, DateADT *en
 
 	if (fiscal)
 		s += 2;
-	if (!scan_digits(&s, 4, &year) || year == 0)
+	if (!cs_scan_digits(&s, 4, &year) || year == 0)
 		return false;
 
 	if (*s == '\0')
@@ -259,7 +251,7 @@ calendar_period(const char *word, const char *given, DateADT *start, DateADT *en
 	if (*s == 'q')
 	{
 		s++;
-		if (!scan_digits(&s, 1, &number) || *s != '\0')
+		if (!cs_scan_digits(&s, 1, &number) || *s != '\0')
 			return false;
 		if (number < 1 || number > 4)
 			ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -276,7 +268,7 @@ calendar_period(const char *word, const char *given, DateADT *start, DateADT *en
 		int fiscal_year_start;
 
 		s++;
-		if (!scan_digits(&s, 2, &number) || *s != '\0')
+		if (!cs_scan_digits(&s, 2, &number) || *s != '\0')
 			return false;
 		if (number < 1 || number > weeks)
 			ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -297,7 +289,7 @@ calendar_period(const char *word, const char *given, DateADT *start, DateADT *en
 		*end = *start + 7;
 		return true;
 	}
-	if (!scan_digits(&s, 2, &number) || *s != '\0')
+	if (!cs_scan_digits(&s, 2, &number) || *s != '\0')
 		return false;
 	if (number < 1 || number > 12)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -355,11 +347,11 @@ range_period(const char *given, pg_tz *zone, CsPeriod *period)
 			s[n - 1] = '\0';
 			s++;
 		}
-		if (!parse_instant(s, zone, &at[i], &why))
+		if (!cs_parse_instant(s, zone, &at[i], &why))
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("period \"%s\" has an unusable %s", given, i == 0 ? "start" : "end"),
-					 errdetail("\"%s\" %s.", s, why), errhint(INSTANT_FORMS)));
+					 errdetail("\"%s\" %s.", s, why), errhint(CS_INSTANT_FORMS)));
 	}
 	if (at[0] >= at[1])
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -488,9 +480,13 @@ suggest(const char *word, int this_year, bool *ambiguous)
 		return psprintf("[%04d-%02d-%02d,%04d-%02d-%02d)", number[0], number[1], number[2], year,
 						next_month, day);
 	}
-	if (SHAPE("422422"))
+	if (SHAPE("422422") || SHAPE("422x422"))
+	{
+		int to = shape[3] == 'x' ? 4 : 3;
+
 		return psprintf("[%04d-%02d-%02d,%04d-%02d-%02d)", number[0], number[1], number[2],
-						number[3], number[4], number[5]);
+						number[to], number[to + 1], number[to + 2]);
+	}
 
 	/* no year */
 	*ambiguous = true;
@@ -511,20 +507,6 @@ suggest(const char *word, int this_year, bool *ambiguous)
 	for (int i = 0; i < lengthof(period_words); i++)
 		candidates = lappend(candidates, unconstify(char *, period_words[i].word));
 	return cs_nearest(word, candidates);
-}
-
-/* The policy's zone, which the policy's own check has found to exist. */
-static pg_tz *
-policy_zone(const CsPolicy *policy)
-{
-	pg_tz *zone = pg_tzset(policy->time_zone);
-
-	if (zone == NULL)
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-						errmsg("time zone \"%s\" of the policy is not known to this server",
-							   policy->time_zone),
-						errhint("UPDATE cs.policy SET time_zone to one of pg_timezone_names.")));
-	return zone;
 }
 
 /* Where weeks (1 is Monday, 7 Sunday) and fiscal years (month) start; call inside a frame. */
@@ -551,170 +533,6 @@ make_day(int year, int month, int day)
 	return date2j(months / 12, months % 12 + 1, day) - POSTGRES_EPOCH_JDATE;
 }
 
-/* Exactly count digits at *s, and no digit after them: their value, *s moved behind. */
-static bool
-scan_digits(const char **s, int count, int *value)
-{
-	int v = 0;
-
-	for (int i = 0; i < count; i++)
-	{
-		if (!isdigit((unsigned char) (*s)[i]))
-			return false;
-		v = v * 10 + ((*s)[i] - '0');
-	}
-	if (isdigit((unsigned char) (*s)[count]))
-		return false;
-	*s += count;
-	*value = v;
-	return true;
-}
-
-/*
- * parse_instant reads 'YYYY-MM-DD[(T| )HH:MM[:SS[.fraction]][zone]]'; without
- * a zone in the given one.  False: *why says what is wrong, to follow the
- * text.  Stricter than timestamptz_in on purpose: what that takes and this
- * does not depends on DateStyle ('01/02/2026') or on the clock ('today').
- */
-static bool
-parse_instant(const char *text, pg_tz *zone, TimestampTz *result, const char **why)
-{
-	const char *s = text;
-	struct pg_tm tm = {0};
-	fsec_t fsec = 0;
-	int tz;
-	bool has_zone = false;
-
-	*why = "is not a date";
-	while (isspace((unsigned char) *s))
-		s++;
-	if (!scan_digits(&s, 4, &tm.tm_year) || *s++ != '-' || !scan_digits(&s, 2, &tm.tm_mon) ||
-		*s++ != '-' || !scan_digits(&s, 2, &tm.tm_mday))
-	{
-		if (pg_strncasecmp(text, "infinity", 8) == 0 || pg_strncasecmp(text, "-infinity", 9) == 0)
-			*why = "is not finite";
-		return false;
-	}
-	if (tm.tm_year < 1 || tm.tm_mon < 1 || tm.tm_mon > 12 || tm.tm_mday < 1 ||
-		tm.tm_mday > day_tab[isleap(tm.tm_year)][tm.tm_mon - 1])
-	{
-		*why = "is a day that no calendar has";
-		return false;
-	}
-
-	if ((*s == ' ' || *s == 'T' || *s == 't') && isdigit((unsigned char) s[1]))
-	{
-		s++;
-		*why = "has no usable time of day";
-		if (!scan_digits(&s, 2, &tm.tm_hour) || *s++ != ':' || !scan_digits(&s, 2, &tm.tm_min))
-			return false;
-		if (*s == ':')
-		{
-			s++;
-			if (!scan_digits(&s, 2, &tm.tm_sec))
-				return false;
-			if (*s == '.')
-			{
-				int unit = 100000;
-
-				s++;
-				if (!isdigit((unsigned char) *s))
-					return false;
-				for (; isdigit((unsigned char) *s); s++)
-				{
-					/* the seventh digit rounds, as the server's own types do */
-					if (unit > 0)
-						fsec += (*s - '0') * unit;
-					else if (unit == 0 && *s >= '5')
-						fsec++;
-					unit = unit > 1 ? unit / 10 : unit - 1;
-				}
-			}
-		}
-		if (tm.tm_hour > 23 || tm.tm_min > 59 || tm.tm_sec > 59)
-			return false;
-	}
-
-	while (isspace((unsigned char) *s))
-		s++;
-	if ((*s == 'Z' || *s == 'z') && s[1] == '\0')
-	{
-		tz = 0;
-		has_zone = true;
-	}
-	else if (*s == '+' || *s == '-')
-	{
-		int sign = *s++ == '-' ? 1 : -1; /* the server counts offsets westward */
-		int hours;
-		int minutes = 0;
-
-		*why = "has no usable time zone";
-		if (scan_digits(&s, 4, &hours))
-		{
-			minutes = hours % 100;
-			hours /= 100;
-		}
-		else if (!scan_digits(&s, 2, &hours))
-			return false;
-		else if (*s == ':')
-		{
-			s++;
-			if (!scan_digits(&s, 2, &minutes))
-				return false;
-		}
-		if (*s != '\0' || hours > MAX_TZDISP_HOUR || minutes > 59)
-			return false;
-		tz = sign * (hours * SECS_PER_HOUR + minutes * SECS_PER_MINUTE);
-		has_zone = true;
-	}
-	else if (isalpha((unsigned char) *s))
-	{
-		*why = "names an unknown time zone";
-		zone = pg_tzset(s);
-		if (zone == NULL)
-			return false;
-	}
-	else if (*s != '\0')
-	{
-		*why = "has something behind the date";
-		return false;
-	}
-
-	if (!has_zone)
-		tz = DetermineTimeZoneOffset(&tm, zone);
-	if (tm2timestamp(&tm, fsec, &tz, result) != 0)
-	{
-		*why = "is out of range";
-		return false;
-	}
-	return true;
-}
-
-/* What cannot be an instant: 22007 with the accepted forms. */
-static void
-refuse_instant(const char *given, const char *why)
-{
-	ereport(ERROR, (errcode(ERRCODE_INVALID_DATETIME_FORMAT), errmsg("\"%s\" %s", given, why),
-					errhint(INSTANT_FORMS)));
-}
-
-/* Local time in the zone as an instant; where clocks jump, by the server's own rule. */
-static TimestampTz
-local_instant(Timestamp local, pg_tz *zone)
-{
-	struct pg_tm tm;
-	fsec_t fsec;
-	int tz;
-	TimestampTz result;
-
-	if (timestamp2tm(local, NULL, &tm, &fsec, NULL, NULL) != 0)
-		refuse_instant("timestamp", "is out of range");
-	tz = DetermineTimeZoneOffset(&tm, zone);
-	if (tm2timestamp(&tm, fsec, &tz, &result) != 0)
-		refuse_instant("timestamp", "is out of range");
-	return result;
-}
-
 /*
  * cs_internal.period(word text, as_of timestamptz) -> (period_start,
  * period_end, complete).  as_of NULL is cs_internal.now().
@@ -739,7 +557,7 @@ cs_period_sql(PG_FUNCTION_ARGS)
 	cs_enter(&frame);
 	as_of = PG_ARGISNULL(1) ? cs_now() : PG_GETARG_TIMESTAMPTZ(1);
 	if (TIMESTAMP_NOT_FINITE(as_of))
-		refuse_instant(as_of > 0 ? "infinity" : "-infinity", "is not finite");
+		cs_refuse_instant(as_of > 0 ? "infinity" : "-infinity", "is not finite");
 	period = cs_period(text_to_cstring(PG_GETARG_TEXT_PP(0)), as_of, cs_policy(false));
 	cs_leave(&frame);
 
@@ -747,63 +565,4 @@ cs_period_sql(PG_FUNCTION_ARGS)
 	values[1] = TimestampTzGetDatum(period.end);
 	values[2] = BoolGetDatum(period.complete);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(desc, values, nulls)));
-}
-
-/* cs_internal.instant(text): strict, in the policy's zone; 22007 for what is no instant. */
-Datum
-cs_instant_text(PG_FUNCTION_ARGS)
-{
-	char *given = text_to_cstring(PG_GETARG_TEXT_PP(0));
-	CsFrame frame;
-	TimestampTz result;
-	const char *why;
-
-	cs_enter(&frame);
-	if (!parse_instant(given, policy_zone(cs_policy(false)), &result, &why))
-		refuse_instant(given, why);
-	cs_leave(&frame);
-	PG_RETURN_TIMESTAMPTZ(result);
-}
-
-/* cs_internal.instant(date): the start of that day in the policy's zone. */
-Datum
-cs_instant_date(PG_FUNCTION_ARGS)
-{
-	DateADT day = PG_GETARG_DATEADT(0);
-	CsFrame frame;
-	TimestampTz result;
-
-	if (DATE_NOT_FINITE(day))
-		refuse_instant(DATE_IS_NOEND(day) ? "infinity" : "-infinity", "is not finite");
-	cs_enter(&frame);
-	result = cs_local_midnight(day, cs_policy(false)->time_zone);
-	cs_leave(&frame);
-	PG_RETURN_TIMESTAMPTZ(result);
-}
-
-/* cs_internal.instant(timestamp): local time in the policy's zone. */
-Datum
-cs_instant_timestamp(PG_FUNCTION_ARGS)
-{
-	Timestamp local = PG_GETARG_TIMESTAMP(0);
-	CsFrame frame;
-	TimestampTz result;
-
-	if (TIMESTAMP_NOT_FINITE(local))
-		refuse_instant(local > 0 ? "infinity" : "-infinity", "is not finite");
-	cs_enter(&frame);
-	result = local_instant(local, policy_zone(cs_policy(false)));
-	cs_leave(&frame);
-	PG_RETURN_TIMESTAMPTZ(result);
-}
-
-/* cs_internal.instant(timestamptz): the instant itself, refused when not finite. */
-Datum
-cs_instant_timestamptz(PG_FUNCTION_ARGS)
-{
-	TimestampTz at = PG_GETARG_TIMESTAMPTZ(0);
-
-	if (TIMESTAMP_NOT_FINITE(at))
-		refuse_instant(at > 0 ? "infinity" : "-infinity", "is not finite");
-	PG_RETURN_TIMESTAMPTZ(at);
 }
