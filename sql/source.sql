@@ -26,6 +26,8 @@ CREATE TABLE cs_internal.source_state (
 	first_at timestamptz,               -- least and greatest anchor of usable rows
 	last_at timestamptz,
 	available boolean NOT NULL DEFAULT false,   -- has rows before the last evaluated instant
+	column_types jsonb,                 -- type oid of each mapped expression, as last analysed
+	storage text,                       -- oid and file of the relation and its partitions, as last seen
 	error text
 );
 

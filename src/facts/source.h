@@ -53,6 +53,17 @@ extern void cs_collect(TimestampTz as_of, bool force_scan);
 extern void cs_count_unusable(const CsSource *source, Datum ids, bool whole);
 extern bool cs_source_extent(const CsSource *source, TimestampTz as_of);
 
+/*
+ * Notes a change in memory, to be written to the change log before commit, as
+ * the capture trigger does. key NULL: the whole source; source "*": a
+ * definition changed. Bounds are the anchors touched (infinite: unknown).
+ */
+extern void cs_capture_note(const char *source, const char *key, TimestampTz since,
+							TimestampTz until);
+
+/* Writes what is noted to the change log now, so that this transaction's refresh sees it. */
+extern void cs_capture_flush(void);
+
 /* Called after commit of a transaction that changed facts or definitions; set by the scheduler. */
 extern void (*cs_commit_hook)(void);
 

@@ -1,0 +1,96 @@
+/*
+ * source_kind.h
+ *		The kinds of facts and their canonical columns, and a source as it is
+ *		mapped to them. Private to facts/.
+ */
+#ifndef CS_SOURCE_KIND_H
+#define CS_SOURCE_KIND_H
+
+#include "facts/source.h"
+
+typedef enum CsColumnType
+{
+	CS_COL_TEXT,
+	CS_COL_TIME,
+	CS_COL_NUMERIC,
+	CS_COL_INT,
+	CS_COL_BOOL,
+	CS_COL_JSONB
+} CsColumnType;
+
+/* Required: the mapping must name it and a row without it is unusable. */
+#define CS_COL_REQUIRED 1
+/* The instant a row happened or became known; rows with anchor >= as_of are not seen. */
+#define CS_COL_ANCHOR 2
+/* A number that can't be below zero. */
+#define CS_COL_NOT_NEGATIVE 4
+
+typedef struct CsKindColumn
+{
+	const char *name;
+	CsColumnType type;
+	int flags;
+
+	/*
+	 * Names of the time columns that say when the value became known: the
+	 * least of those that are mapped.  NULL, or none of them mapped: known with the row.
+	 */
+	const char *known[3];
+} CsKindColumn;
+
+typedef struct CsKind
+{
+	const char *name;
+	const CsKindColumn *columns; /* ends with a NULL name; customer_id is always first */
+	const char *refused;		 /* not NULL: what waits for a later version, in a word */
+} CsKind;
+
+extern const CsKind *cs_kind(const char *name);
+extern List *cs_kind_names(void);
+extern const CsKindColumn *cs_kind_column(const CsKind *kind, const char *name);
+extern const char *cs_column_type_name(CsColumnType type);
+
+/* One entry of cs.source.columns. */
+typedef struct CsMapped
+{
+	char *name;				   /* canonical, user_id or x_... */
+	const CsKindColumn *canon; /* NULL: x_..., or a user_id that only links */
+	char *expr;
+	Oid type;		   /* of the expression; InvalidOid until analysed */
+	Oid collation;	   /* of the expression */
+	AttrNumber attnum; /* > 0: the expression is this bare column */
+} CsMapped;
+
+typedef struct CsMapping
+{
+	const CsKind *kind;
+	List *columns; /* CsMapped *, in the kind's order, then x_ by name */
+	CsMapped *key; /* customer_id, or user_id when by_user */
+	bool native;   /* keys are compared in the column's own type */
+	Oid key_native;	/* native type of the key column itself (user_id's when by_user) */
+	List *users;   /* by_user: CsSource * of the user sources */
+} CsMapping;
+
+#define CS_MAPPING(source) ((CsMapping *) (source)->mapping)
+
+extern CsMapped *cs_mapped(const CsSource *source, const char *name);
+
+/* source.c */
+extern CsSource *cs_source_make(const char *name, const char *kind, const char *relation,
+								const char *columns_json, const char *search_path,
+								bool with_users);
+extern ErrorData *cs_source_analyse(CsSource *source, CsMapped **failed);
+extern void cs_source_resolve(CsSource *source);
+extern bool cs_native_key_type(Oid type);
+extern void cs_user_keys(Oid user_type, Datum ids, CsUserQuery *query);
+extern char *cs_expression_column(const char *expression, const char *what, int *offset);
+
+/* source_rows.c */
+extern char *cs_source_facts(const CsSource *source, const char *key_condition);
+extern char *cs_source_reason(const CsSource *source);
+extern char *cs_source_key(const CsSource *source);
+extern char *cs_source_anchor(const CsSource *source);
+extern char *cs_source_users(const CsSource *source, bool keyed);
+extern char *cs_key_text(Oid type, const char *expression);
+
+#endif
