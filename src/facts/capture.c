@@ -129,7 +129,8 @@ prepare_notes(void)
 
 	if (context != NULL)
 		return;
-	context = AllocSetContextCreate(TopTransactionContext, "cs_ext capture", ALLOCSET_DEFAULT_SIZES);
+	context =
+		AllocSetContextCreate(TopTransactionContext, "cs_ext capture", ALLOCSET_DEFAULT_SIZES);
 	ctl.keysize = sizeof(NoteKey);
 	ctl.entrysize = sizeof(Note);
 	ctl.hash = note_hash;
@@ -284,8 +285,8 @@ cs_capture_flush(void)
 		forget();
 		return;
 	}
-	row_context = AllocSetContextCreate(CurrentMemoryContext, "cs_ext change log row",
-										ALLOCSET_SMALL_SIZES);
+	row_context =
+		AllocSetContextCreate(CurrentMemoryContext, "cs_ext change log row", ALLOCSET_SMALL_SIZES);
 	old = MemoryContextSwitchTo(row_context);
 	for (int i = 0; i < nsources; i++)
 	{
@@ -351,8 +352,7 @@ cs_capture_init(void)
 static int
 attribute(TupleDesc desc, const char *name, int *hint)
 {
-	if (*hint < 1 || *hint > desc->natts ||
-		TupleDescAttr(desc, *hint - 1)->attisdropped ||
+	if (*hint < 1 || *hint > desc->natts || TupleDescAttr(desc, *hint - 1)->attisdropped ||
 		strcmp(NameStr(TupleDescAttr(desc, *hint - 1)->attname), name) != 0)
 		*hint = SPI_fnumber(desc, name);
 	return *hint;
@@ -439,7 +439,8 @@ note_tuple(const char *source, TupleDesc desc, HeapTuple tuple, int key, int anc
 	{
 		value = heap_getattr(tuple, anchor, desc, &isnull);
 		if (!isnull)
-			anchor_of(getBaseType(TupleDescAttr(desc, anchor - 1)->atttypid), value, &since, &until);
+			anchor_of(getBaseType(TupleDescAttr(desc, anchor - 1)->atttypid), value, &since,
+					  &until);
 	}
 	cs_capture_note(source, id, since, until);
 }
@@ -487,8 +488,8 @@ cs_capture(PG_FUNCTION_ARGS)
 	}
 
 	if (scratch == NULL)
-		scratch = AllocSetContextCreate(TopMemoryContext, "cs_ext capture row",
-										ALLOCSET_SMALL_SIZES);
+		scratch =
+			AllocSetContextCreate(TopMemoryContext, "cs_ext capture row", ALLOCSET_SMALL_SIZES);
 	row_context = scratch;
 	old = MemoryContextSwitchTo(row_context);
 	note_tuple(args[0], desc, data->tg_trigtuple, key, anchor);

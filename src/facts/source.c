@@ -143,9 +143,10 @@ columns_from_json(const char *name, const char *json)
 	CsMapped *column = NULL;
 
 	if (!JB_ROOT_IS_OBJECT(jb))
-		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				errmsg("columns of source \"%s\" must be a JSON object", name),
-				errhint("For example '{\"customer_id\": \"account_id\", \"at\": \"created_at\"}'."));
+		ereport(
+			ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			errmsg("columns of source \"%s\" must be a JSON object", name),
+			errhint("For example '{\"customer_id\": \"account_id\", \"at\": \"created_at\"}'."));
 	it = JsonbIteratorInit(&jb->root);
 	while ((token = JsonbIteratorNext(&it, &v, true)) != WJB_DONE)
 	{
@@ -159,11 +160,13 @@ columns_from_json(const char *name, const char *json)
 			if (v.type == jbvString)
 				column->expr = pnstrdup(v.val.string.val, v.val.string.len);
 			if (column->expr == NULL || strspn(column->expr, " \t\r\n") == strlen(column->expr))
-				ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-						errmsg("column \"%s\" of source \"%s\" must be a text with an SQL expression",
-							   column->name, name),
-						errhint("Write numbers and constants as text too, e.g. \"mrr\": \"99.00\"; leave "
-								"out what the relation does not have."));
+				ereport(
+					ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					errmsg("column \"%s\" of source \"%s\" must be a text with an SQL expression",
+						   column->name, name),
+					errhint(
+						"Write numbers and constants as text too, e.g. \"mrr\": \"99.00\"; leave "
+						"out what the relation does not have."));
 			result = lappend(result, column);
 		}
 	}
@@ -220,8 +223,8 @@ take_types(CsSource *source, const char *types_json)
 			continue; /* known from the catalog */
 		if (getKeyJsonValueFromContainer(&jb->root, m->name, strlen(m->name), &v) != NULL &&
 			v.type == jbvNumeric)
-			m->type = DatumGetInt64(
-				DirectFunctionCall1(numeric_int8, NumericGetDatum(v.val.numeric)));
+			m->type =
+				DatumGetInt64(DirectFunctionCall1(numeric_int8, NumericGetDatum(v.val.numeric)));
 	}
 }
 

@@ -9,37 +9,41 @@
 
 #include "facts/source_kind.h"
 
-#define COL(name, type, flags)                                                                     \
-	{                                                                                              \
-		name, type, flags, { NULL }                                                                \
+#define COL(name, type, flags) \
+	{                          \
+		name, type, flags,     \
+		{                      \
+			NULL               \
+		}                      \
 	}
-#define LATER(name, type, ...)                                                                     \
-	{                                                                                              \
-		name, type, 0, { __VA_ARGS__ }                                                             \
+#define LATER(name, type, ...) \
+	{                          \
+		name, type, 0,         \
+		{                      \
+			__VA_ARGS__        \
+		}                      \
 	}
-#define END                                                                                        \
-	{                                                                                              \
-		NULL                                                                                       \
+#define END  \
+	{        \
+		NULL \
 	}
 #define CUSTOMER COL("customer_id", CS_COL_TEXT, CS_COL_REQUIRED)
 
-static const CsKindColumn customer_columns[] = {
-	CUSTOMER,
-	COL("created_at", CS_COL_TIME, CS_COL_ANCHOR),
-	COL("name", CS_COL_TEXT, 0),
-	COL("parent_id", CS_COL_TEXT, 0),
-	COL("owner", CS_COL_TEXT, 0),
-	COL("attributes", CS_COL_JSONB, 0),
-	END};
+static const CsKindColumn customer_columns[] = {CUSTOMER,
+												COL("created_at", CS_COL_TIME, CS_COL_ANCHOR),
+												COL("name", CS_COL_TEXT, 0),
+												COL("parent_id", CS_COL_TEXT, 0),
+												COL("owner", CS_COL_TEXT, 0),
+												COL("attributes", CS_COL_JSONB, 0),
+												END};
 
-static const CsKindColumn user_columns[] = {
-	CUSTOMER,
-	COL("user_id", CS_COL_TEXT, CS_COL_REQUIRED),
-	COL("valid_from", CS_COL_TIME, 0),
-	LATER("valid_to", CS_COL_TIME, "valid_to"),
-	COL("email", CS_COL_TEXT, 0),
-	COL("role", CS_COL_TEXT, 0),
-	END};
+static const CsKindColumn user_columns[] = {CUSTOMER,
+											COL("user_id", CS_COL_TEXT, CS_COL_REQUIRED),
+											COL("valid_from", CS_COL_TIME, 0),
+											LATER("valid_to", CS_COL_TIME, "valid_to"),
+											COL("email", CS_COL_TEXT, 0),
+											COL("role", CS_COL_TEXT, 0),
+											END};
 
 /*
  * end_at and what goes with it are known from least(cancel_requested_at,
@@ -99,15 +103,14 @@ static const CsKindColumn survey_columns[] = {
 	COL("respondent", CS_COL_TEXT, 0),
 	END};
 
-static const CsKindColumn invoice_columns[] = {
-	CUSTOMER,
-	COL("invoice_id", CS_COL_TEXT, 0),
-	COL("issued_at", CS_COL_TIME, CS_COL_ANCHOR),
-	COL("due_at", CS_COL_TIME, CS_COL_REQUIRED),
-	LATER("paid_at", CS_COL_TIME, "paid_at"),
-	COL("amount", CS_COL_NUMERIC, 0),
-	COL("currency", CS_COL_TEXT, 0),
-	END};
+static const CsKindColumn invoice_columns[] = {CUSTOMER,
+											   COL("invoice_id", CS_COL_TEXT, 0),
+											   COL("issued_at", CS_COL_TIME, CS_COL_ANCHOR),
+											   COL("due_at", CS_COL_TIME, CS_COL_REQUIRED),
+											   LATER("paid_at", CS_COL_TIME, "paid_at"),
+											   COL("amount", CS_COL_NUMERIC, 0),
+											   COL("currency", CS_COL_TEXT, 0),
+											   END};
 
 static const CsKindColumn touchpoint_columns[] = {
 	CUSTOMER,
@@ -144,8 +147,7 @@ static const CsKindColumn cancellation_columns[] = {
 	COL("note", CS_COL_TEXT, 0),
 	END};
 
-static const CsKindColumn other_columns[] = {
-	CUSTOMER, COL("at", CS_COL_TIME, CS_COL_ANCHOR), END};
+static const CsKindColumn other_columns[] = {CUSTOMER, COL("at", CS_COL_TIME, CS_COL_ANCHOR), END};
 
 static const CsKindColumn no_columns[] = {CUSTOMER, END};
 
@@ -164,7 +166,8 @@ static const CsKind kinds[] = {
 	{"other", other_columns, NULL},
 	{"licence", no_columns, "Map seats of the subscription instead."},
 	{"customer_merge", no_columns,
-	 "Map the customer id that a merged customer has now, e.g. coalesce(merged_into, customer_id)."},
+	 "Map the customer id that a merged customer has now, e.g. coalesce(merged_into, "
+	 "customer_id)."},
 };
 
 /*

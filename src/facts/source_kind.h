@@ -42,7 +42,7 @@ typedef struct CsKind
 {
 	const char *name;
 	const CsKindColumn *columns; /* ends with a NULL name; customer_id is always first */
-	const char *refused;		 /* not NULL: what waits for a later version, in a word */
+	const char *refused;         /* not NULL: what waits for a later version, in a word */
 } CsKind;
 
 extern const CsKind *cs_kind(const char *name);
@@ -53,22 +53,22 @@ extern const char *cs_column_type_name(CsColumnType type);
 /* One entry of cs.source.columns. */
 typedef struct CsMapped
 {
-	char *name;				   /* canonical, user_id or x_... */
+	char *name;                /* canonical, user_id or x_... */
 	const CsKindColumn *canon; /* NULL: x_..., or a user_id that only links */
 	char *expr;
-	Oid type;		   /* of the expression; InvalidOid until analysed */
-	Oid collation;	   /* of the expression */
+	Oid type;          /* of the expression; InvalidOid until analysed */
+	Oid collation;     /* of the expression */
 	AttrNumber attnum; /* > 0: the expression is this bare column */
 } CsMapped;
 
 typedef struct CsMapping
 {
 	const CsKind *kind;
-	List *columns; /* CsMapped *, in the kind's order, then x_ by name */
-	CsMapped *key; /* customer_id, or user_id when by_user */
-	bool native;   /* keys are compared in the column's own type */
-	Oid key_native;	/* native type of the key column itself (user_id's when by_user) */
-	List *users;   /* by_user: CsSource * of the user sources */
+	List *columns;  /* CsMapped *, in the kind's order, then x_ by name */
+	CsMapped *key;  /* customer_id, or user_id when by_user */
+	bool native;    /* keys are compared in the column's own type */
+	Oid key_native; /* native type of the key column itself (user_id's when by_user) */
+	List *users;    /* by_user: CsSource * of the user sources */
 } CsMapping;
 
 #define CS_MAPPING(source) ((CsMapping *) (source)->mapping)
@@ -77,8 +77,7 @@ extern CsMapped *cs_mapped(const CsSource *source, const char *name);
 
 /* source.c */
 extern CsSource *cs_source_make(const char *name, const char *kind, const char *relation,
-								const char *columns_json, const char *search_path,
-								bool with_users);
+								const char *columns_json, const char *search_path, bool with_users);
 extern ErrorData *cs_source_analyse(CsSource *source, CsMapped **failed);
 extern void cs_source_resolve(CsSource *source);
 extern bool cs_native_key_type(Oid type);

@@ -202,9 +202,8 @@ time_conditions(List *list, const CsSource *source, const CsMapped *m)
 				   psprintf("(%s >= " TIME_MIN " AND %s < " TIME_MAX ")", c, c));
 	}
 	else if (m->canon->flags & CS_COL_ANCHOR)
-		list =
-			add(list, psprintf("%s is infinite or out of range", m->name),
-				psprintf("(%s IS NULL OR (%s >= " TIME_MIN " AND %s < " TIME_MAX "))", c, c, c));
+		list = add(list, psprintf("%s is infinite or out of range", m->name),
+				   psprintf("(%s IS NULL OR (%s >= " TIME_MIN " AND %s < " TIME_MAX "))", c, c, c));
 	else
 		list = add(list, psprintf("%s is minus infinity", m->name),
 				   psprintf("(%s IS NULL OR %s >= " TIME_MIN ")", c, c));
@@ -500,19 +499,19 @@ cs_source_users(const CsSource *source, bool keyed)
 	ListCell *lc;
 
 	if (mapping->users == NIL)
-		return pstrdup("SELECT NULL::text AS customer_key, NULL::text AS user_id, NULL::timestamptz "
-					   "AS valid_from, NULL::timestamptz AS valid_to WHERE false");
+		return pstrdup(
+			"SELECT NULL::text AS customer_key, NULL::text AS user_id, NULL::timestamptz "
+			"AS valid_from, NULL::timestamptz AS valid_to WHERE false");
 	initStringInfo(&sql);
 	foreach (lc, mapping->users)
 	{
 		CsSource *users = lfirst(lc);
 
-		appendStringInfo(&sql, "%sSELECT %s%s, user_id, valid_from, valid_to FROM (%s) r",
-						 foreach_current_index(lc) ? " UNION ALL " : "",
-						 several ? "customer_id AS customer_key" : "customer_key",
-						 several ? "" : ", user_key",
-						 rows_sql(users, keyed ? key_condition_of(users, several) : NULL, NULL,
-								  false));
+		appendStringInfo(
+			&sql, "%sSELECT %s%s, user_id, valid_from, valid_to FROM (%s) r",
+			foreach_current_index(lc) ? " UNION ALL " : "",
+			several ? "customer_id AS customer_key" : "customer_key", several ? "" : ", user_key",
+			rows_sql(users, keyed ? key_condition_of(users, several) : NULL, NULL, false));
 	}
 	return sql.data;
 }
