@@ -70,8 +70,8 @@ read_source(const CsSource *source, const char *select, bool cut, Datum ids, Tim
 
 /* Column 1 is the customer, then the columns of cs_internal.subscription_fact. */
 static const char *const fact_select =
-	"SELECT %s AS customer_id, r.start_at, r.end_at, r.mrr::numeric, r.amount::numeric,"
-	" r.\"interval\"::text, r.interval_count::numeric, r.currency::text, r.status::text,"
+	"SELECT %s AS customer_id, r.start_at, r.end_at, r.mrr::numeric, r.currency::text,"
+	" r.status::text,"
 	" r.is_trial, r.is_recurring, r.changed_at, r.cancel_requested_at,"
 	" r.cancel_reason::text, r.churn_kind::text, r.auto_renew"
 	" FROM (%s) r";

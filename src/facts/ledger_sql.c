@@ -92,7 +92,7 @@ cs_ledger_sweep_sql(PG_FUNCTION_ARGS)
 						(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						 errmsg("subscription row %d cannot be used", i + 1),
 						 errdetail("It needs a finite start_at, an end_at not before it, a known "
-								   "status, and either mrr or amount with a known interval.")));
+								   "status and an mrr.")));
 			}
 		}
 		ReleaseTupleDesc(desc);

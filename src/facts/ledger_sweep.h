@@ -72,9 +72,6 @@ enum
 	FACT_START_AT,
 	FACT_END_AT,
 	FACT_MRR,
-	FACT_AMOUNT,
-	FACT_INTERVAL,
-	FACT_INTERVAL_COUNT,
 	FACT_CURRENCY,
 	FACT_STATUS,
 	FACT_IS_TRIAL,
@@ -91,7 +88,7 @@ typedef enum CsTermResult
 {
 	CS_TERM_OK,
 	CS_TERM_NOTHING, /* the row is fine and carries no MRR */
-	CS_TERM_UNKNOWN, /* what the source counts as unusable: status, interval, dates, NaN */
+	CS_TERM_UNKNOWN, /* what the source counts as unusable: status, dates, NaN */
 	CS_TERM_NO_RATE, /* another currency and no rate at its start */
 	CS_TERM_RANGE    /* more money than numeric(20,6) can sum safely */
 } CsTermResult;

@@ -29,16 +29,6 @@ struct CsRates
 	int nrates;
 };
 
-/* Whole numbers: amount × times ÷ by is the amount per month (DEFINITIONS B.3, year/12, week·52/12, day·365/12). */
-static const struct
-{
-	const char *word;
-	int times;
-	int by;
-} intervals[] = {
-	{"day", 365, 12}, {"week", 52, 12}, {"month", 1, 1}, {"quarter", 1, 3}, {"year", 1, 12},
-};
-
 static Datum
 num(int64 v)
 {
@@ -112,41 +102,6 @@ rate_at(const CsRates *rates, const char *currency, TimestampTz at, Datum *rate)
 	return false;
 }
 
-/*
- * MRR of a row per month in its own currency, not yet rounded.  False: the
- * row gives none, or says it in words nobody knows.
- */
-static bool
-monthly(const Datum *values, const bool *nulls, Datum *mrr)
-{
-	char *word;
-
-	if (!nulls[FACT_MRR])
-	{
-		*mrr = values[FACT_MRR];
-		return true;
-	}
-	if (nulls[FACT_AMOUNT] || nulls[FACT_INTERVAL])
-		return false;
-
-	word = TextDatumGetCString(values[FACT_INTERVAL]);
-	for (int i = 0; i < lengthof(intervals); i++)
-	{
-		Datum count = nulls[FACT_INTERVAL_COUNT] ? num(1) : values[FACT_INTERVAL_COUNT];
-
-		if (pg_strcasecmp(word, intervals[i].word) != 0)
-			continue;
-		if (not_a_number(count) || !DatumGetBool(DirectFunctionCall2(numeric_gt, count, num(0))))
-			return false;
-		*mrr = DirectFunctionCall2(
-			numeric_div,
-			DirectFunctionCall2(numeric_mul, values[FACT_AMOUNT], num(intervals[i].times)),
-			DirectFunctionCall2(numeric_mul, count, num(intervals[i].by)));
-		return true;
-	}
-	return false;
-}
-
 static char *
 text_or_null(const Datum *values, const bool *nulls, int column)
 {
@@ -165,7 +120,6 @@ text_or_null(const Datum *values, const bool *nulls, int column)
 CsTermResult
 cs_term_make(const Datum *values, const bool *nulls, const CsRates *rates, CsTerm *term)
 {
-	int money = nulls[FACT_MRR] ? FACT_AMOUNT : FACT_MRR;
 	char *status = nulls[FACT_STATUS] ? "active" : TextDatumGetCString(values[FACT_STATUS]);
 	Datum mrr;
 
@@ -203,21 +157,17 @@ cs_term_make(const Datum *values, const bool *nulls, const CsRates *rates, CsTer
 	else
 		return CS_TERM_UNKNOWN;
 
-	/* before any arithmetic, which must not overflow */
-	if (!nulls[money])
-	{
-		if (not_a_number(values[money]))
-			return CS_TERM_UNKNOWN;
-		if (!cs_money_in_range(values[money], 18))
-			return CS_TERM_RANGE;
-	}
-
 	/* what a paused row would cost does not matter: none of it counts */
 	if (term->state == CS_TERM_PAUSED)
 		mrr = num(0);
-	else if (!monthly(values, nulls, &mrr))
+	else if (nulls[FACT_MRR] || not_a_number(values[FACT_MRR]))
 		return CS_TERM_UNKNOWN;
-	else if (rates != NULL && !nulls[FACT_CURRENCY])
+	else if (!cs_money_in_range(values[FACT_MRR], 14))
+		return CS_TERM_RANGE;
+	else
+		mrr = values[FACT_MRR];
+
+	if (rates != NULL && !nulls[FACT_CURRENCY] && term->state == CS_TERM_CARRIES)
 	{
 		char *currency = TextDatumGetCString(values[FACT_CURRENCY]);
 		Datum rate;
@@ -230,7 +180,7 @@ cs_term_make(const Datum *values, const bool *nulls, const CsRates *rates, CsTer
 		}
 	}
 	term->mrr = DirectFunctionCall2(numeric_round, mrr, Int32GetDatum(6));
-	if (!cs_money_in_range(term->mrr, 13))
+	if (!cs_money_in_range(term->mrr, 14))
 		return CS_TERM_RANGE;
 
 	term->churn_kind = text_or_null(values, nulls, FACT_CHURN_KIND);

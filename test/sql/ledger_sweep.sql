@@ -29,12 +29,8 @@ SELECT * FROM pg_temp.sweep('[{"start_at": "2024-01-01", "end_at": "2024-01-01",
 -- a net of zero is nothing
 SELECT * FROM pg_temp.sweep('[{"start_at": "2024-01-01", "mrr": 100}, {"start_at": "2024-01-01", "end_at": "2024-03-01", "mrr": 25}, {"start_at": "2024-03-01", "mrr": 25}]');
 
--- amounts per interval become MRR: year/12, quarter/3, week*52/12, day*365/12, each by interval_count
-SELECT f.i AS "interval", f.n AS interval_count, s.mrr_after
-FROM (VALUES ('day', 1), ('week', 1), ('week', 2), ('month', 1), ('month', 6), ('quarter', 1), ('year', 1), ('year', 3)) f (i, n),
-	LATERAL pg_temp.sweep(format('[{"start_at": "2024-01-01", "amount": 100, "interval": "%s", "interval_count": %s}]', f.i, f.n)) s;
 -- rounded once a row, so ten rows are ten times one
-SELECT kind, delta, mrr_after FROM pg_temp.sweep((SELECT jsonb_agg(jsonb_build_object('start_at', '2024-01-01', 'amount', 10, 'interval', 'year')) FROM generate_series(1, 10))::text);
+SELECT kind, delta, mrr_after FROM pg_temp.sweep((SELECT jsonb_agg(jsonb_build_object('start_at', '2024-01-01', 'mrr', 0.83333333333)) FROM generate_series(1, 10))::text);
 
 -- what carries no MRR
 SELECT f.w, s.* FROM (VALUES ('"status": "trialing"'), ('"status": "incomplete"'), ('"status": "unpaid"'), ('"is_trial": true'), ('"is_recurring": false'), ('"status": "canceled"')) f (w)
@@ -90,7 +86,4 @@ SELECT * FROM pg_temp.sweep('[{"start_at": "-infinity", "mrr": 100}]');
 SELECT * FROM pg_temp.sweep('[{"start_at": "2024-02-01", "mrr": "NaN"}]');
 SELECT * FROM pg_temp.sweep('[{"start_at": "2024-02-01", "mrr": 1e30}]');
 SELECT * FROM pg_temp.sweep('[{"start_at": "2024-02-01"}]');
-SELECT * FROM pg_temp.sweep('[{"start_at": "2024-02-01", "amount": 100}]');
-SELECT * FROM pg_temp.sweep('[{"start_at": "2024-02-01", "amount": 100, "interval": "fortnight"}]');
-SELECT * FROM pg_temp.sweep('[{"start_at": "2024-02-01", "amount": 100, "interval": "month", "interval_count": 0}]');
 SELECT * FROM pg_temp.sweep('[{"start_at": "2024-01-01", "mrr": 100}, {"start_at": "2024-02-01", "mrr": 100, "status": "zombie"}]');
