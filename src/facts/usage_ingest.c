@@ -1,0 +1,187 @@
+/*
+ * usage_ingest.c
+ *		The rollup cs_internal.usage_month: written by ingest, read by metrics.
+ *
+ * In: rows of the usage_event sources, grouped where they stand by customer
+ * and local month.  Out: one cs.usage per customer and month, a function of
+ * the rows alone, so whatever way led to it the bytes are the same; and for
+ * evaluate the union of a customer's months, stamped with the evaluated day.
+ *
+ * The rollup holds every usable row, also rows after the evaluated instant.
+ * What is stamped has only whole days before D; the running day is read from
+ * the facts, cut at as_of, where a metric asks for it (today => true).
+ */
+#include "cs_ext.h"
+
+#include "catalog/pg_type.h"
+#include "facts/source.h"
+#include "facts/usage.h"
+#include "utils/datetime.h"
+
+/* First day of the month of `day`, moved by some months. */
+static DateADT
+month_start(DateADT day, int move)
+{
+	int year;
+	int month;
+	int mday;
+
+	j2date(day + POSTGRES_EPOCH_JDATE, &year, &month, &mday);
+	month += move;
+	if (month > 12)
+	{
+		month -= 12;
+		year++;
+	}
+	return date2j(year, month, 1) - POSTGRES_EPOCH_JDATE;
+}
+
+/* An instant as a literal that means the same in every zone. */
+static char *
+instant_literal(TimestampTz at)
+{
+	return psprintf("'%s'::pg_catalog.timestamptz",
+					DatumGetCString(DirectFunctionCall1(timestamptz_out, TimestampTzGetDatum(at))));
+}
+
+/*
+ * Usage per customer and month of all usage_event sources, for rows that
+ * satisfy `condition` (over r.at), each source registered as usage_part_<n>.
+ * Returns a SELECT of (customer_id, month, usage) that unites them, and their
+ * number in *nparts.
+ */
+static char *
+read_parts(Datum ids, const char *condition, bool cut, TimestampTz as_of, DateADT as_of_day,
+		   int *nparts)
+{
+	StringInfoData parts;
+	ListCell *lc;
+
+	*nparts = 0;
+	initStringInfo(&parts);
+	foreach (lc, cs_sources("usage_event"))
+	{
+		CsSource *source = lfirst(lc);
+		CsUserQuery query = {0};
+		char *name = psprintf("usage_part_%d", *nparts + 1);
+
+		query.sql = psprintf(
+			"SELECT %s AS customer_id, pg_catalog.date_trunc('month', r.at)::pg_catalog.date AS "
+			"month,"
+			" cs.usage_agg(r.at::pg_catalog.date, r.at, r.user_id::text, r.event::text,"
+			" r.quantity::numeric, r.event_count::bigint) AS usage"
+			" FROM (%s) r WHERE %s GROUP BY r.customer_key, 2",
+			cs_source_id(source, "r.customer_key"), cs_source_rows(source, true, cut), condition);
+		query.as_of = as_of;
+		query.as_of_day = as_of_day;
+		cs_source_keys(source, ids, &query);
+		cs_register(name, cs_user_query(&query, NULL));
+		appendStringInfo(&parts, "%sSELECT customer_id, month, usage FROM %s",
+						 *nparts > 0 ? " UNION ALL " : "", name);
+		*nparts += 1;
+	}
+	if (*nparts == 0)
+		return pstrdup("SELECT NULL::text AS customer_id, NULL::date AS month, NULL::cs.usage AS "
+					   "usage WHERE false");
+	if (*nparts > 1)
+		return psprintf("SELECT customer_id, month, cs.union_agg(usage) AS usage FROM (%s) p"
+						" GROUP BY customer_id, month",
+						parts.data);
+	return parts.data;
+}
+
+static void
+forget_parts(int nparts)
+{
+	for (int i = 1; i <= nparts; i++)
+		cs_unregister(psprintf("usage_part_%d", i));
+}
+
+/*
+ * cs_usage_ingest: see usage.h.  Months are taken whole, so the result does
+ * not depend on which of their rows were touched.
+ */
+void
+cs_usage_ingest(Datum ids, TimestampTz since, TimestampTz until, const CsPolicy *policy)
+{
+	StringInfoData condition;
+	CsArg first = cs_datum(DATEOID, (Datum) 0, true);
+	CsArg last = cs_datum(DATEOID, (Datum) 0, true);
+	TimestampTz now = cs_now();
+	char *parts;
+	int nparts;
+
+	initStringInfo(&condition);
+	appendStringInfoString(&condition, "true");
+	if (!TIMESTAMP_NOT_FINITE(since))
+	{
+		DateADT month = month_start(cs_local_day(since, policy->time_zone), 0);
+
+		first = cs_date(month);
+		appendStringInfo(&condition, " AND r.at >= %s",
+						 instant_literal(cs_local_midnight(month, policy->time_zone)));
+	}
+	if (!TIMESTAMP_NOT_FINITE(until))
+	{
+		DateADT month = month_start(cs_local_day(until, policy->time_zone), 0);
+
+		last = cs_date(month);
+		appendStringInfo(
+			&condition, " AND r.at < %s",
+			instant_literal(cs_local_midnight(month_start(month, 1), policy->time_zone)));
+	}
+
+	parts =
+		read_parts(ids, condition.data, false, now, cs_local_day(now, policy->time_zone), &nparts);
+	cs_exec(psprintf("WITH part AS MATERIALIZED (%s), gone AS ("
+					 " DELETE FROM cs_internal.usage_month m"
+					 " WHERE m.customer_id = ANY ($1) AND ($2 IS NULL OR m.month >= $2)"
+					 " AND ($3 IS NULL OR m.month <= $3)"
+					 " AND NOT EXISTS (SELECT FROM part p WHERE p.customer_id = m.customer_id"
+					 " AND p.month = m.month))"
+					 " INSERT INTO cs_internal.usage_month AS m (customer_id, month, usage)"
+					 " SELECT p.customer_id, p.month, p.usage FROM part p"
+					 " ON CONFLICT (customer_id, month) DO UPDATE SET usage = EXCLUDED.usage"
+					 " WHERE m.usage OPERATOR(cs.<>) EXCLUDED.usage",
+					 parts),
+			CS_ARGS(cs_textarray(ids), first, last));
+	forget_parts(nparts);
+}
+
+/*
+ * cs_usage_rows: see usage.h.  The running day is read only when an enabled
+ * metric names today; else the value says that it does not know it.
+ */
+CsResult *
+cs_usage_rows(const CsBatch *batch)
+{
+	CsResult *result;
+	char *running = NULL;
+	int nparts = 0;
+	bool isnull;
+
+	cs_exec("SELECT EXISTS (SELECT FROM cs.metric WHERE source = 'usage' AND enabled"
+			" AND expression ~* '\\mtoday\\M')",
+			CS_NO_ARGS);
+	if (DatumGetBool(cs_value_datum(&isnull)))
+		running =
+			read_parts(batch->ids,
+					   psprintf("r.at >= %s", instant_literal(cs_local_midnight(
+												  batch->as_of_day, batch->policy->time_zone))),
+					   true, batch->as_of, batch->as_of_day, &nparts);
+
+	result = cs_query(
+		psprintf(
+			"SELECT b.customer_id, cs_internal.usage_stamp(u.usage, $2, %s) AS usage"
+			" FROM batch b LEFT JOIN (SELECT m.customer_id, cs.union_agg(m.usage) AS usage"
+			" FROM cs_internal.usage_month m"
+			" WHERE m.customer_id = ANY ($1) AND m.month <= $2 GROUP BY m.customer_id) u"
+			" ON u.customer_id = b.customer_id %s",
+			running
+				? "coalesce(d.usage, '{\"version\": 1, \"events\": [], \"users\": []}'::cs.usage)"
+				: "NULL::cs.usage",
+			running ? psprintf("LEFT JOIN (%s) d ON d.customer_id = b.customer_id", running) : ""),
+		CS_ARGS(cs_textarray(batch->ids), cs_date(batch->as_of_day)));
+	forget_parts(nparts);
+	return result;
+}

@@ -1,0 +1,171 @@
+/*
+ * usage_value.h
+ *		The inside of a cs.usage value, shared by src/facts/usage_*.c.
+ *
+ * What a value says, of one customer: per (event, day) the count and the exact
+ * decimal sum of quantities; per (user, event) the set of days.  NULL is an
+ * event and a user of its own (rows without one), sorted before all others.
+ * Every (event, day) has a count and at least one user, and the other way round.
+ *
+ * Payload of the varlena, version 1.  v: unsigned LEB128; z: zigzag LEB128;
+ * string: v length + 1 (0 is NULL), then the bytes.
+ *
+ *	byte version, byte flags (1 stamped, 2 has instants, 4 knows the running day)
+ *	[z stamp] [z first, v last - first]
+ *	v number of events; each, in order:
+ *		string, v (2 * number of days + has quantities)
+ *		each day, ascending: first z day, later v distance - 1;
+ *			z count; [quantity: byte 0 none, 1 + scale then z mantissa, 255 then
+ *			v length and decimal text]
+ *	v number of users; each, in order:
+ *		string, v number of events; each, ascending:
+ *			first v index, later v distance - 1; v number of chunks; each:
+ *			first v distance from the value's first chunk, later v distance - 1;
+ *			v bits (32 days, chunk = floor(day / 32))
+ *
+ * One content has one encoding: strings by bytes, no empty lists, quantities
+ * without trailing zeros and as text only where scale > 18 or the mantissa does
+ * not fit an int64.  So equal bytes are equal values.  Days are DateADT.
+ *
+ * An unstamped value (the rollup) carries its first and last instant; a
+ * stamped one (for accessors) carries D instead, whole days before it, and day D
+ * only where the running day is known.
+ */
+#ifndef CS_USAGE_VALUE_H
+#define CS_USAGE_VALUE_H
+
+#include "cs_ext.h"
+
+#include "utils/numeric.h"
+
+#define CS_USAGE_VERSION 1
+#define CS_USAGE_STAMPED 1
+#define CS_USAGE_INSTANTS 2
+#define CS_USAGE_RUNNING 4
+#define CS_USAGE_SCALE_MAX 18
+#define CS_USAGE_QTY_TEXT 255
+
+#define DatumGetUsage(d) ((struct varlena *) PG_DETOAST_DATUM_PACKED(d))
+#define PG_GETARG_USAGE(n) DatumGetUsage(PG_GETARG_DATUM(n))
+
+/* ---- exact decimals (usage_quantity.c) -------------------------------- */
+
+/* A sum of quantities: mantissa / 10^scale while that fits, else a numeric. */
+typedef struct CsQty
+{
+	bool has; /* any quantity at all: a sum of nothing is NULL */
+	bool big;
+	uint8 scale;
+	int64 mantissa;
+	Numeric n; /* if big */
+} CsQty;
+
+extern CsQty cs_qty_from_numeric(Numeric n);
+extern Numeric cs_qty_to_numeric(const CsQty *q);
+extern void cs_qty_add(CsQty *sum, const CsQty *q, MemoryContext cxt);
+extern void cs_qty_encode(StringInfo buf, const CsQty *q);
+
+/* ---- building and encoding (usage_build.c) ---------------------------- */
+
+typedef struct CsUsageBuild CsUsageBuild;
+
+extern CsUsageBuild *cs_usage_build(MemoryContext cxt);
+extern int cs_usage_event(CsUsageBuild *b, const char *s, int len); /* s NULL: NULL */
+extern int cs_usage_user(CsUsageBuild *b, const char *s, int len);
+extern void cs_usage_count(CsUsageBuild *b, int event, DateADT day, int64 count, const CsQty *q);
+extern void cs_usage_mark(CsUsageBuild *b, int user, int event, int32 chunk, uint32 bits);
+extern void cs_usage_instants(CsUsageBuild *b, TimestampTz first, TimestampTz last);
+extern void cs_usage_set_stamp(CsUsageBuild *b, DateADT stamp, bool running);
+
+/* True when the event was counted on that day (input may not say it twice). */
+extern bool cs_usage_has_count(CsUsageBuild *b, int event, DateADT day);
+
+/* What makes the content no usage value, as a message; NULL when it is one. */
+extern const char *cs_usage_fault(CsUsageBuild *b);
+extern struct varlena *cs_usage_encode(CsUsageBuild *b);
+
+/* Add the days [lo, hi) of an encoded value.  Raises 22023 when one is stamped and the other not, or on another day. */
+extern void cs_usage_add(CsUsageBuild *b, struct varlena *value, DateADT lo, DateADT hi);
+extern void cs_usage_check_stamps(CsUsageBuild *b, struct varlena *value);
+
+/* ---- reading (usage_read.c) ------------------------------------------- */
+
+/* A walk over a payload, in the order of the layout; every step checks bounds. */
+typedef struct CsUsageReader
+{
+	const uint8 *start;
+	const uint8 *p;
+	const uint8 *end;
+	int sqlstate; /* of what is raised when it is damaged */
+	bool stamped;
+	bool has_instants;
+	bool running; /* day D itself is known */
+	DateADT stamp;
+	TimestampTz first;
+	TimestampTz last;
+	uint32 nevents;
+	uint32 nusers; /* after cs_usage_read_users */
+	/* where the walk is */
+	bool has_qty;
+	bool fresh; /* nothing read of the current list yet */
+	int64 day;
+	int64 index;
+	int64 chunk;
+	DateADT min_day; /* of all days read */
+} CsUsageReader;
+
+typedef struct CsUsageString
+{
+	const char *s; /* NULL: SQL NULL; not terminated */
+	int len;
+} CsUsageString;
+
+extern void cs_usage_read(CsUsageReader *r, const char *data, Size len, int sqlstate);
+extern void cs_usage_read_value(CsUsageReader *r, struct varlena *value);
+extern uint32 cs_usage_read_event(CsUsageReader *r, CsUsageString *name); /* number of days */
+extern void cs_usage_read_day(CsUsageReader *r, DateADT *day, int64 *count, CsQty *q);
+extern void cs_usage_read_users(CsUsageReader *r);
+extern uint32 cs_usage_read_user(CsUsageReader *r, CsUsageString *name); /* number of events */
+extern uint32 cs_usage_read_user_event(CsUsageReader *r, uint32 *index); /* number of chunks */
+extern void cs_usage_read_chunk(CsUsageReader *r, int32 *chunk, uint32 *bits);
+extern void cs_usage_read_end(CsUsageReader *r);
+
+/* ---- days in chunks of 32 --------------------------------------------- */
+
+static inline int32
+cs_chunk_of(DateADT day)
+{
+	return day >= 0 ? day / 32 : -((31 - day) / 32);
+}
+
+static inline uint32
+cs_bit_of(DateADT day)
+{
+	return (uint32) 1 << (day - cs_chunk_of(day) * 32);
+}
+
+/* The bits of a chunk whose days are in [lo, hi). */
+static inline uint32
+cs_chunk_mask(int32 chunk, DateADT lo, DateADT hi)
+{
+	int64 from = (int64) lo - (int64) chunk * 32;
+	int64 to = (int64) hi - (int64) chunk * 32;
+	uint64 mask;
+
+	if (to <= 0 || from >= 32 || to <= from)
+		return 0;
+	mask = to >= 32 ? PG_UINT32_MAX : (((uint64) 1 << to) - 1);
+	if (from > 0)
+		mask &= ~(((uint64) 1 << from) - 1);
+	return (uint32) mask;
+}
+
+/* All days there are, as a half-open range. */
+#define CS_DAY_MIN (DATETIME_MIN_JULIAN - POSTGRES_EPOCH_JDATE)
+#define CS_DAY_END (DATE_END_JULIAN - POSTGRES_EPOCH_JDATE)
+
+/* LEB128 (usage_build.c). */
+extern void cs_put_varint(StringInfo buf, uint64 v);
+extern void cs_put_zigzag(StringInfo buf, int64 v);
+
+#endif /* CS_USAGE_VALUE_H */
