@@ -10,6 +10,7 @@
 #include "facts/usage.h"
 #include "insight/metric.h"
 #include "insight/scorecard.h"
+#include "refresh/refresh.h"
 
 extern void (*cs_commit_hook)(void);
 extern void cs_scheduler_init(void);
@@ -98,5 +99,20 @@ cs_stage_alerts(CsBatch *batch)
 __attribute__((weak)) bool
 cs_number_events(void)
 {
+	return false;
+}
+__attribute__((weak)) void
+cs_refresh_start(CsRefresh *run, bool force_scan)
+{
+}
+__attribute__((weak)) bool
+cs_refresh_step(CsRefresh *run)
+{
+	return false;
+}
+__attribute__((weak)) bool
+cs_refresh_needed(TimestampTz *next_due)
+{
+	*next_due = DT_NOEND;
 	return false;
 }
