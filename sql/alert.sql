@@ -32,34 +32,68 @@ CREATE TABLE cs.alert_rule (
 	search_path text NOT NULL DEFAULT pg_catalog.current_setting('search_path')
 );
 SELECT pg_catalog.pg_extension_config_dump('cs.alert_rule', '');
+COMMENT ON TABLE cs.alert_rule IS 'When an alert opens and when it is over, per customer or per row of a kind of fact. Evaluated at each refresh for the customers that changed or are due.';
+COMMENT ON COLUMN cs.alert_rule.name IS 'Name of the rule, part of an alert''s identity.';
+COMMENT ON COLUMN cs.alert_rule.rule IS 'SQL condition that opens: over the customer''s state, or with source over the columns of a row. NULL neither opens nor clears.';
+COMMENT ON COLUMN cs.alert_rule.clear_rule IS 'SQL condition that resolves; NULL: rule is false.';
+COMMENT ON COLUMN cs.alert_rule.source IS 'Kind of fact, or name of a source of kind other, whose rows the rule looks at; NULL: the customer''s state.';
+COMMENT ON COLUMN cs.alert_rule.key IS 'With source: SQL expression that identifies a row (ticket_id), so that each has its own alert.';
+COMMENT ON COLUMN cs.alert_rule.segment IS 'Only customers in this segment; leaving it resolves. NULL: all.';
+COMMENT ON COLUMN cs.alert_rule.severity IS 'low, medium, high or critical.';
+COMMENT ON COLUMN cs.alert_rule.severity_expression IS 'Not available yet: NULL.';
+COMMENT ON COLUMN cs.alert_rule.scope IS 'customer; segment is not available yet.';
+COMMENT ON COLUMN cs.alert_rule.message IS 'SQL expression for the text of the alert, over what the rule sees; NULL: no text.';
+COMMENT ON COLUMN cs.alert_rule.dwell IS 'How long rule must hold before the alert opens; it is pending until then.';
+COMMENT ON COLUMN cs.alert_rule.resolve_after IS 'How long it must be clear before the alert is resolved.';
+COMMENT ON COLUMN cs.alert_rule.cooldown IS 'After a dismissal: no new alert until this is over and the rule was once false.';
+COMMENT ON COLUMN cs.alert_rule.reopen_within IS 'After a resolution: within this time the same alert is opened again, later a new one.';
+COMMENT ON COLUMN cs.alert_rule.ack_within IS 'Not available yet: NULL.';
+COMMENT ON COLUMN cs.alert_rule.resolve_within IS 'Not available yet: NULL.';
+COMMENT ON COLUMN cs.alert_rule.calendar IS 'Not available yet: NULL.';
+COMMENT ON COLUMN cs.alert_rule.quiet_hours IS 'Not available yet: NULL.';
+COMMENT ON COLUMN cs.alert_rule.owner_cap_per_day IS 'Not available yet: NULL.';
+COMMENT ON COLUMN cs.alert_rule.escalate_to IS 'Not available yet: NULL.';
+COMMENT ON COLUMN cs.alert_rule.fallback_owner IS 'Owner of the alert where the customer has none.';
+COMMENT ON COLUMN cs.alert_rule.max_new IS 'At most so many alerts of the rule open per refresh run; the rest is held, tried again an hour later, and reported.';
+COMMENT ON COLUMN cs.alert_rule.inhibited_by IS 'Not available yet: NULL.';
+COMMENT ON COLUMN cs.alert_rule.enabled IS 'false: not evaluated; its open alerts are resolved with cause definition.';
+COMMENT ON COLUMN cs.alert_rule.description IS 'Free text.';
+COMMENT ON COLUMN cs.alert_rule.search_path IS 'search_path of the writer, used when the expressions are evaluated.';
 
--- Decided. One open alert per (rule, customer, key); key '' where a rule has none.
+-- Decided. live: pending, open, acknowledged, snoozed, and closed ones that
+-- still bear on what opens next (reopening, cooldown). At most one live alert
+-- per identity (rule, customer, key); key '' where a rule has none.
 CREATE TABLE cs_internal.alert (
 	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-	seq bigint,
 	rule text NOT NULL,
 	customer_id text COLLATE "C" NOT NULL,
 	key text NOT NULL DEFAULT '',
 	severity text NOT NULL,
-	state text NOT NULL,                 -- pending, open, acknowledged, snoozed, resolved, dismissed
+	state text NOT NULL CHECK (state IN ('pending', 'open', 'acknowledged', 'snoozed', 'resolved', 'dismissed')),
 	message text,
 	cause text,
 	owner text,
-	pending_since timestamptz,
-	opened_at timestamptz,
+	pending_since timestamptz,           -- pending: the rule holds since then
+	held boolean NOT NULL DEFAULT false, -- pending because of max_new
+	opened_at timestamptz,               -- first time it was open
+	fired_at timestamptz,                -- last time it went open; counted against max_new
 	acknowledged_at timestamptz,
 	snoozed_until timestamptz,
-	clear_since timestamptz,
-	resolved_at timestamptz,
-	rearmed boolean NOT NULL DEFAULT false,      -- after dismissal: the rule was once not true
-	evaluated_at timestamptz
+	clear_since timestamptz,             -- waits for resolve_after
+	resolved_at timestamptz,             -- resolved or dismissed
+	rearmed boolean NOT NULL DEFAULT false, -- closed: the rule was once false since
+	live boolean NOT NULL DEFAULT true CHECK (live OR state IN ('resolved', 'dismissed')),
+	due_at timestamptz                   -- when time alone changes something, after the last evaluation
 );
-CREATE UNIQUE INDEX alert_identity ON cs_internal.alert (rule, customer_id, key)
-	WHERE state IN ('pending', 'open', 'acknowledged', 'snoozed');
+CREATE UNIQUE INDEX alert_identity ON cs_internal.alert (rule, customer_id, key) WHERE live;
+CREATE INDEX alert_live_customer ON cs_internal.alert (customer_id) WHERE live;
 CREATE INDEX alert_customer ON cs_internal.alert (customer_id);
+CREATE INDEX alert_held ON cs_internal.alert (rule) WHERE held;
+CREATE INDEX alert_fired ON cs_internal.alert (rule, fired_at);
 SELECT pg_catalog.pg_extension_config_dump('cs_internal.alert', '');
 SELECT pg_catalog.pg_extension_config_dump('cs_internal.alert_id_seq', '');
 
+-- Decided. One row for each change of an alert.
 CREATE TABLE cs_internal.alert_event (
 	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
 	seq bigint UNIQUE,                   -- NULL when written; numbered after commit by the one refresher
@@ -72,5 +106,444 @@ CREATE TABLE cs_internal.alert_event (
 	note text
 );
 CREATE INDEX alert_event_unnumbered ON cs_internal.alert_event (id) WHERE seq IS NULL;
+CREATE INDEX alert_event_alert ON cs_internal.alert_event (alert_id, seq);
 SELECT pg_catalog.pg_extension_config_dump('cs_internal.alert_event', '');
 SELECT pg_catalog.pg_extension_config_dump('cs_internal.alert_event_id_seq', '');
+
+-- ---- definitions ------------------------------------------------------------
+
+-- Definitions whose rules use a name, or that are bound to a segment: for refusing to take it away.
+CREATE FUNCTION cs_internal.rule_users(name text) RETURNS text[]
+LANGUAGE sql STABLE AS $$
+	SELECT array_agg(x.who ORDER BY x.who)
+	FROM (
+		SELECT format('segment "%s:%s"', s.dimension, s.name) AS who FROM cs.segment s
+		WHERE rule_users.name = ANY (cs_internal.rule_names(s.rule))
+		UNION
+		SELECT format('alert rule "%s"', a.name) FROM cs.alert_rule a
+		WHERE a.source IS NULL AND rule_users.name = ANY (cs_internal.rule_names(a.rule)
+			|| cs_internal.rule_names(a.clear_rule) || cs_internal.rule_names(a.message))
+	) x
+$$;
+COMMENT ON FUNCTION cs_internal.rule_users(text) IS 'Segments and alert rules whose expressions use a metric or dimension of that name; NULL: none.';
+
+CREATE FUNCTION cs_internal.segment_users(dimension text, segment text) RETURNS text[]
+LANGUAGE sql STABLE AS $$
+	SELECT array_agg(x.who ORDER BY x.who)
+	FROM (
+		SELECT format('scorecard "%s"', k.name) AS who, k.segment AS word FROM cs.scorecard k
+		UNION ALL
+		SELECT format('alert rule "%s"', a.name), a.segment FROM cs.alert_rule a
+	) x
+	WHERE x.word LIKE '%:%' AND split_part(x.word, ':', 1) = segment_users.dimension
+			AND (segment_users.segment IS NULL OR x.word = segment_users.dimension || ':' || segment_users.segment)
+		OR x.word NOT LIKE '%:%' AND x.word = segment_users.segment
+$$;
+COMMENT ON FUNCTION cs_internal.segment_users(text, text) IS 'Scorecards and alert rules bound to a segment (NULL: to any of the dimension); NULL: none.';
+
+CREATE FUNCTION cs_internal.check_row_rule(source text, expression text, search_path text, type text, what text) RETURNS void
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_check_row_rule_sql';
+COMMENT ON FUNCTION cs_internal.check_row_rule(text, text, text, text, text) IS
+'Like check_rule, for an expression over the rows of a kind of fact (or a source of kind other). Where no source of the kind is registered yet only its syntax is checked.';
+
+CREATE FUNCTION cs_internal.check_alert_rule(new jsonb, old jsonb) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+	n cs.alert_rule := jsonb_populate_record(NULL::cs.alert_rule, new);
+	what text;
+	waits text;
+	negative text;
+	e record;
+BEGIN
+	IF new IS NULL THEN
+		RETURN;
+	END IF;
+	what := format('alert rule "%s"', n.name);
+	IF btrim(n.name) = '' THEN
+		RAISE EXCEPTION 'an alert rule needs a name' USING ERRCODE = 'invalid_name';
+	END IF;
+	PERFORM cs_internal.must_be_word('severity', n.severity, '{low,medium,high,critical}');
+	PERFORM cs_internal.must_be_word('scope', n.scope, '{customer,segment}');
+	waits := CASE
+		WHEN n.scope = 'segment' THEN 'scope segment'
+		WHEN n.severity_expression IS NOT NULL THEN 'severity_expression'
+		WHEN n.ack_within IS NOT NULL THEN 'ack_within'
+		WHEN n.resolve_within IS NOT NULL THEN 'resolve_within'
+		WHEN n.calendar IS NOT NULL THEN 'calendar'
+		WHEN n.quiet_hours IS NOT NULL THEN 'quiet_hours'
+		WHEN n.owner_cap_per_day IS NOT NULL THEN 'owner_cap_per_day'
+		WHEN n.escalate_to IS NOT NULL THEN 'escalate_to'
+		WHEN n.inhibited_by IS NOT NULL THEN 'inhibited_by' END;
+	IF waits IS NOT NULL THEN
+		RAISE EXCEPTION '%: % is not available yet', what, waits USING ERRCODE = 'feature_not_supported',
+			HINT = 'This version has the default only.';
+	END IF;
+	negative := CASE
+		WHEN n.dwell < '0' THEN 'dwell'
+		WHEN n.resolve_after < '0' THEN 'resolve_after'
+		WHEN n.cooldown < '0' THEN 'cooldown'
+		WHEN n.reopen_within < '0' THEN 'reopen_within' END;
+	IF negative IS NOT NULL THEN
+		RAISE EXCEPTION '%: % must not be negative', what, negative USING ERRCODE = 'invalid_parameter_value';
+	END IF;
+	IF n.max_new < 1 THEN
+		RAISE EXCEPTION '%: max_new must be at least 1, not %', what, n.max_new USING ERRCODE = 'invalid_parameter_value',
+			HINT = 'To stop a rule, set enabled to false.';
+	END IF;
+	IF n.segment IS NOT NULL THEN
+		PERFORM cs_internal.find_segment(n.segment);
+	END IF;
+	IF n.source IS NULL AND n.key IS NOT NULL THEN
+		RAISE EXCEPTION '%: a key needs a source', what USING ERRCODE = 'invalid_parameter_value',
+			HINT = 'Without source there is one alert per customer. Name the kind of fact in source, for example ticket.';
+	END IF;
+	IF n.source IS NOT NULL AND n.key IS NULL THEN
+		RAISE EXCEPTION '%: a rule over rows needs a key', what USING ERRCODE = 'invalid_parameter_value',
+			HINT = 'Give the expression that identifies a row, for example ticket_id.';
+	END IF;
+	IF n.source = 'usage_event' THEN
+		RAISE EXCEPTION '%: rules over single usage events are not available yet', what USING ERRCODE = 'feature_not_supported',
+			HINT = 'Make a metric with source usage and a rule over that metric.';
+	END IF;
+	FOR e IN SELECT x.* FROM (VALUES ('rule', n.rule, 'boolean'), ('clear_rule', n.clear_rule, 'boolean'),
+			('key', n.key, 'text'), ('message', n.message, 'text')) x (part, expression, type)
+		WHERE x.expression IS NOT NULL OR x.part = 'rule'
+	LOOP
+		IF n.source IS NULL THEN
+			PERFORM cs_internal.check_rule(e.expression, n.search_path, e.type, format('%s of %s', e.part, what));
+		ELSE
+			PERFORM cs_internal.check_row_rule(n.source, e.expression, n.search_path, e.type, format('%s of %s', e.part, what));
+		END IF;
+	END LOOP;
+END $$;
+COMMENT ON FUNCTION cs_internal.check_alert_rule(jsonb, jsonb) IS 'Refuses what cs.alert_rule must not hold; called by the definition trigger.';
+
+CREATE TRIGGER definition AFTER INSERT OR UPDATE OR DELETE ON cs.alert_rule
+	FOR EACH ROW EXECUTE FUNCTION cs_internal.definition_trigger();
+
+-- ---- for the refresh --------------------------------------------------------
+
+-- When time alone next changes an alert or a segment of a customer, as of the
+-- customer's last evaluation: dwell, snooze, resolve_after, cooldown, hold, and
+-- the end of manual assignments. Customers without such a boundary have no row.
+CREATE FUNCTION cs_internal.alert_due(customer_ids text[]) RETURNS TABLE (customer_id text, due_at timestamptz)
+LANGUAGE sql STABLE AS $$
+	SELECT x.customer_id, min(x.due_at)
+	FROM (
+		SELECT a.customer_id, a.due_at FROM cs_internal.alert a
+		WHERE a.customer_id = ANY (customer_ids) AND a.live AND a.due_at IS NOT NULL
+		UNION ALL
+		SELECT s.customer_id, s.expires_at FROM cs_internal.segment_assignment s
+		WHERE s.customer_id = ANY (customer_ids) AND s.expires_at IS NOT NULL
+	) x
+	GROUP BY x.customer_id
+$$;
+COMMENT ON FUNCTION cs_internal.alert_due(text[]) IS
+'The earliest instant at which time alone changes an alert or segment of a customer; called after the stages.';
+
+CREATE FUNCTION cs_internal.evaluate_alerts(customer_ids text[], as_of timestamptz, cause text DEFAULT NULL) RETURNS void
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_evaluate_alerts_sql';
+COMMENT ON FUNCTION cs_internal.evaluate_alerts(text[], timestamptz, text) IS
+'Runs the stage of alerts over these customers'' rows of state; for tests and for looking into one stage.';
+
+-- Who numbers holds the lock until commit, so numbers are given in order of
+-- commit and a reader never sees one below the greatest it has seen.
+CREATE FUNCTION cs_internal.number_events() RETURNS boolean
+LANGUAGE plpgsql AS $$
+DECLARE
+	last bigint;
+	n bigint;
+	e record;
+	quiet boolean;
+BEGIN
+	IF NOT pg_try_advisory_xact_lock('cs_internal.alert_event'::regclass::oid::bigint) THEN
+		RETURN false;
+	END IF;
+	SELECT coalesce(max(x.seq), 0) INTO last FROM cs_internal.alert_event x;
+	WITH next AS (
+		SELECT x.id, last + row_number() OVER (ORDER BY x.id) AS seq
+		FROM cs_internal.alert_event x WHERE x.seq IS NULL
+	)
+	UPDATE cs_internal.alert_event x SET seq = next.seq FROM next WHERE x.id = next.id;
+	GET DIAGNOSTICS n = ROW_COUNT;
+	-- A queue that nobody empties must not make anybody's commit fail.
+	quiet := n > 0 AND pg_notification_queue_usage() > 0.5;
+	IF n > 0 AND NOT quiet THEN
+		FOR e IN SELECT x.seq, x.alert_id, x.to_state, a.severity
+			FROM cs_internal.alert_event x JOIN cs_internal.alert a ON a.id = x.alert_id
+			WHERE x.seq > last ORDER BY x.seq
+		LOOP
+			PERFORM pg_notify('cs_alert', json_build_object('id', e.alert_id, 'seq', e.seq,
+				'state', e.to_state, 'severity', e.severity)::text);
+		END LOOP;
+	END IF;
+	RETURN n > 0;
+END $$;
+COMMENT ON FUNCTION cs_internal.number_events() IS
+'Numbers the alert events that are committed and have no seq yet, and sends the notifications. False when there was none, or somebody else is at it.';
+
+-- ---- reading ----------------------------------------------------------------
+
+CREATE VIEW cs.alert WITH (security_barrier) AS
+	SELECT a.id,
+		(SELECT max(e.seq) FROM cs_internal.alert_event e WHERE e.alert_id = a.id) AS seq,
+		a.rule, a.customer_id::text AS customer_id, nullif(a.key, '') AS key, a.severity, a.state, a.message, a.cause,
+		a.owner, a.opened_at, a.acknowledged_at,
+		CASE WHEN a.state IN ('resolved', 'dismissed') THEN a.resolved_at END AS resolved_at, a.snoozed_until,
+		(SELECT c.last_as_of FROM cs_internal.clock c) AS data_through_at,
+		(SELECT c.last_refresh_at FROM cs_internal.clock c) AS computed_at
+	FROM cs_internal.alert a;
+COMMENT ON VIEW cs.alert IS 'Every alert that there is or was; at most one open per rule, customer and key.';
+COMMENT ON COLUMN cs.alert.id IS 'Identity of the alert, kept when it is opened again.';
+COMMENT ON COLUMN cs.alert.seq IS 'Number of its newest change, see cs.alert_changes; NULL until the first is numbered.';
+COMMENT ON COLUMN cs.alert.rule IS 'Name of the alert rule.';
+COMMENT ON COLUMN cs.alert.customer_id IS 'Customer.';
+COMMENT ON COLUMN cs.alert.key IS 'Row it is about, of a rule with source; else NULL.';
+COMMENT ON COLUMN cs.alert.severity IS 'low, medium, high or critical, as of the opening.';
+COMMENT ON COLUMN cs.alert.state IS 'pending (the rule holds, dwell is not over), open, acknowledged, snoozed, resolved or dismissed.';
+COMMENT ON COLUMN cs.alert.message IS 'Text of the rule''s message at the last evaluation at which the rule held; NULL where it has none.';
+COMMENT ON COLUMN cs.alert.cause IS 'definition: opened because a definition changed; NULL: because of facts or time.';
+COMMENT ON COLUMN cs.alert.owner IS 'The customer''s owner at the opening, the rule''s fallback_owner, or whom it was assigned to.';
+COMMENT ON COLUMN cs.alert.opened_at IS 'Evaluated instant at which it first opened; NULL while pending.';
+COMMENT ON COLUMN cs.alert.acknowledged_at IS 'When somebody acknowledged it; NULL after it was opened again.';
+COMMENT ON COLUMN cs.alert.resolved_at IS 'When it was resolved or dismissed; NULL otherwise.';
+COMMENT ON COLUMN cs.alert.snoozed_until IS 'End of the snooze; NULL when not snoozed.';
+COMMENT ON COLUMN cs.alert.data_through_at IS 'Instant up to which facts are evaluated: that of the last refresh.';
+COMMENT ON COLUMN cs.alert.computed_at IS 'When the last refresh ran, by the clock.';
+
+CREATE VIEW cs.open_alert WITH (security_barrier) AS
+	SELECT a.* FROM cs.alert a WHERE a.state IN ('open', 'acknowledged', 'snoozed');
+COMMENT ON VIEW cs.open_alert IS 'Alerts that are open, acknowledged or snoozed.';
+DO $comments$
+DECLARE
+	c record;
+BEGIN
+	FOR c IN SELECT a.attname, col_description(a.attrelid, a.attnum) AS d FROM pg_attribute a
+		WHERE a.attrelid = 'cs.alert'::regclass AND a.attnum > 0
+	LOOP
+		EXECUTE format('COMMENT ON COLUMN cs.open_alert.%I IS %L', c.attname, c.d);
+	END LOOP;
+END $comments$;
+
+CREATE VIEW cs.alert_event WITH (security_barrier) AS
+	SELECT e.seq, e.alert_id, e.at, e.actor, e.from_state, e.to_state, e.cause, e.note,
+		(SELECT c.last_as_of FROM cs_internal.clock c) AS data_through_at,
+		(SELECT c.last_refresh_at FROM cs_internal.clock c) AS computed_at
+	FROM cs_internal.alert_event e;
+COMMENT ON VIEW cs.alert_event IS 'Every change of every alert.';
+COMMENT ON COLUMN cs.alert_event.seq IS 'Number of the change, dense and increasing in order of commit; NULL until it is numbered.';
+COMMENT ON COLUMN cs.alert_event.alert_id IS 'Alert.';
+COMMENT ON COLUMN cs.alert_event.at IS 'Instant of the change: the evaluated one of a refresh, that of the call for what people do.';
+COMMENT ON COLUMN cs.alert_event.actor IS 'cs_ext for the refresh, else who did it.';
+COMMENT ON COLUMN cs.alert_event.from_state IS 'State before; NULL for the first. Equal to to_state where owner or end of the snooze changed.';
+COMMENT ON COLUMN cs.alert_event.to_state IS 'State after.';
+COMMENT ON COLUMN cs.alert_event.cause IS 'definition: because a definition changed; customer: it is no customer any more; NULL otherwise.';
+COMMENT ON COLUMN cs.alert_event.note IS 'What the actor wrote, or what happened; may be NULL.';
+COMMENT ON COLUMN cs.alert_event.data_through_at IS 'Instant up to which facts are evaluated: that of the last refresh.';
+COMMENT ON COLUMN cs.alert_event.computed_at IS 'When the last refresh ran, by the clock.';
+
+CREATE FUNCTION cs_internal.alert_changes(after_seq bigint, max_rows integer)
+RETURNS TABLE (seq bigint, alert_id bigint, at timestamptz, actor text, from_state text, to_state text, cause text,
+	note text, rule text, customer_id text, key text, severity text)
+LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+	IF max_rows < 1 THEN
+		RAISE EXCEPTION 'max_rows must be at least 1, not %', max_rows USING ERRCODE = 'invalid_parameter_value';
+	END IF;
+	-- A fixed snapshot cannot number what it does not see; such a caller reads what is numbered.
+	IF NOT pg_is_in_recovery() AND current_setting('transaction_read_only') = 'off'
+		AND current_setting('transaction_isolation') IN ('read committed', 'read uncommitted') THEN
+		PERFORM cs_internal.number_events();
+	END IF;
+	RETURN QUERY
+	SELECT e.seq, e.alert_id, e.at, e.actor, e.from_state, e.to_state, e.cause, e.note,
+		a.rule, a.customer_id::text, nullif(a.key, ''), a.severity
+	FROM cs_internal.alert_event e JOIN cs_internal.alert a ON a.id = e.alert_id
+	WHERE e.seq > coalesce(after_seq, 0)
+	ORDER BY e.seq
+	LIMIT max_rows;
+END $$;
+COMMENT ON FUNCTION cs_internal.alert_changes(bigint, integer) IS 'See cs.alert_changes.';
+
+CREATE FUNCTION cs.alert_changes(after_seq bigint DEFAULT 0, max_rows integer DEFAULT 1000)
+RETURNS TABLE (seq bigint, alert_id bigint, at timestamptz, actor text, from_state text, to_state text, cause text,
+	note text, rule text, customer_id text, key text, severity text)
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
+COMMENT ON FUNCTION cs.alert_changes(bigint, integer) IS
+'Changes of alerts with seq greater than after_seq, in order, at most max_rows. Changes that nobody numbered yet are numbered by the call: commit before acting on them. A poller that keeps the greatest seq sees every change exactly once.';
+
+-- ---- acting -----------------------------------------------------------------
+
+-- The alert, locked; refuses an unknown id and a state from which the action is not possible.
+CREATE FUNCTION cs_internal.alert_for(id bigint, action text, allowed text[]) RETURNS cs_internal.alert
+LANGUAGE plpgsql AS $$
+DECLARE
+	a cs_internal.alert;
+BEGIN
+	SELECT * INTO a FROM cs_internal.alert x WHERE x.id = alert_for.id FOR UPDATE;
+	IF NOT FOUND THEN
+		RAISE EXCEPTION 'unknown alert %', coalesce(id::text, 'NULL') USING ERRCODE = 'no_data_found',
+			HINT = 'Alerts stand in cs.alert.';
+	END IF;
+	IF NOT a.state = ANY (allowed) THEN
+		RAISE EXCEPTION 'cannot % alert %, which is %', action, id, a.state
+			USING ERRCODE = 'object_not_in_prerequisite_state',
+			HINT = format('It is possible for an alert that is %s.', array_to_string(allowed, ' or '));
+	END IF;
+	RETURN a;
+END $$;
+COMMENT ON FUNCTION cs_internal.alert_for(bigint, text, text[]) IS 'Locks and returns an alert that is in one of the states, else raises.';
+
+CREATE FUNCTION cs_internal.alert_moved(id bigint, from_state text, to_state text, note text, actor text) RETURNS cs.alert
+LANGUAGE plpgsql AS $$
+DECLARE
+	result cs.alert;
+BEGIN
+	INSERT INTO cs_internal.alert_event (alert_id, at, actor, from_state, to_state, note)
+	VALUES (id, cs_internal.now(), cs_internal.actor(actor), from_state, to_state, note);
+	SELECT * INTO result FROM cs.alert a WHERE a.id = alert_moved.id;
+	RETURN result;
+END $$;
+COMMENT ON FUNCTION cs_internal.alert_moved(bigint, text, text, text, text) IS 'Writes the event of a change and returns the alert as it is now.';
+
+CREATE FUNCTION cs_internal.alert_row(id bigint) RETURNS cs.alert
+LANGUAGE sql STABLE AS $$ SELECT a FROM cs.alert a WHERE a.id = alert_row.id $$;
+COMMENT ON FUNCTION cs_internal.alert_row(bigint) IS 'The alert as it is now.';
+
+-- The refresh reckons with the new boundary when it evaluates the customer next: soon.
+CREATE FUNCTION cs_internal.mark_customer(customer text) RETURNS void
+LANGUAGE sql AS $$
+	INSERT INTO cs_internal.dirty AS d (customer_id, marked_at) VALUES (customer, clock_timestamp())
+	ON CONFLICT (customer_id) DO UPDATE SET marked_at = excluded.marked_at
+$$;
+COMMENT ON FUNCTION cs_internal.mark_customer(text) IS 'Has the customer evaluated by the next refresh.';
+
+CREATE FUNCTION cs_internal.ack_alert(id bigint, note text, actor text) RETURNS cs.alert
+LANGUAGE plpgsql AS $$
+DECLARE
+	a cs_internal.alert := cs_internal.alert_for(id, 'acknowledge', '{open,acknowledged,snoozed}');
+BEGIN
+	IF a.state = 'acknowledged' THEN
+		RETURN cs_internal.alert_row(id);
+	END IF;
+	UPDATE cs_internal.alert x SET state = 'acknowledged', acknowledged_at = cs_internal.now(), snoozed_until = NULL
+	WHERE x.id = a.id;
+	RETURN cs_internal.alert_moved(id, a.state, 'acknowledged', note, actor);
+END $$;
+COMMENT ON FUNCTION cs_internal.ack_alert(bigint, text, text) IS 'See cs.ack_alert.';
+
+CREATE FUNCTION cs_internal.assign_alert(id bigint, owner text, note text, actor text) RETURNS cs.alert
+LANGUAGE plpgsql AS $$
+DECLARE
+	a cs_internal.alert := cs_internal.alert_for(id, 'assign', '{pending,open,acknowledged,snoozed}');
+BEGIN
+	IF a.owner IS NOT DISTINCT FROM assign_alert.owner THEN
+		RETURN cs_internal.alert_row(id);
+	END IF;
+	UPDATE cs_internal.alert x SET owner = assign_alert.owner WHERE x.id = a.id;
+	RETURN cs_internal.alert_moved(id, a.state, a.state, coalesce(note, 'owner: ' || coalesce(owner, 'nobody')), actor);
+END $$;
+COMMENT ON FUNCTION cs_internal.assign_alert(bigint, text, text, text) IS 'See cs.assign_alert.';
+
+CREATE FUNCTION cs_internal.snooze_alert(id bigint, until timestamptz, note text, actor text) RETURNS cs.alert
+LANGUAGE plpgsql AS $$
+DECLARE
+	a cs_internal.alert := cs_internal.alert_for(id, 'snooze', '{open,acknowledged,snoozed}');
+BEGIN
+	IF until IS NULL OR until <= cs_internal.now() OR until = 'infinity' THEN
+		RAISE EXCEPTION 'cannot snooze alert % until %, which is not in the future', id, coalesce(until::text, 'NULL')
+			USING ERRCODE = 'invalid_parameter_value', HINT = 'Give the instant at which it comes back.';
+	END IF;
+	IF a.state = 'snoozed' AND a.snoozed_until = until THEN
+		RETURN cs_internal.alert_row(id);
+	END IF;
+	UPDATE cs_internal.alert x SET state = 'snoozed', snoozed_until = until, due_at = least(x.due_at, until) WHERE x.id = a.id;
+	PERFORM cs_internal.mark_customer(a.customer_id);
+	RETURN cs_internal.alert_moved(id, a.state, 'snoozed', note, actor);
+END $$;
+COMMENT ON FUNCTION cs_internal.snooze_alert(bigint, timestamptz, text, text) IS 'See cs.snooze_alert.';
+
+CREATE FUNCTION cs_internal.unsnooze_alert(id bigint, note text, actor text) RETURNS cs.alert
+LANGUAGE plpgsql AS $$
+DECLARE
+	a cs_internal.alert := cs_internal.alert_for(id, 'unsnooze', '{open,acknowledged,snoozed}');
+BEGIN
+	IF a.state <> 'snoozed' THEN
+		RETURN cs_internal.alert_row(id);
+	END IF;
+	UPDATE cs_internal.alert x SET state = 'open', snoozed_until = NULL WHERE x.id = a.id;
+	RETURN cs_internal.alert_moved(id, a.state, 'open', note, actor);
+END $$;
+COMMENT ON FUNCTION cs_internal.unsnooze_alert(bigint, text, text) IS 'See cs.unsnooze_alert.';
+
+CREATE FUNCTION cs_internal.resolve_alert(id bigint, note text, actor text) RETURNS cs.alert
+LANGUAGE plpgsql AS $$
+DECLARE
+	a cs_internal.alert := cs_internal.alert_for(id, 'resolve', '{open,acknowledged,snoozed,resolved}');
+BEGIN
+	IF a.state = 'resolved' THEN
+		RETURN cs_internal.alert_row(id);
+	END IF;
+	UPDATE cs_internal.alert x SET state = 'resolved', resolved_at = cs_internal.now(), snoozed_until = NULL, clear_since = NULL,
+		rearmed = false, due_at = NULL
+	WHERE x.id = a.id;
+	RETURN cs_internal.alert_moved(id, a.state, 'resolved', note, actor);
+END $$;
+COMMENT ON FUNCTION cs_internal.resolve_alert(bigint, text, text) IS 'See cs.resolve_alert.';
+
+CREATE FUNCTION cs_internal.dismiss_alert(id bigint, reason text, actor text) RETURNS cs.alert
+LANGUAGE plpgsql AS $$
+DECLARE
+	a cs_internal.alert := cs_internal.alert_for(id, 'dismiss', '{open,acknowledged,snoozed,dismissed}');
+BEGIN
+	IF a.state = 'dismissed' THEN
+		RETURN cs_internal.alert_row(id);
+	END IF;
+	IF reason IS NULL OR btrim(reason) = '' THEN
+		RAISE EXCEPTION 'dismissing an alert needs a reason' USING ERRCODE = 'invalid_parameter_value',
+			HINT = 'Say why it was a false alarm, so that the rule can be made better.';
+	END IF;
+	UPDATE cs_internal.alert x SET state = 'dismissed', resolved_at = cs_internal.now(), snoozed_until = NULL, clear_since = NULL,
+		rearmed = false, due_at = NULL
+	WHERE x.id = a.id;
+	RETURN cs_internal.alert_moved(id, a.state, 'dismissed', reason, actor);
+END $$;
+COMMENT ON FUNCTION cs_internal.dismiss_alert(bigint, text, text) IS 'See cs.dismiss_alert.';
+
+CREATE FUNCTION cs.ack_alert(id bigint, note text DEFAULT NULL, actor text DEFAULT NULL) RETURNS cs.alert
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
+COMMENT ON FUNCTION cs.ack_alert(bigint, text, text) IS
+'Acknowledges an open or snoozed alert and returns it; an acknowledged one is returned unchanged. actor: cs_ext.actor, else the session''s user. Raises for an unknown alert, 55000 for one that is pending or closed.';
+CREATE FUNCTION cs.assign_alert(id bigint, owner text, note text DEFAULT NULL, actor text DEFAULT NULL) RETURNS cs.alert
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
+COMMENT ON FUNCTION cs.assign_alert(bigint, text, text, text) IS
+'Gives an alert to an owner (NULL: nobody) and returns it. Raises for an unknown alert, 55000 for a closed one.';
+CREATE FUNCTION cs.unsnooze_alert(id bigint, note text DEFAULT NULL, actor text DEFAULT NULL) RETURNS cs.alert
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
+COMMENT ON FUNCTION cs.unsnooze_alert(bigint, text, text) IS
+'Ends a snooze: the alert is open again, and returned; one that is not snoozed is returned unchanged. Raises for an unknown alert, 55000 for one that is pending or closed.';
+CREATE FUNCTION cs.resolve_alert(id bigint, note text DEFAULT NULL, actor text DEFAULT NULL) RETURNS cs.alert
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
+COMMENT ON FUNCTION cs.resolve_alert(bigint, text, text) IS
+'Resolves an alert by hand and returns it; it opens again only after its rule was once false. A resolved one is returned unchanged. Raises for an unknown alert, 55000 for one that is pending or dismissed.';
+CREATE FUNCTION cs.dismiss_alert(id bigint, reason text, actor text DEFAULT NULL) RETURNS cs.alert
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
+COMMENT ON FUNCTION cs.dismiss_alert(bigint, text, text) IS
+'Dismisses an alert as a false alarm, with the reason, and returns it: no new one until the rule''s cooldown is over and its rule was once false. A dismissed one is returned unchanged. Raises without a reason, for an unknown alert, 55000 for one that is pending or resolved.';
+
+-- Forms of the instant; a literal is text and read in the policy's zone.
+DO $forms$
+DECLARE
+	instant text;
+BEGIN
+	FOREACH instant IN ARRAY ARRAY['timestamptz', 'timestamp', 'date', 'text'] LOOP
+		IF instant <> 'timestamptz' THEN
+			EXECUTE format('CREATE FUNCTION cs_internal.snooze_alert(id bigint, until %s, note text, actor text) RETURNS cs.alert'
+				' LANGUAGE sql AS $$SELECT cs_internal.snooze_alert($1, $2::timestamptz, $3, $4)$$', instant);
+		END IF;
+		EXECUTE format('CREATE FUNCTION cs.snooze_alert(id bigint, until %s, note text DEFAULT NULL, actor text DEFAULT NULL) RETURNS cs.alert'
+			' LANGUAGE c VOLATILE AS ''MODULE_PATHNAME'', ''cs_gate''', instant);
+		EXECUTE format('COMMENT ON FUNCTION cs.snooze_alert(bigint, %s, text, text) IS %L', instant,
+			'Puts an alert aside until that instant, and returns it; it comes back as open unless it was resolved meanwhile. Raises for an instant that is not in the future, for an unknown alert, 55000 for one that is pending or closed.');
+	END LOOP;
+END $forms$;

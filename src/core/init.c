@@ -13,7 +13,8 @@
 #include "utils/guc.h"
 
 #include "facts/source.h"
-#include "scheduler/scheduler.h"
+
+extern void cs_scheduler_init(void);
 
 PG_MODULE_MAGIC;
 

@@ -167,9 +167,7 @@ cs_term_make(const Datum *values, const bool *nulls, const CsRates *rates, CsTer
 	else
 		mrr = values[FACT_MRR];
 
-	/* nothing is nothing in every currency */
-	if (rates != NULL && !nulls[FACT_CURRENCY] &&
-		DatumGetInt32(DirectFunctionCall2(numeric_cmp, mrr, num(0))) != 0)
+	if (rates != NULL && !nulls[FACT_CURRENCY] && term->state == CS_TERM_CARRIES)
 	{
 		char *currency = TextDatumGetCString(values[FACT_CURRENCY]);
 		Datum rate;

@@ -1,0 +1,685 @@
+/*
+ * alert.c
+ *		The stage of alerts.
+ *
+ * In: the rows of state of a batch with all earlier stages done, the enabled
+ * alert rules, and the live alerts of these customers.  Out: alerts opened,
+ * resolved, woken and opened again, an event for each change (its seq is NULL:
+ * it is numbered after commit), and rules that hold too much back in
+ * cs_internal.definition_status.
+ *
+ * The way: read and lock the live alerts; ask every rule (rule.c, alert_row.c);
+ * bring both together by rule, customer and key; let the state machine take one
+ * step for each pair (alert_step.c); write what is different.
+ *
+ * Cases.
+ * A person acts on an alert meanwhile: the lock waits for that transaction and
+ * reads what it made of the alert, although the batch has an older snapshot.
+ * A rule that is gone or disabled: its alerts are resolved, cause "definition".
+ * A customer without state (no customer any more): resolved, cause "customer".
+ * A what-if writes nothing decided: the stage does nothing.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_collation.h"
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#include "cs_ext.h"
+#include "decide/alert.h"
+
+PG_FUNCTION_INFO_V1(cs_evaluate_alerts_sql);
+
+typedef struct Stage
+{
+	CsBatch *batch;
+	CsAlertRule *rules; /* by name */
+	int nrules;
+	CsAlert **alerts; /* live ones, by rule, customer, key */
+	int nalerts;
+	List *outcomes; /* CsOutcome * */
+	List *gone;     /* customers without state, char * */
+	CsResult *changes;
+} Stage;
+
+/* ---- reading ------------------------------------------------------------ */
+
+static Interval
+interval_cell(uint64 row, int column)
+{
+	bool isnull;
+
+	return *DatumGetIntervalP(cs_cell_datum(row, column, &isnull));
+}
+
+static TimestampTz
+time_cell(uint64 row, int column)
+{
+	bool isnull;
+	Datum value = cs_cell_datum(row, column, &isnull);
+
+	return isnull ? CS_NEVER : DatumGetTimestampTz(value);
+}
+
+static bool
+bool_cell(uint64 row, int column)
+{
+	bool isnull;
+
+	return DatumGetBool(cs_cell_datum(row, column, &isnull));
+}
+
+/*
+ * read_rules: enabled rules by name.  A segment that is not found any more is
+ * left to the evaluation, which marks the rule.
+ */
+static void
+read_rules(Stage *stage)
+{
+	uint64 n = cs_exec(
+		"SELECT a.name, a.rule, a.clear_rule, a.source, a.key, a.severity, a.message, "
+		"a.search_path,"
+		" a.dwell, a.resolve_after, a.cooldown, a.reopen_within, a.max_new,"
+		" CASE WHEN a.segment LIKE '%:%' THEN split_part(a.segment, ':', 1)"
+		"  ELSE (SELECT min(x.dimension) FROM (SELECT s.dimension, s.name FROM cs.segment s"
+		"   UNION SELECT d.name, d.fallback FROM cs.dimension d) x WHERE x.name = a.segment) END,"
+		" CASE WHEN a.segment LIKE '%:%' THEN substr(a.segment, strpos(a.segment, ':') + 1)"
+		"  ELSE a.segment END,"
+		" (SELECT count(*) FROM cs_internal.alert x WHERE x.rule = a.name AND x.fired_at = $1)"
+		" FROM cs.alert_rule a WHERE a.enabled ORDER BY a.name COLLATE \"C\"",
+		CS_ARGS(cs_tstz(stage->batch->as_of)));
+
+	stage->nrules = (int) n;
+	stage->rules = palloc0(sizeof(CsAlertRule) * (n + 1));
+	for (uint64 i = 0; i < n; i++)
+	{
+		CsAlertRule *rule = &stage->rules[i];
+
+		rule->name = cs_cell(i, 1);
+		rule->rule = cs_cell(i, 2);
+		rule->clear_rule = cs_cell(i, 3);
+		rule->source = cs_cell(i, 4);
+		rule->key = cs_cell(i, 5);
+		rule->severity = cs_cell(i, 6);
+		rule->message = cs_cell(i, 7);
+		rule->search_path = cs_cell(i, 8);
+		rule->dwell = interval_cell(i, 9);
+		rule->resolve_after = interval_cell(i, 10);
+		rule->cooldown = interval_cell(i, 11);
+		rule->reopen_within = interval_cell(i, 12);
+		rule->max_new = atoi(cs_cell(i, 13));
+		rule->dimension = cs_cell(i, 14);
+		rule->segment = cs_cell(i, 15);
+		rule->fired = atoi(cs_cell(i, 16));
+		if (rule->segment != NULL && rule->dimension == NULL)
+			rule->dimension = rule->segment;
+	}
+}
+
+/*
+ * read_alerts: live alerts of the batch, locked in order of id; the rows that
+ * come back are the newest versions, not those of the snapshot.
+ */
+static void
+read_alerts(Stage *stage)
+{
+	uint64 n = cs_exec(
+		"SELECT a.id, a.rule, a.customer_id, a.key, a.severity, a.state, a.message, a.cause,"
+		" a.pending_since, a.held, a.opened_at, a.fired_at, a.acknowledged_at, a.snoozed_until,"
+		" a.clear_since, a.resolved_at, a.rearmed, a.due_at"
+		" FROM cs_internal.alert a WHERE a.live AND a.customer_id = ANY ($1)"
+		" ORDER BY a.id FOR UPDATE",
+		CS_ARGS(cs_textarray(stage->batch->ids)));
+
+	stage->nalerts = (int) n;
+	stage->alerts = palloc0(sizeof(CsAlert *) * (n + 1));
+	for (uint64 i = 0; i < n; i++)
+	{
+		CsAlert *alert = palloc0(sizeof(CsAlert));
+		bool isnull;
+
+		alert->id = DatumGetInt64(cs_cell_datum(i, 1, &isnull));
+		alert->rule = cs_cell(i, 2);
+		alert->customer_id = cs_cell(i, 3);
+		alert->key = cs_cell(i, 4);
+		alert->severity = cs_cell(i, 5);
+		alert->state = cs_alert_state_of(cs_cell(i, 6));
+		alert->message = cs_cell(i, 7);
+		alert->cause = cs_cell(i, 8);
+		alert->pending_since = time_cell(i, 9);
+		alert->held = bool_cell(i, 10);
+		alert->opened_at = time_cell(i, 11);
+		alert->fired_at = time_cell(i, 12);
+		alert->acknowledged_at = time_cell(i, 13);
+		alert->snoozed_until = time_cell(i, 14);
+		alert->clear_since = time_cell(i, 15);
+		alert->resolved_at = time_cell(i, 16);
+		alert->rearmed = bool_cell(i, 17);
+		alert->due_at = time_cell(i, 18);
+		alert->live = true;
+		stage->alerts[i] = alert;
+	}
+}
+
+static int
+compare_identity(const char *rule1, const char *customer1, const char *key1, const char *rule2,
+				 const char *customer2, const char *key2)
+{
+	int c = strcmp(rule1, rule2);
+
+	if (c == 0)
+		c = strcmp(customer1, customer2);
+	return c != 0 ? c : strcmp(key1, key2);
+}
+
+static int
+compare_alerts(const void *a, const void *b)
+{
+	const CsAlert *x = *(CsAlert *const *) a;
+	const CsAlert *y = *(CsAlert *const *) b;
+
+	return compare_identity(x->rule, x->customer_id, x->key, y->rule, y->customer_id, y->key);
+}
+
+static int
+compare_outcomes(const ListCell *a, const ListCell *b)
+{
+	const CsOutcome *x = lfirst(a);
+	const CsOutcome *y = lfirst(b);
+
+	return compare_identity(x->rule->name, x->customer_id, x->key, y->rule->name, y->customer_id,
+							y->key);
+}
+
+static CsAlertRule *
+find_rule(Stage *stage, const char *name)
+{
+	int low = 0;
+	int high = stage->nrules;
+
+	while (low < high)
+	{
+		int middle = (low + high) / 2;
+		int c = strcmp(stage->rules[middle].name, name);
+
+		if (c == 0)
+			return &stage->rules[middle];
+		if (c < 0)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return NULL;
+}
+
+/*
+ * is_known: whether there is a live alert of this identity.
+ */
+static bool
+is_known(const CsAlertRule *rule, const char *customer_id, const char *key, void *arg)
+{
+	Stage *stage = arg;
+	CsAlert wanted = {.rule = rule->name, .customer_id = (char *) customer_id, .key = (char *) key};
+	CsAlert *p = &wanted;
+
+	return bsearch(&p, stage->alerts, stage->nalerts, sizeof(CsAlert *), compare_alerts) != NULL;
+}
+
+/* ---- asking the rules ----------------------------------------------------- */
+
+static CsTruth
+cell_truth(const CsRuleValues *values, int customer, int rule)
+{
+	int cell = CS_CELL(values, customer, rule);
+
+	if (values->isnull[cell])
+		return CS_UNKNOWN;
+	return DatumGetBool(values->values[cell]) ? CS_YES : CS_NO;
+}
+
+static int
+add_rule(CsRule *rules, int *n, const CsAlertRule *rule, char *expression, Oid type)
+{
+	CsRule *r = &rules[*n];
+
+	r->table_name = "alert_rule";
+	r->key = rule->name;
+	r->expression = expression;
+	r->search_path = rule->search_path;
+	r->type = type;
+	return (*n)++;
+}
+
+/*
+ * ask_rules: all rules over state in one go, three expressions each at most;
+ * then the rules over rows.  What does not hold matters only where an alert is.
+ */
+static void
+ask_rules(Stage *stage)
+{
+	CsRule *rules = palloc0(sizeof(CsRule) * (stage->nrules * 3 + 1));
+	int *holds = palloc(sizeof(int) * (stage->nrules + 1));
+	int *clear = palloc(sizeof(int) * (stage->nrules + 1));
+	int *message = palloc(sizeof(int) * (stage->nrules + 1));
+	int n = 0;
+	CsRuleValues *values;
+
+	for (int i = 0; i < stage->nrules; i++)
+	{
+		CsAlertRule *rule = &stage->rules[i];
+		char *in = rule->dimension ? psprintf("%s = %s", quote_identifier(rule->dimension),
+											  quote_literal_cstr(rule->segment))
+								   : NULL;
+
+		holds[i] = clear[i] = message[i] = -1;
+		if (rule->source != NULL)
+		{
+			/* The rows know no segment: it is asked of the state. */
+			if (in != NULL)
+				holds[i] = add_rule(rules, &n, rule, psprintf("coalesce(%s, false)", in), BOOLOID);
+			continue;
+		}
+		holds[i] = add_rule(rules, &n, rule,
+							in ? psprintf("CASE WHEN %s THEN (%s\n) ELSE false END", in, rule->rule)
+							   : rule->rule,
+							BOOLOID);
+		if (rule->clear_rule != NULL)
+			clear[i] = add_rule(
+				rules, &n, rule,
+				in ? psprintf("CASE WHEN %s THEN (%s\n) ELSE true END", in, rule->clear_rule)
+				   : rule->clear_rule,
+				BOOLOID);
+		if (rule->message != NULL)
+			message[i] = add_rule(rules, &n, rule,
+								  psprintf("CASE WHEN (%s\n) THEN (%s\n)::pg_catalog.text END",
+										   rule->rule, rule->message),
+								  TEXTOID);
+	}
+	values = cs_rule_values(stage->batch, rules, n);
+
+	for (int i = 0; i < stage->nrules; i++)
+	{
+		CsAlertRule *rule = &stage->rules[i];
+		ListCell *lc;
+
+		if (rule->source == NULL)
+		{
+			for (int c = 0; c < values->ncustomers; c++)
+			{
+				CsTruth truth = cell_truth(values, c, holds[i]);
+				CsOutcome *outcome;
+
+				if (truth != CS_YES && !is_known(rule, values->ids[c], "", stage))
+					continue;
+				outcome = palloc0(sizeof(CsOutcome));
+				outcome->rule = rule;
+				outcome->customer_id = values->ids[c];
+				outcome->key = "";
+				outcome->holds = truth;
+				outcome->clear = clear[i] >= 0         ? cell_truth(values, c, clear[i])
+								 : truth == CS_UNKNOWN ? CS_UNKNOWN
+								 : truth == CS_YES     ? CS_NO
+													   : CS_YES;
+				if (message[i] >= 0 && !values->isnull[CS_CELL(values, c, message[i])])
+					outcome->message =
+						TextDatumGetCString(values->values[CS_CELL(values, c, message[i])]);
+				stage->outcomes = lappend(stage->outcomes, outcome);
+			}
+			continue;
+		}
+		foreach (lc, cs_row_outcomes(stage->batch, rule, is_known, stage))
+		{
+			CsOutcome *outcome = lfirst(lc);
+
+			if (holds[i] >= 0)
+			{
+				char **id = bsearch(&outcome->customer_id, values->ids, values->ncustomers,
+									sizeof(char *), pg_qsort_strcmp);
+				CsTruth in = id ? cell_truth(values, id - values->ids, holds[i]) : CS_UNKNOWN;
+
+				if (in == CS_NO)
+				{
+					outcome->holds = CS_NO;
+					outcome->clear = CS_YES;
+				}
+				else if (in == CS_UNKNOWN)
+					outcome->holds = outcome->clear = CS_UNKNOWN;
+			}
+			if (outcome->holds == CS_YES ||
+				is_known(rule, outcome->customer_id, outcome->key, stage))
+				stage->outcomes = lappend(stage->outcomes, outcome);
+		}
+	}
+	list_sort(stage->outcomes, compare_outcomes);
+}
+
+/* ---- writing ------------------------------------------------------------- */
+
+static const struct
+{
+	const char *name;
+	Oid type;
+} change_columns[] = {
+	{"id", INT8OID},
+	{"rule", TEXTOID},
+	{"customer_id", TEXTOID},
+	{"key", TEXTOID},
+	{"severity", TEXTOID},
+	{"state", TEXTOID},
+	{"message", TEXTOID},
+	{"cause", TEXTOID},
+	{"pending_since", TIMESTAMPTZOID},
+	{"held", BOOLOID},
+	{"opened_at", TIMESTAMPTZOID},
+	{"fired_at", TIMESTAMPTZOID},
+	{"acknowledged_at", TIMESTAMPTZOID},
+	{"snoozed_until", TIMESTAMPTZOID},
+	{"clear_since", TIMESTAMPTZOID},
+	{"resolved_at", TIMESTAMPTZOID},
+	{"rearmed", BOOLOID},
+	{"live", BOOLOID},
+	{"due_at", TIMESTAMPTZOID},
+	{"from_state", TEXTOID},
+	{"moved", BOOLOID},
+	{"event_cause", TEXTOID},
+	{"note", TEXTOID},
+};
+
+#define NCHANGE lengthof(change_columns)
+
+static void
+begin_changes(Stage *stage)
+{
+	CsResult *changes = palloc0(sizeof(CsResult));
+
+	changes->desc = CreateTemplateTupleDesc(NCHANGE);
+	for (int i = 0; i < NCHANGE; i++)
+		TupleDescInitEntry(changes->desc, i + 1, change_columns[i].name, change_columns[i].type, -1,
+						   0);
+	TupleDescInitEntryCollation(changes->desc, 3, C_COLLATION_OID);
+	changes->store = tuplestore_begin_heap(true, false, work_mem);
+	stage->changes = changes;
+}
+
+static void
+note_change(Stage *stage, const CsAlert *alert, const CsAlertChange *change)
+{
+	Datum values[NCHANGE];
+	bool nulls[NCHANGE] = {false};
+	int n = 0;
+
+#define PUT(is_null, datum) (nulls[n] = (is_null), values[n] = nulls[n] ? (Datum) 0 : (datum), n++)
+#define PUT_TEXT(s) PUT((s) == NULL, CStringGetTextDatum(s))
+#define PUT_TIME(t) PUT((t) == CS_NEVER, TimestampTzGetDatum(t))
+	PUT(alert->id == 0, Int64GetDatum(alert->id));
+	PUT_TEXT(alert->rule);
+	PUT_TEXT(alert->customer_id);
+	PUT_TEXT(alert->key);
+	PUT_TEXT(alert->severity);
+	PUT_TEXT(cs_alert_state_name(alert->state));
+	PUT_TEXT(alert->message);
+	PUT_TEXT(alert->cause);
+	PUT_TIME(alert->pending_since);
+	PUT(false, BoolGetDatum(alert->held));
+	PUT_TIME(alert->opened_at);
+	PUT_TIME(alert->fired_at);
+	PUT_TIME(alert->acknowledged_at);
+	PUT_TIME(alert->snoozed_until);
+	PUT_TIME(alert->clear_since);
+	PUT_TIME(alert->resolved_at);
+	PUT(false, BoolGetDatum(alert->rearmed));
+	PUT(false, BoolGetDatum(alert->live));
+	PUT_TIME(alert->due_at);
+	PUT_TEXT(cs_alert_state_name(change->from));
+	PUT(false, BoolGetDatum(change->moved));
+	PUT_TEXT(change->cause);
+	PUT_TEXT(change->note);
+#undef PUT_TIME
+#undef PUT_TEXT
+#undef PUT
+	Assert(n == NCHANGE);
+	tuplestore_putvalues(stage->changes->store, stage->changes->desc, values, nulls);
+	stage->changes->nrows++;
+}
+
+static bool
+same_text(const char *a, const char *b)
+{
+	return a == b || (a != NULL && b != NULL && strcmp(a, b) == 0);
+}
+
+static bool
+is_different(const CsAlert *a, const CsAlert *b)
+{
+	return a->state != b->state || !same_text(a->message, b->message) ||
+		   a->pending_since != b->pending_since || a->held != b->held ||
+		   a->opened_at != b->opened_at || a->fired_at != b->fired_at ||
+		   a->acknowledged_at != b->acknowledged_at || a->snoozed_until != b->snoozed_until ||
+		   a->clear_since != b->clear_since || a->resolved_at != b->resolved_at ||
+		   a->rearmed != b->rearmed || a->live != b->live || a->due_at != b->due_at;
+}
+
+/*
+ * new_alert: the rule says something where no live alert is.
+ */
+static CsAlert *
+new_alert(const CsOutcome *outcome)
+{
+	CsAlert *alert = palloc0(sizeof(CsAlert));
+
+	alert->rule = outcome->rule->name;
+	alert->customer_id = outcome->customer_id;
+	alert->key = outcome->key;
+	alert->severity = outcome->rule->severity;
+	alert->state = CS_NONE;
+	alert->live = true;
+	alert->pending_since = alert->opened_at = alert->fired_at = alert->acknowledged_at = CS_NEVER;
+	alert->snoozed_until = alert->clear_since = alert->resolved_at = alert->due_at = CS_NEVER;
+	return alert;
+}
+
+/*
+ * step_alert: one live alert with what its rule says (NULL: nothing).
+ */
+static void
+step_alert(Stage *stage, CsAlert *alert, const CsOutcome *outcome)
+{
+	CsAlertRule *rule = find_rule(stage, alert->rule);
+	CsAlert before = *alert;
+	CsAlertChange change = {0};
+	bool again = false;
+	ListCell *lc;
+	bool gone = false;
+
+	foreach (lc, stage->gone)
+		gone = gone || strcmp(lfirst(lc), alert->customer_id) == 0;
+	if (gone || rule == NULL)
+		cs_alert_end(stage->batch, alert, gone ? "customer" : "definition", &change);
+	else
+		again = cs_alert_step(stage->batch, rule, alert, outcome, &change);
+	if (is_different(&before, alert))
+		note_change(stage, alert, &change);
+	if (again)
+		step_alert(stage, new_alert(outcome), outcome);
+}
+
+/*
+ * step_all: both lists are in order of identity.
+ */
+static void
+step_all(Stage *stage)
+{
+	int a = 0;
+	int o = 0;
+
+	while (a < stage->nalerts || o < list_length(stage->outcomes))
+	{
+		CsAlert *alert = a < stage->nalerts ? stage->alerts[a] : NULL;
+		CsOutcome *outcome = o < list_length(stage->outcomes) ? list_nth(stage->outcomes, o) : NULL;
+		int c = alert == NULL ? 1
+				: outcome == NULL
+					? -1
+					: compare_identity(alert->rule, alert->customer_id, alert->key,
+									   outcome->rule->name, outcome->customer_id, outcome->key);
+
+		if (c <= 0)
+			step_alert(stage, alert, c == 0 ? outcome : NULL);
+		else
+			step_alert(stage, new_alert(outcome), outcome);
+		if (c <= 0)
+			a++;
+		if (c >= 0)
+			o++;
+	}
+}
+
+/*
+ * write_changes: first what exists, so that an identity that is given up is
+ * free for its successor.
+ */
+static void
+write_changes(Stage *stage)
+{
+	CsArg args[] = {cs_tstz(stage->batch->as_of)};
+
+	if (stage->changes->nrows == 0)
+		return;
+	cs_register("change", stage->changes);
+	cs_exec("UPDATE cs_internal.alert a SET state = c.state, message = c.message, cause = c.cause,"
+			" pending_since = c.pending_since, held = c.held, opened_at = c.opened_at, fired_at = "
+			"c.fired_at,"
+			" acknowledged_at = c.acknowledged_at, snoozed_until = c.snoozed_until, clear_since = "
+			"c.clear_since,"
+			" resolved_at = c.resolved_at, rearmed = c.rearmed, live = c.live, due_at = c.due_at"
+			" FROM change c WHERE a.id = c.id",
+			CS_NO_ARGS);
+	cs_exec("INSERT INTO cs_internal.alert_event (alert_id, at, actor, from_state, to_state, "
+			"cause, note)"
+			" SELECT c.id, $1, 'cs_ext', c.from_state, c.state, c.event_cause, c.note"
+			" FROM change c WHERE c.id IS NOT NULL AND c.moved ORDER BY c.id",
+			args, 1);
+	cs_exec("WITH opened AS ("
+			" INSERT INTO cs_internal.alert (rule, customer_id, key, severity, state, message, "
+			"cause, owner,"
+			"  pending_since, held, opened_at, fired_at, due_at)"
+			" SELECT c.rule, c.customer_id, c.key, c.severity, c.state, c.message, c.cause,"
+			"  coalesce(k.owner, r.fallback_owner), c.pending_since, c.held, c.opened_at, "
+			"c.fired_at, c.due_at"
+			" FROM change c LEFT JOIN cs_internal.customer k ON k.customer_id = c.customer_id"
+			"  LEFT JOIN cs.alert_rule r ON r.name = c.rule"
+			" WHERE c.id IS NULL ORDER BY c.rule, c.customer_id, c.key"
+			" RETURNING id, rule, customer_id, key, state)"
+			" INSERT INTO cs_internal.alert_event (alert_id, at, actor, from_state, to_state, "
+			"cause, note)"
+			" SELECT o.id, $1, 'cs_ext', NULL, o.state, c.event_cause, c.note"
+			" FROM opened o JOIN change c ON c.id IS NULL AND c.rule = o.rule AND c.customer_id = "
+			"o.customer_id"
+			"  AND c.key = o.key ORDER BY o.id",
+			args, 1);
+	cs_unregister("change");
+}
+
+/*
+ * note_held: rules that held something back say how much, in definition_status;
+ * a rule that fails keeps that mark.
+ */
+static void
+note_held(Stage *stage)
+{
+	const char *is = "SELECT h.rule, count(*) AS n, min(h.customer_id) AS example"
+					 " FROM cs_internal.alert h WHERE h.held GROUP BY h.rule";
+	CsArg args[] = {cs_tstz(stage->batch->computed_at)};
+
+	cs_exec(
+		psprintf("SELECT 1 FROM (%s) h FULL JOIN (SELECT d.key, d.customers FROM "
+				 "cs_internal.definition_status d"
+				 "  WHERE d.table_name = 'alert_rule' AND d.status = 'held') d ON d.key = h.rule"
+				 " WHERE d.customers IS DISTINCT FROM h.n LIMIT 1",
+				 is),
+		CS_NO_ARGS);
+	if (SPI_processed == 0 || !cs_status_lock())
+		return;
+	cs_exec(psprintf("DELETE FROM cs_internal.definition_status d WHERE d.table_name = "
+					 "'alert_rule' AND d.status = 'held'"
+					 " AND NOT EXISTS (SELECT 1 FROM (%s) h WHERE h.rule = d.key)",
+					 is),
+			CS_NO_ARGS);
+	cs_exec(psprintf("INSERT INTO cs_internal.definition_status AS d (table_name, key, status, "
+					 "sqlstate, error, customers, example, since)"
+					 " SELECT 'alert_rule', h.rule, 'held', NULL, format('%%s alerts are held: "
+					 "more than max_new = %%s would have opened in one refresh run',"
+					 "  h.n, r.max_new), h.n, h.example, $1 FROM (%s) h JOIN cs.alert_rule r ON "
+					 "r.name = h.rule"
+					 " ON CONFLICT (table_name, key) DO UPDATE SET error = excluded.error, "
+					 "customers = excluded.customers,"
+					 " example = excluded.example WHERE d.status = 'held'",
+					 is),
+			args, 1);
+}
+
+/*
+ * cs_stage_alerts: see decide.h.
+ */
+void
+cs_stage_alerts(CsBatch *batch)
+{
+	Stage stage = {.batch = batch};
+	uint64 n;
+
+	if (batch->what_if)
+		return;
+	read_rules(&stage);
+	read_alerts(&stage);
+	if (stage.nrules == 0 && stage.nalerts == 0)
+		return;
+	qsort(stage.alerts, stage.nalerts, sizeof(CsAlert *), compare_alerts);
+	n = cs_exec(
+		"SELECT b.customer_id FROM batch b"
+		" WHERE NOT EXISTS (SELECT 1 FROM cs_internal.state s WHERE s.customer_id = b.customer_id)",
+		CS_NO_ARGS);
+	for (uint64 i = 0; i < n; i++)
+		stage.gone = lappend(stage.gone, cs_cell(i, 1));
+	begin_changes(&stage);
+	ask_rules(&stage);
+	step_all(&stage);
+	write_changes(&stage);
+	note_held(&stage);
+	tuplestore_end(stage.changes->store);
+}
+
+/*
+ * cs_number_events: see decide.h.
+ */
+bool
+cs_number_events(void)
+{
+	CsFrame frame;
+	bool isnull;
+	bool any;
+
+	cs_enter(&frame);
+	cs_exec("SELECT cs_internal.number_events()", CS_NO_ARGS);
+	any = DatumGetBool(cs_value_datum(&isnull));
+	cs_leave(&frame);
+	return any;
+}
+
+/*
+ * cs_internal.evaluate_alerts(customer_ids, as_of, cause): the stage alone.
+ */
+Datum
+cs_evaluate_alerts_sql(PG_FUNCTION_ARGS)
+{
+	char *cause = PG_ARGISNULL(2) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(2));
+	CsFrame frame;
+
+	cs_enter(&frame);
+	cs_stage_alerts(cs_decide_batch(PG_GETARG_DATUM(0), PG_GETARG_TIMESTAMPTZ(1), cause));
+	cs_leave(&frame);
+	PG_RETURN_VOID();
+}

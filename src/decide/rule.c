@@ -1,0 +1,687 @@
+/*
+ * rule.c
+ *		Rules: SQL expressions over a customer's state.
+ *
+ * In: expressions of segments, alert rules and messages, and a batch.  Out: one
+ * value per rule and customer.  The way: each expression is parsed alone, the
+ * names in it are looked up in the one namespace of metrics, dimensions and
+ * columns of state, just the columns that somebody uses are projected for the
+ * customers of the batch (privileged) and registered as the relation "state",
+ * and all rules are evaluated over it in chunks (contained, as policy.run_as).
+ *
+ * Cases.
+ * Error: a chunk that raises is evaluated again rule by rule, and a rule that
+ * raises in halves of its customers down to the one that fails, so no rule and
+ * no customer suffers from another.  What fails stands in definition_status.
+ * Timeout, or an error in the definition itself (class 42): no halves, the rule
+ * fails for all of the batch at once.
+ * Failing for very many: after MAX_FAILING customers of a batch the rest counts
+ * as failing too, so that a broken rule costs a bounded number of queries.
+ * Restored, not yet checked definitions: a parse error is one more failure.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_collation.h"
+#include "catalog/pg_type.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+
+#include "cs_ext.h"
+#include "decide/rule.h"
+#include "insight/metric.h"
+
+#define CHUNK_RULES 500
+#define MAX_FAILING 64
+
+/* ago('metric', days): the snapshot at the start of day D - days, or the last one within this many days before. */
+#define AGO_SLACK_DAYS 3
+#define AGO_MAX_DAYS 3650
+
+/*
+ * Columns of state that rules see beside metrics and dimensions.  A metric of
+ * the same name goes before (the four of the ledger are metrics as well).
+ */
+static const struct
+{
+	const char *name;
+	const char *sql;
+	const char *recomputed; /* in a what-if, where nothing decided is written; NULL: the same */
+} state_columns[] = {
+	{"customer_id", "s.customer_id", NULL},
+	{"name", "c.name", NULL},
+	{"owner", "c.owner", NULL},
+	{"parent_id", "c.parent_id", NULL},
+	{"created_at", "c.created_at", NULL},
+	{"attributes", "c.attributes", NULL},
+	{"active", "s.active", NULL},
+	{"in_trial", "s.in_trial", NULL},
+	{"mrr", "s.mrr::float8", NULL},
+	{"seats", "s.seats::float8", NULL},
+	{"tenure_days", "s.tenure_days::float8", NULL},
+	{"days_to_renewal", "s.days_to_renewal::float8", NULL},
+	{"health", "h.score", "s.score"},
+	{"health_score", "h.score", "s.score"},
+	{"coverage", "h.coverage", "s.coverage"},
+	{"band", "h.band",
+	 "(SELECT CASE WHEN s.score < k.red_below OR (s.score = k.red_below AND k.edge_closed = "
+	 "'below') THEN 'red'"
+	 " WHEN s.score > k.green_from OR (s.score = k.green_from AND k.edge_closed <> 'below') THEN "
+	 "'green'"
+	 " WHEN s.score IS NOT NULL THEN 'yellow' END FROM cs.scorecard k WHERE k.name = s.scorecard)"},
+};
+
+typedef struct Ago
+{
+	char *column;
+	char *metric;
+	int days;
+} Ago;
+
+/* The one namespace, read once per call. */
+typedef struct Names
+{
+	List *metrics;    /* char * */
+	List *dimensions; /* char * */
+	List *agos;       /* Ago *, filled while expressions are read */
+} Names;
+
+typedef struct Compiled
+{
+	CsRule *rule;
+	char *expression; /* with ago() replaced */
+	List *names;
+	int64 customers; /* failing ones */
+	int example;     /* index of one of them, -1: none */
+	char *sqlstate;
+	char *error;
+} Compiled;
+
+typedef struct Evaluation
+{
+	const CsBatch *batch;
+	CsRuleValues *out;
+	Compiled *rules;
+} Evaluation;
+
+/* ---- names -------------------------------------------------------------- */
+
+static List *
+text_column(const char *sql)
+{
+	List *list = NIL;
+	uint64 n = cs_exec(sql, CS_NO_ARGS);
+
+	for (uint64 i = 0; i < n; i++)
+		list = lappend(list, cs_cell(i, 1));
+	return list;
+}
+
+static Names *
+read_names(void)
+{
+	Names *names = palloc0(sizeof(Names));
+
+	names->metrics = cs_metric_names();
+	names->dimensions = text_column("SELECT name FROM cs.dimension WHERE enabled ORDER BY name");
+	return names;
+}
+
+static bool
+contains(List *list, const char *name)
+{
+	ListCell *lc;
+
+	foreach (lc, list)
+		if (strcmp(lfirst(lc), name) == 0)
+			return true;
+	return false;
+}
+
+List *
+cs_state_columns(void)
+{
+	List *list = NIL;
+
+	for (int i = 0; i < lengthof(state_columns); i++)
+		list = lappend(list, pstrdup(state_columns[i].name));
+	return list;
+}
+
+/*
+ * name_of_ago: the column that stands for ago('metric', days).  The underscore
+ * keeps it apart from every metric and dimension.
+ */
+static char *
+name_of_ago(const char *func, List *constants, void *arg)
+{
+	List **agos = arg;
+	Ago *ago = palloc0(sizeof(Ago));
+	char *end;
+	long days;
+
+	if (list_length(constants) != 2)
+		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				errmsg("ago() takes the name of a metric and a number of days"),
+				errhint("Write for example ago('mrr', 30)."));
+	days = strtol(lsecond(constants), &end, 10);
+	if (*end != '\0' || end == (char *) lsecond(constants) || days < 1 || days > AGO_MAX_DAYS)
+		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				errmsg("ago(): \"%s\" is not a number of days between 1 and %d",
+					   (char *) lsecond(constants), AGO_MAX_DAYS),
+				errhint("Write for example ago('mrr', 30)."));
+	ago->metric = pstrdup(linitial(constants));
+	ago->days = (int) days;
+	ago->column = psprintf("_ago_%s_%d", ago->metric, ago->days);
+	*agos = lappend(*agos, ago);
+	return pstrdup(quote_identifier(ago->column));
+}
+
+static Ago *
+find_ago(List *agos, const char *column)
+{
+	ListCell *lc;
+
+	foreach (lc, agos)
+		if (strcmp(((Ago *) lfirst(lc))->column, column) == 0)
+			return lfirst(lc);
+	return NULL;
+}
+
+/*
+ * compile: replace ago() and collect the names.  Raises what the parser says.
+ */
+static void
+compile(Compiled *compiled, Names *names, const char *what)
+{
+	compiled->expression =
+		cs_replace_calls(compiled->rule->expression, "ago", name_of_ago, &names->agos, what);
+	compiled->names = cs_expression_names(compiled->expression, what);
+}
+
+/*
+ * cs_rule_names: the names in an expression; for ago('mrr', 30) it is mrr.
+ */
+List *
+cs_rule_names(const char *expression, const char *what)
+{
+	List *agos = NIL;
+	List *result = NIL;
+	ListCell *lc;
+
+	foreach (lc, cs_expression_names(cs_replace_calls(expression, "ago", name_of_ago, &agos, what),
+									 what))
+	{
+		Ago *ago = find_ago(agos, lfirst(lc));
+		char *name = ago ? ago->metric : lfirst(lc);
+
+		if (!contains(result, name))
+			result = lappend(result, name);
+	}
+	return result;
+}
+
+/* ---- the relation "state" ----------------------------------------------- */
+
+static char *
+metric_value(const char *array, const char *metric)
+{
+	int slot = cs_metric_slot(metric);
+
+	return slot > 0 ? psprintf("(%s)[%d]", array, slot) : pstrdup("NULL::float8");
+}
+
+/*
+ * column_sql: the SQL that gives a name's value; NULL when nothing has the name.
+ */
+static char *
+column_sql(const char *name, Names *names, bool what_if)
+{
+	Ago *ago = find_ago(names->agos, name);
+
+	if (ago != NULL)
+		return contains(names->metrics, ago->metric)
+				   ? metric_value(psprintf("a%d.v", ago->days), ago->metric)
+				   : NULL;
+	if (contains(names->metrics, name))
+		return metric_value("s.\"values\"", name);
+	if (contains(names->dimensions, name))
+		return psprintf("(s.segments ->> %s)", quote_literal_cstr(name));
+	for (int i = 0; i < lengthof(state_columns); i++)
+		if (strcmp(state_columns[i].name, name) == 0)
+			return pstrdup(what_if && state_columns[i].recomputed ? state_columns[i].recomputed
+																  : state_columns[i].sql);
+	return NULL;
+}
+
+static char *
+instant_literal(TimestampTz t)
+{
+	return quote_literal_cstr(
+		DatumGetCString(DirectFunctionCall1(timestamptz_out, TimestampTzGetDatum(t))));
+}
+
+/*
+ * project_state: the columns of these names for the customers of the batch;
+ * batch NULL: no rows, for their types only.  What is no name of ours is left
+ * out (it may belong to a subquery) and returned in *unknown.
+ */
+static CsResult *
+project_state(const CsBatch *batch, List *used, Names *names, List **unknown)
+{
+	StringInfoData columns;
+	StringInfoData joins;
+	List *days = NIL;
+	ListCell *lc;
+
+	initStringInfo(&columns);
+	initStringInfo(&joins);
+	appendStringInfoString(&columns, "s.customer_id");
+	foreach (lc, used)
+	{
+		char *name = lfirst(lc);
+		Ago *ago = find_ago(names->agos, name);
+		char *sql = column_sql(name, names, batch != NULL && batch->what_if);
+
+		if (strcmp(name, "customer_id") == 0)
+			continue;
+		if (sql == NULL)
+		{
+			if (unknown != NULL && strcmp(name, "as_of") != 0 && strcmp(name, "as_of_day") != 0)
+				*unknown = lappend(*unknown, ago ? ago->metric : name);
+			continue;
+		}
+		appendStringInfo(&columns, ", %s AS %s", sql, quote_identifier(name));
+		if (ago != NULL && !list_member_int(days, ago->days))
+		{
+			const char *zone = batch ? batch->policy->time_zone : "UTC";
+			DateADT day = (batch ? batch->as_of_day : 0) - ago->days;
+
+			days = lappend_int(days, ago->days);
+			appendStringInfo(
+				&joins,
+				" LEFT JOIN LATERAL (SELECT m.\"values\" AS v FROM cs_internal.metric_history m"
+				" WHERE m.customer_id = s.customer_id AND m.as_of <= %s::timestamptz"
+				" AND m.as_of >= %s::timestamptz ORDER BY m.as_of DESC LIMIT 1) a%d ON true",
+				instant_literal(cs_local_midnight(day, zone)),
+				instant_literal(cs_local_midnight(day - AGO_SLACK_DAYS, zone)), ago->days);
+		}
+	}
+	return cs_query(psprintf("SELECT %s FROM cs_internal.state s"
+							 " LEFT JOIN cs_internal.customer c ON c.customer_id = s.customer_id"
+							 " LEFT JOIN cs_internal.health h ON h.customer_id = s.customer_id%s%s",
+							 columns.data, joins.data,
+							 batch ? " WHERE s.customer_id IN (SELECT b.customer_id FROM batch b)"
+								   : " WHERE false"),
+					CS_NO_ARGS);
+}
+
+/* ---- checking a definition ---------------------------------------------- */
+
+/*
+ * cs_check_rule: see decide.h.
+ */
+void
+cs_check_rule(const CsRule *rule, const char *what)
+{
+	Names *names = read_names();
+	CsRule copy = *rule;
+	Compiled compiled = {.rule = &copy};
+	List *unknown = NIL;
+	CsUserQuery query = {0};
+	ErrorData *error = NULL;
+	TupleDesc desc;
+	Oid type;
+
+	compile(&compiled, names, what);
+	cs_register("state", project_state(NULL, compiled.names, names, &unknown));
+	query.sql = psprintf("SELECT (%s\n) FROM state", compiled.expression);
+	query.search_path = rule->search_path;
+	query.as_of = cs_now();
+	desc = cs_user_check(&query, &error);
+	cs_unregister("state");
+
+	if (error != NULL && error->sqlerrcode == ERRCODE_UNDEFINED_COLUMN && unknown != NIL)
+	{
+		List *candidates =
+			list_concat(list_concat(cs_state_columns(), names->metrics), names->dimensions);
+		char *name = linitial(unknown);
+		char *near = cs_nearest(name, candidates);
+
+		ereport(
+			ERROR, errcode(ERRCODE_UNDEFINED_COLUMN),
+			errmsg(
+				"%s names \"%s\", which is neither a metric nor a dimension nor a column of state",
+				what, name),
+			near ? errhint("Did you mean \"%s\"?", near)
+				 : errhint("Rules see the enabled metrics, the enabled dimensions, and "
+						   "customer_id, name, owner, attributes, health, band and the like."));
+	}
+	if (error != NULL)
+		ereport(ERROR, errcode(error->sqlerrcode), errmsg("%s: %s", what, error->message),
+				error->detail ? errdetail_internal("%s", error->detail)
+							  : errdetail("The expression is: %s", rule->expression),
+				error->hint ? errhint("%s", error->hint) : 0);
+	type = TupleDescAttr(desc, 0)->atttypid;
+	if (rule->type == BOOLOID && type != BOOLOID)
+		ereport(ERROR, errcode(ERRCODE_DATATYPE_MISMATCH),
+				errmsg("%s must be boolean, but it is %s", what, format_type_be(type)),
+				errdetail("The expression is: %s", rule->expression),
+				errhint("Write a condition, such as mrr > 1000 or flag = 1."));
+}
+
+/* ---- evaluation --------------------------------------------------------- */
+
+static int
+compare_ids(const void *a, const void *b)
+{
+	return strcmp(*(char *const *) a, *(char *const *) b);
+}
+
+static int
+find_id(const CsRuleValues *out, char *id)
+{
+	char **found = bsearch(&id, out->ids, out->ncustomers, sizeof(char *), compare_ids);
+
+	return found ? (int) (found - out->ids) : -1;
+}
+
+/*
+ * run: evaluate the rules of these indexes over customers [from, to) into the
+ * matrix; false with *error when something raised.
+ */
+static bool
+run(Evaluation *eval, const int *which, int n, int from, int to, ErrorData **error)
+{
+	CsRuleValues *out = eval->out;
+	CsUserQuery query = {0};
+	StringInfoData sql;
+	CsResult *result;
+	TupleTableSlot *slot;
+	bool part = from > 0 || to < out->ncustomers;
+
+	CHECK_FOR_INTERRUPTS();
+	initStringInfo(&sql);
+	appendStringInfoString(&sql, "SELECT customer_id");
+	for (int i = 0; i < n; i++)
+	{
+		Compiled *compiled = &eval->rules[which[i]];
+
+		appendStringInfo(&sql, ", (%s\n)::%s", compiled->expression,
+						 compiled->rule->type == BOOLOID ? "pg_catalog.bool" : "pg_catalog.text");
+	}
+	appendStringInfoString(&sql, " FROM state");
+	if (part)
+	{
+		Datum *ids = palloc(sizeof(Datum) * (to - from));
+
+		appendStringInfoString(&sql, " WHERE customer_id = ANY ($1)");
+		for (int i = from; i < to; i++)
+			ids[i - from] = CStringGetTextDatum(out->ids[i]);
+		query.key_type = TEXTARRAYOID;
+		query.keys =
+			PointerGetDatum(construct_array(ids, to - from, TEXTOID, -1, false, TYPALIGN_INT));
+	}
+	query.sql = sql.data;
+	query.search_path = eval->rules[which[0]].rule->search_path;
+	query.as_of = eval->batch->as_of;
+	query.as_of_day = eval->batch->as_of_day;
+	result = cs_user_query(&query, error);
+	if (result == NULL)
+		return false;
+
+	slot = MakeSingleTupleTableSlot(result->desc, &TTSOpsMinimalTuple);
+	while (tuplestore_gettupleslot(result->store, true, false, slot))
+	{
+		bool isnull;
+		Datum id = slot_getattr(slot, 1, &isnull);
+		int row = find_id(out, TextDatumGetCString(id));
+
+		if (row < 0)
+			continue;
+		out->present[row] = true;
+		for (int i = 0; i < n; i++)
+		{
+			int cell = CS_CELL(out, row, which[i]);
+			Datum value = slot_getattr(slot, i + 2, &out->isnull[cell]);
+			bool byval = eval->rules[which[i]].rule->type == BOOLOID;
+
+			out->failed[cell] = false;
+			out->values[cell] =
+				out->isnull[cell] ? (Datum) 0 : datumCopy(value, byval, byval ? 1 : -1);
+		}
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	tuplestore_end(result->store);
+	return true;
+}
+
+static void
+fail(Evaluation *eval, int which, int from, int to, const char *sqlstate, const char *error)
+{
+	Compiled *compiled = &eval->rules[which];
+
+	for (int i = from; i < to; i++)
+	{
+		int cell = CS_CELL(eval->out, i, which);
+
+		eval->out->failed[cell] = true;
+		eval->out->isnull[cell] = true;
+	}
+	if (compiled->customers == 0)
+	{
+		compiled->example = from;
+		compiled->sqlstate = pstrdup(sqlstate);
+		compiled->error = pstrdup(error);
+	}
+	compiled->customers += to - from;
+	compiled->rule->failed = true;
+}
+
+/*
+ * divide: a rule raised for customers [from, to); find those it raises for.
+ */
+static void
+divide(Evaluation *eval, int which, int from, int to, ErrorData *error)
+{
+	int middle = from + (to - from) / 2;
+
+	if (to - from == 1 || eval->rules[which].customers >= MAX_FAILING ||
+		error->sqlerrcode == ERRCODE_QUERY_CANCELED ||
+		ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION)
+	{
+		fail(eval, which, from, to, unpack_sql_state(error->sqlerrcode), error->message);
+		return;
+	}
+	for (int half = 0; half < 2; half++)
+	{
+		int start = half == 0 ? from : middle;
+		int end = half == 0 ? middle : to;
+		ErrorData *again = NULL;
+
+		if (!run(eval, &which, 1, start, end, &again))
+			divide(eval, which, start, end, again);
+	}
+}
+
+/*
+ * compile_all: parse every rule; one that does not parse fails for everybody.
+ */
+static void
+compile_all(Evaluation *eval, int nrules, Names *names)
+{
+	MemoryContext context = CurrentMemoryContext;
+
+	for (int i = 0; i < nrules; i++)
+	{
+		Compiled *compiled = &eval->rules[i];
+
+		PG_TRY();
+		{
+			compile(compiled, names,
+					psprintf("%s \"%s\"", compiled->rule->table_name, compiled->rule->key));
+		}
+		PG_CATCH();
+		{
+			ErrorData *error;
+
+			/* Parsing alone takes no lock and opens nothing: there is nothing to roll back. */
+			MemoryContextSwitchTo(context);
+			error = CopyErrorData();
+			FlushErrorState();
+			compiled->expression = NULL;
+			if (eval->out->ncustomers > 0)
+				fail(eval, i, 0, eval->out->ncustomers, unpack_sql_state(error->sqlerrcode),
+					 error->message);
+		}
+		PG_END_TRY();
+	}
+}
+
+static bool
+same_path(const char *a, const char *b)
+{
+	return strcmp(a ? a : "", b ? b : "") == 0;
+}
+
+/*
+ * evaluate_all: in chunks of rules that share a search_path.
+ */
+static void
+evaluate_all(Evaluation *eval, int nrules)
+{
+	bool *done = palloc0(nrules + 1);
+	int *chunk = palloc(sizeof(int) * CHUNK_RULES);
+
+	for (int first = 0; first < nrules; first++)
+	{
+		ErrorData *error = NULL;
+		int n = 0;
+
+		if (done[first] || eval->rules[first].expression == NULL)
+			continue;
+		for (int i = first; i < nrules && n < CHUNK_RULES; i++)
+			if (!done[i] && eval->rules[i].expression != NULL &&
+				same_path(eval->rules[i].rule->search_path, eval->rules[first].rule->search_path))
+			{
+				chunk[n++] = i;
+				done[i] = true;
+			}
+		if (run(eval, chunk, n, 0, eval->out->ncustomers, &error))
+			continue;
+		for (int i = 0; i < n; i++)
+		{
+			ErrorData *alone = n == 1 ? error : NULL;
+
+			if (n == 1 || !run(eval, &chunk[i], 1, 0, eval->out->ncustomers, &alone))
+				divide(eval, chunk[i], 0, eval->out->ncustomers, alone);
+		}
+	}
+}
+
+/*
+ * cs_rule_values: all rules over the batch.  Customers without a row of state
+ * are not present; their cells are NULL and not failed.
+ */
+CsRuleValues *
+cs_rule_values(const CsBatch *batch, CsRule *rules, int nrules)
+{
+	Evaluation eval = {.batch = batch};
+	CsRuleValues *out = palloc0(sizeof(CsRuleValues));
+	Names *names = read_names();
+	CsFailure *failures = palloc0(sizeof(CsFailure) * (nrules + 1));
+	List *used = NIL;
+	Datum *ids;
+	int cells;
+
+	deconstruct_array(DatumGetArrayTypeP(batch->ids), TEXTOID, -1, false, TYPALIGN_INT, &ids, NULL,
+					  &out->ncustomers);
+	cells = out->ncustomers * nrules;
+	out->nrules = nrules;
+	out->ids = palloc(sizeof(char *) * (out->ncustomers + 1));
+	for (int i = 0; i < out->ncustomers; i++)
+		out->ids[i] = TextDatumGetCString(ids[i]);
+	qsort(out->ids, out->ncustomers, sizeof(char *), compare_ids);
+	out->present = palloc0(out->ncustomers + 1);
+	out->values = palloc0(sizeof(Datum) * (cells + 1));
+	out->isnull = palloc(cells + 1);
+	memset(out->isnull, true, cells + 1);
+	out->failed = palloc0(cells + 1);
+	if (cells == 0)
+		return out;
+
+	eval.out = out;
+	eval.rules = palloc0(sizeof(Compiled) * nrules);
+	for (int i = 0; i < nrules; i++)
+	{
+		rules[i].failed = false;
+		eval.rules[i].rule = &rules[i];
+		eval.rules[i].example = -1;
+	}
+	compile_all(&eval, nrules, names);
+	for (int i = 0; i < nrules; i++)
+	{
+		ListCell *lc;
+
+		foreach (lc, eval.rules[i].names)
+			if (eval.rules[i].expression != NULL && !contains(used, lfirst(lc)))
+				used = lappend(used, lfirst(lc));
+	}
+	cs_register("state", project_state(batch, used, names, NULL));
+	evaluate_all(&eval, nrules);
+	cs_unregister("state");
+
+	for (int i = 0; i < nrules; i++)
+	{
+		failures[i].table_name = rules[i].table_name;
+		failures[i].key = rules[i].key;
+		failures[i].customers = eval.rules[i].customers;
+		if (eval.rules[i].customers > 0)
+		{
+			failures[i].example = out->ids[eval.rules[i].example];
+			failures[i].sqlstate = eval.rules[i].sqlstate;
+			failures[i].error = eval.rules[i].error;
+		}
+	}
+	cs_note_failures(batch, failures, nrules);
+	return out;
+}
+
+/*
+ * cs_eval_rules: see decide.h.  A row holds at most 1,600 columns: more rules
+ * than that take cs_rule_values.
+ */
+CsResult *
+cs_eval_rules(const CsBatch *batch, CsRule *rules, int nrules)
+{
+	CsRuleValues *values = cs_rule_values(batch, rules, nrules);
+	CsResult *result = palloc0(sizeof(CsResult));
+	Datum *row = palloc(sizeof(Datum) * (nrules + 1));
+	bool *isnull = palloc(nrules + 1);
+
+	result->desc = CreateTemplateTupleDesc(nrules + 1);
+	TupleDescInitEntry(result->desc, 1, "customer_id", TEXTOID, -1, 0);
+	TupleDescInitEntryCollation(result->desc, 1, C_COLLATION_OID);
+	for (int i = 0; i < nrules; i++)
+		TupleDescInitEntry(result->desc, i + 2, psprintf("r%d", i + 1), rules[i].type, -1, 0);
+	result->store = tuplestore_begin_heap(true, false, work_mem);
+	for (int c = 0; c < values->ncustomers; c++)
+	{
+		if (!values->present[c])
+			continue;
+		row[0] = CStringGetTextDatum(values->ids[c]);
+		isnull[0] = false;
+		for (int i = 0; i < nrules; i++)
+		{
+			row[i + 1] = values->values[CS_CELL(values, c, i)];
+			isnull[i + 1] = values->isnull[CS_CELL(values, c, i)];
+		}
+		tuplestore_putvalues(result->store, result->desc, row, isnull);
+		result->nrows++;
+	}
+	return result;
+}
