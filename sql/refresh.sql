@@ -55,3 +55,23 @@ CREATE TABLE cs_internal.clock (
 	last_refresh_at timestamptz
 );
 SELECT pg_catalog.pg_extension_config_dump('cs_internal.clock', '');
+
+CREATE PROCEDURE cs.refresh(commit boolean DEFAULT true) LANGUAGE c AS 'MODULE_PATHNAME', 'cs_refresh_sql';
+COMMENT ON PROCEDURE cs.refresh(boolean) IS
+'Brings everything up to date: reads what changed in the sources, then evaluates the customers concerned. Commits between batches; commit => false stays inside the caller''s transaction (for drivers that open one). A second refresher waits its turn.';
+
+CREATE PROCEDURE cs.rebuild(source text DEFAULT NULL) LANGUAGE c AS 'MODULE_PATHNAME', 'cs_rebuild_sql';
+COMMENT ON PROCEDURE cs.rebuild(text) IS
+'Recomputes all derived state from the facts of one source, or of every source where NULL; by the same code as refresh, committing between batches. Decided state (bands, memberships, alerts, history) is kept.';
+
+CREATE FUNCTION cs_internal.refresh_customer(customer text) RETURNS void
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_refresh_customer_sql';
+COMMENT ON FUNCTION cs_internal.refresh_customer(text) IS 'See cs.refresh_customer.';
+
+CREATE FUNCTION cs.refresh_customer(customer text) RETURNS void LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
+COMMENT ON FUNCTION cs.refresh_customer(text) IS
+'Brings one customer up to date inside the caller''s transaction, with its uncommitted changes; commits or rolls back with them. Raises for an unknown customer, and under REPEATABLE READ or above (25001).';
+CREATE FUNCTION cs.refresh_customer(customer bigint) RETURNS void LANGUAGE sql VOLATILE AS 'SELECT cs.refresh_customer($1::text)';
+COMMENT ON FUNCTION cs.refresh_customer(bigint) IS 'cs.refresh_customer(text) for a bigint id.';
+CREATE FUNCTION cs.refresh_customer(customer uuid) RETURNS void LANGUAGE sql VOLATILE AS 'SELECT cs.refresh_customer($1::text)';
+COMMENT ON FUNCTION cs.refresh_customer(uuid) IS 'cs.refresh_customer(text) for a uuid id.';

@@ -13,4 +13,22 @@
 #error "cs_ext needs PostgreSQL 15 or newer"
 #endif
 
+/* Who may drop or rename a database; superusers too. */
+#if PG_VERSION_NUM >= 160000
+#include "catalog/pg_database.h"
+#include "utils/acl.h"
+#define cs_database_owner(dboid, roleid) object_ownercheck(DatabaseRelationId, (dboid), (roleid))
+#else
+#include "utils/acl.h"
+#define cs_database_owner(dboid, roleid) pg_database_ownercheck((dboid), (roleid))
+#endif
+
+/* Run a portal to its end, as a statement of its own. */
+#if PG_VERSION_NUM >= 180000
+#define cs_portal_run(portal, dest, qc) PortalRun((portal), FETCH_ALL, true, (dest), (dest), (qc))
+#else
+#define cs_portal_run(portal, dest, qc) \
+	PortalRun((portal), FETCH_ALL, true, true, (dest), (dest), (qc))
+#endif
+
 #endif							/* CS_COMPAT_H */

@@ -13,8 +13,7 @@
 #include "utils/guc.h"
 
 #include "facts/source.h"
-
-extern void cs_scheduler_init(void);
+#include "scheduler/scheduler.h"
 
 PG_MODULE_MAGIC;
 

@@ -167,7 +167,9 @@ cs_term_make(const Datum *values, const bool *nulls, const CsRates *rates, CsTer
 	else
 		mrr = values[FACT_MRR];
 
-	if (rates != NULL && !nulls[FACT_CURRENCY] && term->state == CS_TERM_CARRIES)
+	/* nothing is nothing in every currency */
+	if (rates != NULL && !nulls[FACT_CURRENCY] &&
+		DatumGetInt32(DirectFunctionCall2(numeric_cmp, mrr, num(0))) != 0)
 	{
 		char *currency = TextDatumGetCString(values[FACT_CURRENCY]);
 		Datum rate;

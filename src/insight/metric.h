@@ -7,6 +7,19 @@
 
 #include "cs_ext.h"
 
+typedef struct CsMetric
+{
+	char *name;
+	char *source; /* usage, ledger, formula, a kind, or the name of an "other" source */
+	char *expression;
+	char *search_path;
+	int slot;      /* from 1 */
+	int64 max_lag; /* microseconds, 0: none */
+} CsMetric;
+
+/* Enabled metrics in order of name, as List of CsMetric *. */
+extern List *cs_metrics(void);
+
 /* Stage: fills "values" of cs_internal.state for the batch. */
 extern void cs_stage_metrics(CsBatch *batch);
 
@@ -16,4 +29,24 @@ extern List *cs_metric_names(void);
 /* Slot of a metric in the values array (from 1), 0 when there is no such metric. */
 extern int cs_metric_slot(const char *name);
 
-#endif
+/*
+ * The SELECT list item of a metric: its value as float8.  mrr_ago(n) becomes a
+ * column mrr_ago_n; each n is added to *ago_days (a list of int).
+ */
+extern char *cs_metric_item(const CsMetric *metric, List **ago_days);
+
+/*
+ * The sources a metric's source word stands for: registered sources of the
+ * kind, or the one "other" source of that name.
+ */
+extern List *cs_metric_sources(const char *word);
+
+/* The canonical columns of a kind but the customer's, as "alias.a, alias.b". */
+extern char *cs_kind_columns_list(const char *kind, const char *alias);
+
+/* What happened to a definition at run time, in cs_internal.definition_status. */
+extern void cs_mark_failing(const char *table, const char *key, ErrorData *error, int64 customers,
+							const char *example);
+extern void cs_mark_working(const char *table, const char *key);
+
+#endif /* CS_METRIC_H */

@@ -11,9 +11,13 @@ typedef struct CsRefresh
 {
 	TimestampTz as_of; /* fixed at start, for every batch of the run */
 	bool force_scan;   /* re-read scanned sources now */
-	int phase;         /* private to pipeline.c */
-	int64 ingested;    /* customers, per source counted once each */
-	int64 evaluated;
+	int64 ingested;    /* customers, once per source with a change */
+	int64 evaluated;   /* customers */
+
+	/* private to pipeline.c */
+	int phase;
+	int pass;    /* of evaluate: changed, by definition, due */
+	char *after; /* last customer looked at in this pass, in TopMemoryContext */
 } CsRefresh;
 
 extern void cs_refresh_start(CsRefresh *run, bool force_scan);
@@ -33,5 +37,21 @@ extern void cs_evaluate(CsBatch *batch);
 
 /* Makes a batch of these customers (sorted text[]) and registers the relation "batch". */
 extern CsBatch *cs_batch_make(Datum ids, int nids, TimestampTz as_of, bool what_if);
+
+/*
+ * Evaluates customers at an instant without leaving a trace: all stages run in
+ * a subtransaction on cs_internal.state, `sql` (over state and batch) reads the
+ * outcome, all is rolled back.  Rows in the caller's context.
+ */
+extern CsResult *cs_what_if(Datum ids, int nids, TimestampTz as_of, const char *sql);
+
+/* Identity of these customers from the sources that say who is one (refresh/identity.c). */
+extern void cs_identity_ingest(Datum ids);
+
+/* due_at of the batch: when time alone changes something (refresh/due.c). */
+extern void cs_stage_due(CsBatch *batch);
+
+/* A relation "ids"(customer_id) from a text[], and the array from a query's first column. */
+extern Datum cs_ids_from_query(const char *sql, const CsArg *args, int nargs, int *n);
 
 #endif

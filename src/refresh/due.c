@@ -1,0 +1,106 @@
+/*
+ * due.c
+ *		When time alone changes something about a customer.
+ *
+ * Windows are cut at local midnight, so everybody is due at the turn of the
+ * day.  Between, a fact dated ahead becomes visible at its instant (a term that
+ * starts at 10:00, a ticket resolved in the future), a deadline of an alert
+ * passes, an override ends.  A row is seen when its anchor lies before as_of,
+ * so it counts from one microsecond later.
+ */
+#include "cs_ext.h"
+
+#include "catalog/pg_type.h"
+#include "lib/stringinfo.h"
+#include "utils/array.h"
+
+#include "facts/source.h"
+#include "refresh/refresh.h"
+
+/*
+ * future_of: SQL of the least instant at or after as_of among a source's time
+ * columns, NULL when it has none.
+ */
+static char *
+future_of(const CsSource *source)
+{
+	CsUserQuery query = {0};
+	TupleDesc desc;
+	StringInfoData sql;
+
+	cs_source_keys(source, PointerGetDatum(construct_empty_array(TEXTOID)), &query);
+	query.sql = cs_source_rows(source, true, false);
+	desc = cs_user_check(&query, NULL);
+	initStringInfo(&sql);
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+		const char *col = quote_identifier(NameStr(att->attname));
+
+		if (att->atttypid == TIMESTAMPTZOID)
+			appendStringInfo(&sql, "%smin(s.%s) FILTER (WHERE s.%s >= as_of AND s.%s < 'infinity')",
+							 sql.len ? ", " : "", col, col, col);
+	}
+	return sql.len ? psprintf("least(%s)", sql.data) : NULL;
+}
+
+/*
+ * decided_due: deadlines of alerts and assignments, ends of overrides.
+ */
+static void
+decided_due(CsBatch *batch, const char *function)
+{
+	cs_exec("SELECT to_regproc($1)", CS_ARGS(cs_text(psprintf("cs_internal.%s", function))));
+	if (cs_value() == NULL)
+		return;
+	cs_exec(psprintf("UPDATE cs_internal.state s SET due_at = d.due_at FROM cs_internal.%s($1) d"
+					 " WHERE s.customer_id = d.customer_id AND d.due_at < s.due_at",
+					 function),
+			CS_ARGS(cs_textarray(batch->ids)));
+}
+
+/*
+ * cs_stage_due: writes due_at.
+ */
+void
+cs_stage_due(CsBatch *batch)
+{
+	TimestampTz midnight = cs_local_midnight(batch->as_of_day + 1, batch->policy->time_zone);
+	ListCell *lc;
+
+	cs_exec("UPDATE cs_internal.state s SET due_at = least($1,"
+			" (SELECT min(m.at) + interval '1 microsecond' FROM cs_internal.movement m"
+			"   WHERE m.customer_id = s.customer_id AND m.at >= $2))"
+			" FROM batch b WHERE s.customer_id = b.customer_id",
+			CS_ARGS(cs_tstz(midnight), cs_tstz(batch->as_of)));
+	decided_due(batch, "alert_due");
+	decided_due(batch, "health_due");
+
+	foreach (lc, cs_sources(NULL))
+	{
+		CsSource *source = lfirst(lc);
+		CsUserQuery query = {0};
+		char *future;
+
+		/* Usage is cut to whole days; a source that is gone or failing is reported elsewhere. */
+		if (!OidIsValid(source->relid) || strcmp(source->kind, "usage_event") == 0)
+			continue;
+		future = future_of(source);
+		if (future == NULL)
+			continue;
+		query.as_of = batch->as_of;
+		query.as_of_day = batch->as_of_day;
+		cs_source_keys(source, batch->ids, &query);
+		query.sql = psprintf("SELECT %s AS customer_id, %s AS at FROM (%s) s GROUP BY "
+							 "s.customer_key HAVING %s < (as_of_day + 1)::timestamptz",
+							 cs_source_id(source, "s.customer_key"), future,
+							 cs_source_rows(source, true, false), future);
+		cs_register("future", cs_user_query(&query, NULL));
+		cs_exec("UPDATE cs_internal.state s SET due_at = least(s.due_at, f.at + interval '1 "
+				"microsecond')"
+				" FROM future f WHERE s.customer_id = f.customer_id AND f.at + interval '1 "
+				"microsecond' < s.due_at",
+				CS_NO_ARGS);
+		cs_unregister("future");
+	}
+}

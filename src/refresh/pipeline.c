@@ -1,0 +1,580 @@
+/*
+ * pipeline.c
+ *		The way of the data, on one page.
+ *
+ *	 facts ──► collect ──► ingest ──► extent ──► evaluate ──► number
+ *			   (what		(rollup,   (is there  (metrics,    (alert events,
+ *				changed)	 ledger,	 data?)	   segments,	after commit)
+ *							 identity)			   health, alerts)
+ *
+ * collect	 change log and scans become pending (source, customer, range).
+ * ingest	 a chunk of one source: derived rows of its customers, their dirty
+ *			 marks, and the pending rows gone, in one transaction.
+ * extent	 first and last instant of each source; when data appear or end,
+ *			 everybody is evaluated.
+ * evaluate	 a batch of customers, dirty ones first, then those due: all stages,
+ *			 then their marks are cleared, in one transaction.
+ *
+ * Cases.
+ * Crash, cancel, kill -9 in any step: that transaction is undone; change log,
+ * pending and dirty rows are still there, so the next run does the step again.
+ * Every step computes from the facts what should stand there, so doing it
+ * twice changes nothing.
+ * Concurrent writer: facts and their change log rows commit together, and a
+ * step reads both on one snapshot, so it sees both or neither; what commits
+ * later is another change log row.
+ * Two refreshers: each step takes one advisory lock, so they take turns.
+ * refresh_customer beside refresh: it holds the customer's lock; a batch skips
+ * locked customers, and the dirty mark stays.
+ * Standby: refuses (a refresh writes); reading functions work.
+ * Restore: derived tables are not dumped; source_state is empty, so every
+ * source is read whole.
+ * Policy or definitions changed: see check_policy and the '*' rows of change_log.
+ */
+#include "cs_ext.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/guc.h"
+#include "utils/snapmgr.h"
+
+#include "decide/decide.h"
+#include "facts/ledger.h"
+#include "facts/source.h"
+#include "facts/usage.h"
+#include "refresh/refresh.h"
+
+PG_FUNCTION_INFO_V1(cs_refresh_sql);
+PG_FUNCTION_INFO_V1(cs_rebuild_sql);
+PG_FUNCTION_INFO_V1(cs_refresh_customer_sql);
+
+/* First key of our advisory locks; the second is 0 for the refresher, else a customer's hash. */
+#define LOCK_CLASS 1668509797
+
+enum
+{
+	PHASE_COLLECT,
+	PHASE_INGEST,
+	PHASE_EXTENT,
+	PHASE_EVALUATE,
+	PHASE_DONE
+};
+
+/*
+ * cs_ids_from_query: first column as a text[] in C order of the query's own ORDER BY.
+ */
+Datum
+cs_ids_from_query(const char *sql, const CsArg *args, int nargs, int *n)
+{
+	MemoryContext context = CurrentMemoryContext;
+	Datum *ids;
+	Datum result;
+
+	cs_exec(sql, args, nargs);
+	*n = (int) SPI_processed;
+	ids = palloc(sizeof(Datum) * (*n + 1));
+	for (int i = 0; i < *n; i++)
+		ids[i] = CStringGetTextDatum(cs_cell(i, 1));
+	MemoryContextSwitchTo(context);
+	result = PointerGetDatum(construct_array(ids, *n, TEXTOID, -1, false, TYPALIGN_INT));
+	SPI_freetuptable(SPI_tuptable);
+	return result;
+}
+
+/*
+ * lock_refresher: until the end of the transaction there is no other one.
+ */
+static void
+lock_refresher(void)
+{
+	cs_exec("SELECT pg_advisory_xact_lock($1, 0)", CS_ARGS(cs_int4(LOCK_CLASS)));
+}
+
+/*
+ * with_snapshot: runs a step on one snapshot, taken now, after the locks.
+ */
+static bool
+with_snapshot(bool (*step)(CsRefresh *run), CsRefresh *run)
+{
+	Snapshot snapshot = RegisterSnapshot(GetTransactionSnapshot());
+	volatile bool worked = false;
+
+	PG_TRY();
+	{
+		cs_set_snapshot(snapshot);
+		worked = step(run);
+	}
+	PG_FINALLY();
+	{
+		cs_set_snapshot(NULL);
+	}
+	PG_END_TRY();
+	UnregisterSnapshot(snapshot);
+	return worked;
+}
+
+static bool
+step_collect(CsRefresh *run)
+{
+	cs_collect(run->as_of, run->force_scan);
+	return true;
+}
+
+/*
+ * ingest_chunk: what a kind of fact changes, for some customers.
+ */
+static void
+ingest_chunk(const CsSource *source, Datum ids, TimestampTz since, TimestampTz until)
+{
+	CsPolicy *policy = cs_policy(false);
+
+	if (strcmp(source->kind, "usage_event") == 0)
+		cs_usage_ingest(ids, since, until, policy);
+	else if (strcmp(source->kind, "subscription") == 0 || strcmp(source->kind, "cancellation") == 0)
+		cs_ledger_ingest(ids, policy);
+	cs_identity_ingest(ids);
+	cs_count_unusable(source, ids, false);
+	cs_exec("INSERT INTO cs_internal.dirty (customer_id, marked_at)"
+			" SELECT i, clock_timestamp() FROM unnest($1) i ON CONFLICT (customer_id) DO UPDATE "
+			"SET cause = NULL"
+			" WHERE dirty.cause IS NOT NULL",
+			CS_ARGS(cs_textarray(ids)));
+}
+
+/*
+ * step_ingest: one chunk of the first source that has anything pending; false
+ * when none has.  A source that is gone or switched off has nothing to read:
+ * its customers are recomputed without it.
+ */
+static bool
+step_ingest(CsRefresh *run)
+{
+	CsSource *source;
+	char *name;
+	char *kind;
+	Datum ids;
+	int n;
+	bool isnull;
+	TimestampTz since;
+	TimestampTz until;
+
+	cs_exec("SELECT p.source, s.kind FROM cs_internal.pending p LEFT JOIN cs.source s ON s.name = "
+			"p.source"
+			" ORDER BY array_position('{customer,user,subscription,cancellation}', s.kind), "
+			"p.source LIMIT 1",
+			CS_NO_ARGS);
+	if (SPI_processed == 0)
+		return false;
+	name = cs_cell(0, 1);
+	kind = cs_cell(0, 2);
+	source = cs_source(name);
+	if (source == NULL)
+	{
+		source = palloc0(sizeof(CsSource));
+		source->name = name;
+		source->kind = kind ? kind : "usage_event";
+	}
+
+	ids = cs_ids_from_query("SELECT customer_id FROM cs_internal.pending WHERE source = $1"
+							" ORDER BY customer_id LIMIT $2",
+							CS_ARGS(cs_text(name), cs_int4(cs_refresh_batch)), &n);
+	cs_exec("SELECT min(since), max(until) FROM cs_internal.pending WHERE source = $1 AND "
+			"customer_id = ANY ($2)",
+			CS_ARGS(cs_text(name), cs_textarray(ids)));
+	since = DatumGetTimestampTz(cs_cell_datum(0, 1, &isnull));
+	until = DatumGetTimestampTz(cs_cell_datum(0, 2, &isnull));
+
+	ingest_chunk(source, ids, since, until);
+	if (kind == NULL)
+		cs_ledger_ingest(ids, cs_policy(false));
+	cs_exec("DELETE FROM cs_internal.pending WHERE source = $1 AND customer_id = ANY ($2)",
+			CS_ARGS(cs_text(name), cs_textarray(ids)));
+	run->ingested += n;
+	return true;
+}
+
+/*
+ * step_extent: when a source begins or ceases to have data, what is missing
+ * changes for everybody.
+ */
+static bool
+step_extent(CsRefresh *run)
+{
+	bool all = false;
+	ListCell *lc;
+
+	foreach (lc, cs_sources(NULL))
+		all |= cs_source_extent(lfirst(lc), run->as_of);
+	if (all)
+		cs_exec("INSERT INTO cs_internal.dirty (customer_id, marked_at)"
+				" SELECT customer_id, clock_timestamp() FROM cs_internal.customer ON CONFLICT DO "
+				"NOTHING",
+				CS_NO_ARGS);
+	return true;
+}
+
+/*
+ * Who is evaluated, in this order. The turn of the day makes everybody due, and
+ * must not delay a customer whose facts changed.
+ */
+static const struct
+{
+	const char *cause;
+	const char *sql; /* $1 how many, $2 behind which id, $3 as_of */
+} passes[] = {
+	{NULL, "SELECT customer_id FROM cs_internal.dirty WHERE cause IS NULL AND customer_id > $2"
+		   " AND $3 IS NOT NULL ORDER BY customer_id LIMIT $1"},
+	{"definition", "SELECT customer_id FROM cs_internal.dirty WHERE customer_id > $2"
+				   " AND $3 IS NOT NULL ORDER BY customer_id LIMIT $1"},
+	{NULL, "SELECT customer_id FROM cs_internal.state WHERE due_at <= $3 AND customer_id > $2"
+		   " ORDER BY customer_id LIMIT $1"},
+};
+
+/*
+ * choose_batch: the next customers, each locked for this transaction.  Who is
+ * locked by somebody else (refresh_customer) is left out and stays marked.
+ * False when no pass has any left.
+ */
+static bool
+choose_batch(CsRefresh *run, Datum *ids, int *n)
+{
+	for (; run->pass < lengthof(passes); run->pass++, run->after = NULL)
+	{
+		Datum candidates;
+		int found;
+		char *last;
+
+		candidates =
+			cs_ids_from_query(passes[run->pass].sql,
+							  CS_ARGS(cs_int4(cs_refresh_batch),
+									  cs_text(run->after ? run->after : ""), cs_tstz(run->as_of)),
+							  &found);
+		if (found == 0)
+			continue;
+		cs_exec("SELECT ($1)[array_length($1, 1)]", CS_ARGS(cs_textarray(candidates)));
+		last = MemoryContextStrdup(TopMemoryContext, cs_value());
+		if (run->after)
+			pfree(run->after);
+		run->after = last;
+		*ids = cs_ids_from_query("SELECT c FROM unnest($1) WITH ORDINALITY u(c, o)"
+								 " WHERE pg_try_advisory_xact_lock($2, hashtext(c)) ORDER BY o",
+								 CS_ARGS(cs_textarray(candidates), cs_int4(LOCK_CLASS)), n);
+		return true;
+	}
+	return false;
+}
+
+/*
+ * retire: ids that are no customers (any more) lose derived state and health;
+ * history and alerts are kept, memberships end.  Returns the others.
+ */
+static Datum
+retire(Datum ids, int *n, TimestampTz as_of)
+{
+	Datum gone;
+	int ngone;
+
+	gone = cs_ids_from_query(
+		"SELECT i FROM unnest($1) WITH ORDINALITY u(i, o) WHERE NOT EXISTS"
+		" (SELECT 1 FROM cs_internal.customer c WHERE c.customer_id = i) ORDER BY o",
+		CS_ARGS(cs_textarray(ids)), &ngone);
+	if (ngone == 0)
+		return ids;
+	cs_exec("DELETE FROM cs_internal.state WHERE customer_id = ANY ($1)",
+			CS_ARGS(cs_textarray(gone)));
+	cs_exec("DELETE FROM cs_internal.health WHERE customer_id = ANY ($1)",
+			CS_ARGS(cs_textarray(gone)));
+	cs_exec("DELETE FROM cs_internal.dirty WHERE customer_id = ANY ($1)",
+			CS_ARGS(cs_textarray(gone)));
+	cs_exec("UPDATE cs_internal.membership SET valid_to = greatest($2, valid_from)"
+			" WHERE customer_id = ANY ($1) AND valid_to IS NULL",
+			CS_ARGS(cs_textarray(gone), cs_tstz(as_of)));
+	return cs_ids_from_query(
+		"SELECT i FROM unnest($1) WITH ORDINALITY u(i, o) WHERE i <> ALL ($2) ORDER BY o",
+		CS_ARGS(cs_textarray(ids), cs_textarray(gone)), n);
+}
+
+/* The batch of the running step: what choose_batch locked before the snapshot. */
+static Datum chosen_ids;
+static int chosen_n;
+
+static bool
+step_evaluate(CsRefresh *run)
+{
+	int n = chosen_n;
+	Datum ids = retire(chosen_ids, &n, run->as_of);
+	CsBatch *batch;
+
+	if (n == 0)
+		return true;
+	batch = cs_batch_make(ids, n, run->as_of, false);
+	batch->cause = passes[run->pass].cause;
+	cs_evaluate(batch);
+	cs_exec("DELETE FROM cs_internal.dirty WHERE customer_id = ANY ($1)",
+			CS_ARGS(cs_textarray(ids)));
+	run->evaluated += n;
+	return true;
+}
+
+static bool
+step_done(CsRefresh *run)
+{
+	cs_exec(
+		"INSERT INTO cs_internal.clock (last_as_of, last_refresh_at) VALUES ($1, clock_timestamp())"
+		" ON CONFLICT (id) DO UPDATE SET last_as_of = greatest(clock.last_as_of, "
+		"excluded.last_as_of),"
+		" last_refresh_at = excluded.last_refresh_at",
+		CS_ARGS(cs_tstz(run->as_of)));
+	return false;
+}
+
+void
+cs_refresh_start(CsRefresh *run, bool force_scan)
+{
+	CsFrame frame;
+
+	if (RecoveryInProgress())
+		ereport(ERROR, errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+				errmsg("cannot refresh on a standby"),
+				errhint("Refresh on the primary; its results arrive here."));
+	memset(run, 0, sizeof(CsRefresh));
+	cs_enter(&frame);
+	(void) cs_policy(false);
+	run->as_of = cs_now();
+	run->force_scan = force_scan;
+	cs_leave(&frame);
+}
+
+/*
+ * cs_refresh_step: see refresh.h.
+ */
+bool
+cs_refresh_step(CsRefresh *run)
+{
+	CsFrame frame;
+	bool more = true;
+
+	CHECK_FOR_INTERRUPTS();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	cs_enter(&frame);
+	lock_refresher();
+	switch (run->phase)
+	{
+		case PHASE_COLLECT:
+			with_snapshot(step_collect, run);
+			run->phase = PHASE_INGEST;
+			break;
+		case PHASE_INGEST:
+			if (!with_snapshot(step_ingest, run))
+				run->phase = PHASE_EXTENT;
+			break;
+		case PHASE_EXTENT:
+			with_snapshot(step_extent, run);
+			run->phase = PHASE_EVALUATE;
+			break;
+		case PHASE_EVALUATE:
+			if (choose_batch(run, &chosen_ids, &chosen_n))
+				with_snapshot(step_evaluate, run);
+			else
+				run->phase = PHASE_DONE;
+			break;
+		case PHASE_DONE:
+			more = step_done(run);
+			break;
+	}
+	cs_leave(&frame);
+	PopActiveSnapshot();
+	return more;
+}
+
+/*
+ * cs_refresh_needed: see refresh.h.
+ */
+bool
+cs_refresh_needed(TimestampTz *next_due)
+{
+	CsFrame frame;
+	bool needed;
+	bool isnull;
+	TimestampTz now;
+	Datum due;
+
+	cs_enter(&frame);
+	now = cs_now();
+	cs_exec("SELECT EXISTS (SELECT 1 FROM cs_internal.change_log) OR EXISTS (SELECT 1 FROM "
+			"cs_internal.pending)"
+			" OR EXISTS (SELECT 1 FROM cs_internal.dirty)"
+			" OR EXISTS (SELECT 1 FROM cs.source s LEFT JOIN cs_internal.source_state t ON "
+			"t.source = s.name"
+			" WHERE s.enabled AND (t.source IS NULL OR t.needs_scan OR (t.capture = 'scan' AND"
+			" (t.scanned_at IS NULL OR t.scanned_at <= clock_timestamp() - make_interval(secs => "
+			"$1)))))"
+			" OR EXISTS (SELECT 1 FROM cs_internal.state WHERE due_at <= $2)",
+			CS_ARGS(cs_float8(cs_scan_interval), cs_tstz(now)));
+	needed = *cs_value() == 't';
+	*next_due = DT_NOEND;
+	cs_exec("SELECT least((SELECT min(due_at) FROM cs_internal.state WHERE due_at > $2),"
+			" (SELECT min(scanned_at) + make_interval(secs => $1) FROM cs_internal.source_state "
+			"WHERE capture = 'scan'))",
+			CS_ARGS(cs_float8(cs_scan_interval), cs_tstz(now)));
+	due = cs_value_datum(&isnull);
+	if (!isnull)
+		*next_due = DatumGetTimestampTz(due);
+	cs_leave(&frame);
+	return needed;
+}
+
+/*
+ * run_refresh: the loop of both procedures.
+ */
+static void
+run_refresh(FunctionCallInfo fcinfo, bool commit, const char *procedure)
+{
+	CallContext *call = (CallContext *) fcinfo->context;
+	bool atomic = call == NULL || !IsA(call, CallContext) || call->atomic;
+	CsRefresh run;
+
+	if (commit && atomic)
+		ereport(ERROR, errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
+				errmsg("CALL cs.%s() commits between batches and cannot run inside a transaction "
+					   "or function",
+					   procedure),
+				errhint("Switch autocommit on, or use CALL cs.refresh(commit => false)."));
+	SPI_connect_ext(commit ? SPI_OPT_NONATOMIC : 0);
+	cs_refresh_start(&run, true);
+	while (cs_refresh_step(&run))
+		if (commit)
+			SPI_commit();
+	if (commit)
+	{
+		SPI_commit();
+		PushActiveSnapshot(GetTransactionSnapshot());
+		(void) cs_number_events();
+		PopActiveSnapshot();
+	}
+	SPI_finish();
+}
+
+/*
+ * cs_refresh_sql: CALL cs.refresh(commit).
+ */
+Datum
+cs_refresh_sql(PG_FUNCTION_ARGS)
+{
+	run_refresh(fcinfo, PG_ARGISNULL(0) ? true : PG_GETARG_BOOL(0), "refresh");
+	PG_RETURN_VOID();
+}
+
+/*
+ * cs_rebuild_sql: CALL cs.rebuild(source): refresh after forgetting how far the
+ * source (NULL: every source) was read.  Rows are recomputed in place, so
+ * readers keep what they have until it is replaced.
+ */
+Datum
+cs_rebuild_sql(PG_FUNCTION_ARGS)
+{
+	CsFrame frame;
+
+	cs_enter(&frame);
+	(void) cs_policy(false);
+	if (!PG_ARGISNULL(0))
+	{
+		char *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
+
+		cs_exec("SELECT name FROM cs.source", CS_NO_ARGS);
+		if (cs_exec("SELECT 1 FROM cs.source WHERE name = $1", CS_ARGS(cs_text(name))) == 0)
+			ereport(ERROR, errcode(ERRCODE_UNDEFINED_OBJECT),
+					errmsg("there is no source \"%s\"", name),
+					errhint("Sources stand in cs.source."));
+		cs_exec("UPDATE cs_internal.source_state SET needs_scan = true WHERE source = $1",
+				CS_ARGS(cs_text(name)));
+	}
+	else
+	{
+		cs_exec("UPDATE cs_internal.source_state SET needs_scan = true", CS_NO_ARGS);
+		cs_exec("INSERT INTO cs_internal.dirty (customer_id, marked_at)"
+				" SELECT customer_id, clock_timestamp() FROM cs_internal.customer"
+				" UNION SELECT customer_id, clock_timestamp() FROM cs_internal.state ON CONFLICT "
+				"DO NOTHING",
+				CS_NO_ARGS);
+	}
+	cs_leave(&frame);
+	run_refresh(fcinfo, true, "rebuild");
+	PG_RETURN_VOID();
+}
+
+/*
+ * customer_now: everything of one customer, in the caller's transaction.
+ */
+static bool
+customer_now(CsRefresh *run)
+{
+	Datum ids = chosen_ids;
+	CsPolicy *policy = cs_policy(false);
+	bool isnull;
+	TimestampTz since;
+	TimestampTz until;
+
+	/* What capture has noted and the refresher has not read yet; NULL key or range: all. */
+	cs_exec(
+		"SELECT min(coalesce(since, '-infinity')), max(coalesce(until, 'infinity')) FROM"
+		" (SELECT since, until FROM cs_internal.change_log WHERE customer_key = ($1)[1] OR "
+		"customer_key IS NULL"
+		" UNION ALL SELECT since, until FROM cs_internal.pending WHERE customer_id = ($1)[1]) c",
+		CS_ARGS(cs_textarray(ids)));
+	since = DatumGetTimestampTz(cs_cell_datum(0, 1, &isnull));
+	if (!isnull)
+	{
+		until = DatumGetTimestampTz(cs_cell_datum(0, 2, &isnull));
+		cs_usage_ingest(ids, since, until, policy);
+	}
+	cs_ledger_ingest(ids, policy);
+	cs_identity_ingest(ids);
+	if (cs_exec("SELECT 1 FROM cs_internal.customer WHERE customer_id = ($1)[1]",
+				CS_ARGS(cs_textarray(ids))) == 0)
+		return false;
+	cs_evaluate(cs_batch_make(ids, 1, run->as_of, false));
+	return true;
+}
+
+/*
+ * cs_refresh_customer_sql: one customer, with the caller's uncommitted changes;
+ * commits or rolls back with them.  Touches only rows keyed by the customer and
+ * leaves the change log and the dirty mark to the refresher.
+ */
+Datum
+cs_refresh_customer_sql(PG_FUNCTION_ARGS)
+{
+	char *id;
+	Datum ids[1];
+	CsFrame frame;
+	CsRefresh run;
+
+	if (PG_ARGISNULL(0))
+		ereport(ERROR, errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				errmsg("customer must not be NULL"));
+	if (IsolationUsesXactSnapshot())
+		ereport(
+			ERROR, errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+			errmsg("cs.refresh_customer() needs the isolation level READ COMMITTED"),
+			errdetail("Under an older snapshot it would write what is no longer true."),
+			errhint("Call it in a transaction of that level, or leave it to CALL cs.refresh()."));
+	id = text_to_cstring(PG_GETARG_TEXT_PP(0));
+
+	cs_refresh_start(&run, false);
+	cs_enter(&frame);
+	ids[0] = CStringGetTextDatum(id);
+	chosen_ids = PointerGetDatum(construct_array(ids, 1, TEXTOID, -1, false, TYPALIGN_INT));
+	cs_exec("SELECT pg_advisory_xact_lock($1, hashtext($2))",
+			CS_ARGS(cs_int4(LOCK_CLASS), cs_text(id)));
+	cs_capture_flush();
+	if (!with_snapshot(customer_now, &run))
+		ereport(ERROR, errcode(ERRCODE_NO_DATA_FOUND), errmsg("there is no customer \"%s\"", id),
+				errhint("Customers are the ids of customer and subscription sources; see "
+						"cs.source_status."));
+	cs_leave(&frame);
+	PG_RETURN_VOID();
+}

@@ -1,0 +1,151 @@
+/*
+ * shared.h
+ *		What the processes of the scheduler share: one slot per database, one
+ *		slot per run in an extra process, and what each of them promises.
+ *
+ * Everything here is lost when the postmaster restarts its children after a
+ * crash, and found again by the launcher's first turn: nothing in it is the
+ * only copy of anything.
+ */
+#ifndef CS_SCHEDULER_SHARED_H
+#define CS_SCHEDULER_SHARED_H
+
+#include "cs_ext.h"
+
+#include "postmaster/bgworker.h"
+#include "storage/latch.h"
+#include "storage/lwlock.h"
+
+#define CS_MAX_DATABASES 1024
+#define CS_MAX_JOB_PROCESSES 64
+#define CS_MESSAGE_LEN 512
+#define CS_START_MS 30000 /* a registered process that has not come by then never will */
+
+/* A database. Only the launcher makes and frees slots; dboid InvalidOid: free. */
+typedef struct CsDatabaseSlot
+{
+	Oid dboid;
+	bool starting;          /* a worker was registered and has not come yet */
+	TimestampTz started_at; /* when it was registered, later: when it came */
+	pid_t worker_pid;       /* 0: no worker */
+	Latch *worker_latch;
+	bool wake;              /* something was committed since the worker last looked */
+	TimestampTz next_due;   /* when to start a worker although nothing woke */
+	TimestampTz not_before; /* back-off and way for DROP DATABASE: not even when woken */
+	int probes;             /* looks in a row that found nothing to serve */
+	int failures;           /* of workers in a row, without a clean end */
+	int refresh_failures;   /* of refreshes in a row */
+	TimestampTz refresh_not_before;
+	int64 run_id; /* the job run that the worker is in, 0: none */
+	char activity[NAMEDATALEN];
+	char message[CS_MESSAGE_LEN]; /* last error or reason to idle, "" none */
+} CsDatabaseSlot;
+
+/* A run of a job of kind sql in a process of its own. */
+typedef enum CsJobProcessState
+{
+	CS_JOB_FREE,
+	CS_JOB_REGISTERED, /* the process has not come yet */
+	CS_JOB_RUNNING,
+	CS_JOB_SUCCEEDED, /* the outcome waits for the database worker */
+	CS_JOB_FAILED
+} CsJobProcessState;
+
+typedef struct CsJobProcess
+{
+	CsJobProcessState state;
+	Oid dboid;
+	Oid role;
+	int64 run_id;
+	pid_t pid;
+	TimestampTz started_at;
+	TimestampTz deadline;
+	char job[NAMEDATALEN];
+	char message[CS_MESSAGE_LEN];
+} CsJobProcess;
+
+typedef struct CsShared
+{
+	LWLock *lock; /* for everything below */
+	pid_t launcher_pid;
+	Latch *launcher_latch;
+	TimestampTz launcher_since;
+	bool rescan; /* an unknown database has work: read pg_database now */
+	CsDatabaseSlot databases[CS_MAX_DATABASES];
+	CsJobProcess jobs[CS_MAX_JOB_PROCESSES];
+} CsShared;
+
+extern CsShared *cs_shared; /* NULL: not preloaded */
+
+/* Slot of a database or NULL; the caller holds the lock. */
+extern CsDatabaseSlot *cs_database_slot(Oid dboid);
+
+/* Is a process of ours with this pid alive? */
+extern bool cs_process_alive(pid_t pid);
+
+/* How many database workers and job processes there are or will soon be; the caller holds the lock. */
+extern int cs_worker_count(void);
+
+/* How long to rest after so many failures in a row: 2 s doubled up to 5 min, with jitter. */
+extern int cs_pause_ms(int failures);
+
+/* shared.c: set up by cs_scheduler_init; makeway.c: hook on utility statements. */
+extern void cs_makeway_init(void);
+
+/* Mains of the processes. */
+extern PGDLLEXPORT void cs_launcher_main(Datum arg);
+extern PGDLLEXPORT void cs_worker_main(Datum arg);
+extern PGDLLEXPORT void cs_job_main(Datum arg);
+
+/* ---- worker.c: a unit of work --------------------------------------------- */
+
+typedef void (*CsUnit)(void *arg);
+
+/*
+ * Runs a unit in a transaction of its own, the extension locked against being
+ * dropped meanwhile. True when it committed. False: it was rolled back and
+ * *error is the reason (in the caller's context, already logged).
+ */
+extern bool cs_unit(CsUnit unit, void *arg, const char *what, ErrorData **error);
+
+/* What cs.workers() and pg_stat_activity show of this worker; the job run it is in (0: none). */
+extern void cs_worker_activity(const char *activity);
+extern void cs_worker_run(int64 run_id);
+
+/* While set, units are cancelled at this instant; 0: no limit. */
+extern void cs_worker_deadline(TimestampTz deadline);
+
+/* True when this worker shall leave: the scheduler was switched off or somebody makes way. */
+extern bool cs_worker_leaving(void);
+
+/* A whole refresh, each step its own transaction. False: *error is the reason; NULL: the scheduler was switched off. */
+extern bool cs_worker_refresh(bool force_scan, ErrorData **error);
+
+/* ---- job.c ---------------------------------------------------------------- */
+
+/* Runs what is due; true when anything ran. *next: when the next job is due (DT_NOEND: never). */
+extern bool cs_jobs_turn(TimestampTz *next);
+
+/* Outcomes that nobody will write down any more: the extension is gone. */
+extern void cs_jobs_forget(void);
+
+/* ---- schedule.c ----------------------------------------------------------- */
+
+typedef struct CsSchedule
+{
+	Interval every;
+	bool has_at;
+	TimeADT at; /* local time of day */
+	int on_day; /* 0: none; 31: last day of the month */
+	const char *time_zone;
+	TimestampTz anchor; /* the grid begins after this instant */
+} CsSchedule;
+
+/* NULL when the schedule is sound, else what is wrong with it; *hint how to put it right. */
+extern const char *cs_schedule_check(const CsSchedule *schedule, const char **hint);
+
+/* First slot after an instant; latest slot at or before it (false: none yet). */
+extern TimestampTz cs_schedule_next(const CsSchedule *schedule, TimestampTz after);
+extern bool cs_schedule_latest(const CsSchedule *schedule, TimestampTz now, TimestampTz *slot);
+
+#endif
