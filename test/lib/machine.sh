@@ -90,7 +90,7 @@ ordinary_user() {
 }
 
 as_user() {
-	if [ "$(id -u)" = 0 ]; then runuser -u "$(ordinary_user)" -- "$@"
+	if [ "$(id -u)" = 0 ]; then (cd / && exec runuser -u "$(ordinary_user)" -- "$@")
 	else "$@"
 	fi
 }
