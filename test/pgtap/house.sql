@@ -36,7 +36,7 @@ SELECT is_empty($$SELECT name || '.' || attname FROM rel JOIN pg_attribute a ON 
 SELECT is_empty($$SELECT signature FROM func WHERE pronamespace = 'cs'::regnamespace AND prosrc = 'cs_gate'
 	AND NOT EXISTS (SELECT FROM func i WHERE i.pronamespace = 'cs_internal'::regnamespace AND i.proname = func.proname AND i.proargtypes = func.proargtypes) ORDER BY 1$$,
 	'every gate leads somewhere');
-SELECT is_empty($$SELECT signature FROM func g JOIN func i ON i.pronamespace = 'cs_internal'::regnamespace AND i.proname = g.proname AND i.proargtypes = g.proargtypes
+SELECT is_empty($$SELECT g.signature FROM func g JOIN func i ON i.pronamespace = 'cs_internal'::regnamespace AND i.proname = g.proname AND i.proargtypes = g.proargtypes
 	WHERE g.pronamespace = 'cs'::regnamespace AND g.prosrc = 'cs_gate'
 	AND (g.prorettype, g.proretset, g.prokind, g.proallargtypes) IS DISTINCT FROM (i.prorettype, i.proretset, i.prokind, i.proallargtypes) ORDER BY 1$$,
 	'and returns what the function behind it returns');
