@@ -13,8 +13,8 @@ MODULE_big = cs_ext
 OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*/*.c)))
 
 # The install script in reading order: what stands later may use what stands earlier.
-SQL_PIECES = schema policy source refresh usage ledger metric scorecard rule segment alert \
-	health period churn revenue job doctor view template grant
+SQL_PIECES = schema policy period source refresh usage ledger metric scorecard rule segment alert \
+	health churn revenue job doctor view template grant
 
 DATA = $(wildcard sql/cs_ext--*--*.sql)
 DATA_built = cs_ext.control sql/cs_ext--$(EXTVERSION).sql

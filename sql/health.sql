@@ -6,14 +6,15 @@
 -- Decided: the band has hysteresis, the stored score is what people saw.
 CREATE TABLE cs_internal.health (
 	customer_id text COLLATE "C" PRIMARY KEY,
-	as_of timestamptz NOT NULL,
-	score float8,
+	as_of timestamptz NOT NULL,          -- the evaluation that last changed the row
+	score float8,                        -- after overrides; the automatic one stands in cs_internal.state
+	auto_band text,                      -- band without overrides: what hysteresis looks at
 	band text,
 	band_since timestamptz,
 	band_reason text,
 	coverage float8,
 	scorecard text,
-	version bigint,
+	version bigint,                      -- newest definition_history.id of the scorecard's rows when scored
 	computed_at timestamptz NOT NULL
 );
 SELECT pg_catalog.pg_extension_config_dump('cs_internal.health', '');
@@ -32,3 +33,383 @@ CREATE TABLE cs_internal.health_history (
 	PRIMARY KEY (customer_id, as_of, basis)
 );
 SELECT pg_catalog.pg_extension_config_dump('cs_internal.health_history', '');
+
+-- Decided: what people put in the place of the computed score or band. The
+-- newest that has neither ended nor expired is in force.
+CREATE TABLE cs_internal.health_override (
+	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	customer_id text COLLATE "C" NOT NULL,
+	value float8,
+	delta float8,
+	band text,
+	reason text NOT NULL,
+	actor text NOT NULL,
+	created_at timestamptz NOT NULL,
+	expires_at timestamptz NOT NULL,
+	ended_at timestamptz                 -- replaced by a newer one
+);
+CREATE INDEX health_override_customer ON cs_internal.health_override (customer_id, id);
+SELECT pg_catalog.pg_extension_config_dump('cs_internal.health_override', '');
+SELECT pg_catalog.pg_extension_config_dump('cs_internal.health_override_id_seq', '');
+
+-- When time alone changes the health of a customer: the expiry of its override.
+CREATE FUNCTION cs_internal.health_due(customer text, as_of timestamptz) RETURNS timestamptz
+LANGUAGE sql STABLE AS $$
+	SELECT min(o.expires_at) FROM cs_internal.health_override o
+	WHERE o.customer_id = customer AND o.ended_at IS NULL AND o.expires_at > as_of
+$$;
+
+-- ---- the stored score ------------------------------------------------------
+
+-- What was known at an instant: the newest stored row up to it.
+CREATE FUNCTION cs_internal.health_at(customer text, instant timestamptz)
+RETURNS TABLE (as_of timestamptz, score float8, band text, coverage float8, scorecard text, version bigint, is_current boolean)
+LANGUAGE sql STABLE ROWS 1 AS $$
+	SELECT x.as_of, x.score, x.band, x.coverage, x.scorecard, x.version, x.is_current FROM (
+		SELECT h.as_of, h.score, h.band, h.coverage, h.scorecard, h.version, true AS is_current
+		FROM cs_internal.health h
+		WHERE h.customer_id = customer AND (instant IS NULL OR h.as_of <= instant)
+		UNION ALL
+		(SELECT h.as_of, h.score, h.band, h.coverage, h.scorecard, h.version, false
+		FROM cs_internal.health_history h
+		WHERE h.customer_id = customer AND h.as_of <= instant AND h.basis = 'stored'
+		ORDER BY h.as_of DESC LIMIT 1)) x
+	ORDER BY x.as_of DESC, x.is_current DESC LIMIT 1
+$$;
+
+CREATE FUNCTION cs_internal.health_score(customer text, as_of timestamptz) RETURNS float8
+LANGUAGE sql STABLE AS $$
+	SELECT CASE WHEN as_of IS NULL THEN (SELECT h.score FROM cs_internal.health h WHERE h.customer_id = customer)
+		ELSE (SELECT h.score FROM cs_internal.health_at(customer, as_of) h) END
+$$;
+CREATE FUNCTION cs_internal.health_score(customer text, as_of timestamp) RETURNS float8
+LANGUAGE sql STABLE AS 'SELECT cs_internal.health_score(customer, cs_internal.instant(as_of))';
+CREATE FUNCTION cs_internal.health_score(customer text, as_of date) RETURNS float8
+LANGUAGE sql STABLE AS 'SELECT cs_internal.health_score(customer, cs_internal.instant(as_of))';
+CREATE FUNCTION cs_internal.health_score(customer text, as_of text) RETURNS float8
+LANGUAGE sql STABLE AS 'SELECT cs_internal.health_score(customer, cs_internal.instant(as_of))';
+CREATE FUNCTION cs_internal.health_score(customer bigint, as_of timestamptz) RETURNS float8
+LANGUAGE sql STABLE AS 'SELECT cs_internal.health_score(customer::text, as_of)';
+CREATE FUNCTION cs_internal.health_score(customer bigint, as_of timestamp) RETURNS float8
+LANGUAGE sql STABLE AS 'SELECT cs_internal.health_score(customer::text, cs_internal.instant(as_of))';
+CREATE FUNCTION cs_internal.health_score(customer bigint, as_of date) RETURNS float8
+LANGUAGE sql STABLE AS 'SELECT cs_internal.health_score(customer::text, cs_internal.instant(as_of))';
+CREATE FUNCTION cs_internal.health_score(customer bigint, as_of text) RETURNS float8
+LANGUAGE sql STABLE AS 'SELECT cs_internal.health_score(customer::text, cs_internal.instant(as_of))';
+CREATE FUNCTION cs_internal.health_score(customer uuid, as_of timestamptz) RETURNS float8
+LANGUAGE sql STABLE AS 'SELECT cs_internal.health_score(customer::text, as_of)';
+CREATE FUNCTION cs_internal.health_score(customer uuid, as_of timestamp) RETURNS float8
+LANGUAGE sql STABLE AS 'SELECT cs_internal.health_score(customer::text, cs_internal.instant(as_of))';
+CREATE FUNCTION cs_internal.health_score(customer uuid, as_of date) RETURNS float8
+LANGUAGE sql STABLE AS 'SELECT cs_internal.health_score(customer::text, cs_internal.instant(as_of))';
+CREATE FUNCTION cs_internal.health_score(customer uuid, as_of text) RETURNS float8
+LANGUAGE sql STABLE AS 'SELECT cs_internal.health_score(customer::text, cs_internal.instant(as_of))';
+CREATE FUNCTION cs.health_score(customer text, as_of timestamptz DEFAULT NULL) RETURNS float8
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
+CREATE FUNCTION cs.health_score(customer text, as_of timestamp) RETURNS float8
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
+CREATE FUNCTION cs.health_score(customer text, as_of date) RETURNS float8
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
+CREATE FUNCTION cs.health_score(customer text, as_of text) RETURNS float8
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
+CREATE FUNCTION cs.health_score(customer bigint, as_of timestamptz DEFAULT NULL) RETURNS float8
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
+CREATE FUNCTION cs.health_score(customer bigint, as_of timestamp) RETURNS float8
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
+CREATE FUNCTION cs.health_score(customer bigint, as_of date) RETURNS float8
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
+CREATE FUNCTION cs.health_score(customer bigint, as_of text) RETURNS float8
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
+CREATE FUNCTION cs.health_score(customer uuid, as_of timestamptz DEFAULT NULL) RETURNS float8
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
+CREATE FUNCTION cs.health_score(customer uuid, as_of timestamp) RETURNS float8
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
+CREATE FUNCTION cs.health_score(customer uuid, as_of date) RETURNS float8
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
+CREATE FUNCTION cs.health_score(customer uuid, as_of text) RETURNS float8
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
+COMMENT ON FUNCTION cs.health_score(text, timestamptz) IS 'The health score of a customer, 0 to 100, overrides included, as it was stored: as_of NULL (default) the newest, else the newest that was stored for an instant up to as_of. NULL for an unknown customer, where nothing is stored, and where there was no score (inactive, too little coverage).';
+COMMENT ON FUNCTION cs.health_score(text, timestamp) IS 'health_score() with as_of as local time in the policy''s time zone.';
+COMMENT ON FUNCTION cs.health_score(text, date) IS 'health_score() with as_of as a date: the start of that day in the policy''s time zone.';
+COMMENT ON FUNCTION cs.health_score(text, text) IS 'health_score() with as_of as text, read in the policy''s time zone.';
+COMMENT ON FUNCTION cs.health_score(bigint, timestamptz) IS 'health_score() for ids that are integers.';
+COMMENT ON FUNCTION cs.health_score(bigint, timestamp) IS 'health_score() for ids that are integers and with as_of as local time in the policy''s time zone.';
+COMMENT ON FUNCTION cs.health_score(bigint, date) IS 'health_score() for ids that are integers and with as_of as a date: the start of that day in the policy''s time zone.';
+COMMENT ON FUNCTION cs.health_score(bigint, text) IS 'health_score() for ids that are integers and with as_of as text, read in the policy''s time zone.';
+COMMENT ON FUNCTION cs.health_score(uuid, timestamptz) IS 'health_score() for ids that are uuids.';
+COMMENT ON FUNCTION cs.health_score(uuid, timestamp) IS 'health_score() for ids that are uuids and with as_of as local time in the policy''s time zone.';
+COMMENT ON FUNCTION cs.health_score(uuid, date) IS 'health_score() for ids that are uuids and with as_of as a date: the start of that day in the policy''s time zone.';
+COMMENT ON FUNCTION cs.health_score(uuid, text) IS 'health_score() for ids that are uuids and with as_of as text, read in the policy''s time zone.';
+
+-- ---- why -------------------------------------------------------------------
+
+CREATE FUNCTION cs_internal.health_explain(customer text, as_of timestamptz)
+RETURNS TABLE (measure text, metric text, value float8, points float8, weight float8, contribution float8, lost float8, reason text)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+	h record;
+	inputs float8[];
+	automatic record;
+	o cs_internal.health_override;
+BEGIN
+	SELECT * INTO h FROM cs_internal.health_at(customer, health_explain.as_of);
+	IF NOT FOUND THEN
+		-- known, but never scored
+		RETURN QUERY SELECT '(no score)'::text, NULL::text, NULL::float8, NULL::float8, NULL::float8, NULL::float8, NULL::float8, s.score_reason
+			FROM cs_internal.state s WHERE s.customer_id = customer AND s.score_reason IS NOT NULL AND health_explain.as_of IS NULL;
+		RETURN;
+	END IF;
+	IF h.scorecard IS NULL THEN
+		RETURN QUERY SELECT '(no score)'::text, NULL::text, NULL::float8, NULL::float8, NULL::float8, NULL::float8, NULL::float8,
+			CASE WHEN h.is_current THEN (SELECT s.score_reason FROM cs_internal.state s WHERE s.customer_id = customer) ELSE 'inactive' END;
+		RETURN;
+	END IF;
+
+	-- The values: those kept at that day bound, or those of now.
+	SELECT m."values" INTO inputs FROM cs_internal.metric_history m
+		WHERE m.customer_id = customer AND m.as_of = h.as_of AND NOT h.is_current;
+	IF NOT FOUND AND h.is_current THEN
+		SELECT s."values" INTO inputs FROM cs_internal.state s WHERE s.customer_id = customer;
+	ELSIF NOT FOUND THEN
+		RAISE EXCEPTION 'the score of customer "%" at % cannot be explained: its inputs were not kept', customer, h.as_of
+			USING ERRCODE = 'object_not_in_prerequisite_state',
+				DETAIL = 'Metric values are kept at day bounds; this score is of a change of band between two of them.',
+				HINT = 'Ask for the start of a day, or leave as_of out for the newest score.';
+	END IF;
+
+	SELECT * INTO automatic FROM cs_internal.score(inputs, h.scorecard, h.version);
+	SELECT * INTO o FROM cs_internal.health_override x
+		WHERE x.customer_id = customer AND x.created_at <= h.as_of AND x.expires_at > h.as_of
+			AND (x.ended_at IS NULL OR x.ended_at > h.as_of)
+		ORDER BY x.id DESC LIMIT 1;
+	IF h.score IS DISTINCT FROM automatic.score AND coalesce(o.value, o.delta) IS NULL THEN
+		RAISE EXCEPTION 'the score of customer "%" at % cannot be explained: it was computed from something else', customer, h.as_of
+			USING ERRCODE = 'object_not_in_prerequisite_state',
+				DETAIL = format('Stored is %s; the values and the scorecard kept give %s.', coalesce(h.score::text, 'no score'), coalesce(automatic.score::text, 'no score')),
+				HINT = 'CALL cs.refresh() evaluates what is outstanding; cs.health_recompute() gives the score as known now.';
+	END IF;
+
+	RETURN QUERY SELECT p.measure, p.metric, p.value, p.points, p.weight, p.contribution, p.lost, p.reason
+		FROM cs_internal.score_parts(inputs, h.scorecard, h.version) p;
+	IF o.id IS NOT NULL AND (o.delta IS NULL OR automatic.score IS NOT NULL) THEN
+		RETURN QUERY SELECT '(override)'::text, NULL::text, coalesce(o.value, o.delta), NULL::float8, NULL::float8,
+			h.score - coalesce(automatic.score, 0), 
+			CASE WHEN automatic.score IS NULL THEN 100 - h.score ELSE automatic.score - h.score END,
+			format('%s by %s until %s: %s',
+				CASE WHEN o.value IS NOT NULL THEN 'set' WHEN o.delta IS NOT NULL THEN 'moved' ELSE 'band ' || o.band END,
+				o.actor, o.expires_at, o.reason);
+	END IF;
+	IF h.score IS NULL THEN
+		RETURN QUERY SELECT '(no score)'::text, NULL::text, NULL::float8, NULL::float8, NULL::float8, NULL::float8, NULL::float8, automatic.reason;
+	END IF;
+END $$;
+CREATE FUNCTION cs_internal.health_explain(customer text, as_of timestamp) RETURNS TABLE (measure text, metric text, value float8, points float8, weight float8, contribution float8, lost float8, reason text)
+LANGUAGE sql STABLE AS 'SELECT * FROM cs_internal.health_explain(customer, cs_internal.instant(as_of))';
+CREATE FUNCTION cs_internal.health_explain(customer text, as_of date) RETURNS TABLE (measure text, metric text, value float8, points float8, weight float8, contribution float8, lost float8, reason text)
+LANGUAGE sql STABLE AS 'SELECT * FROM cs_internal.health_explain(customer, cs_internal.instant(as_of))';
+CREATE FUNCTION cs_internal.health_explain(customer text, as_of text) RETURNS TABLE (measure text, metric text, value float8, points float8, weight float8, contribution float8, lost float8, reason text)
+LANGUAGE sql STABLE AS 'SELECT * FROM cs_internal.health_explain(customer, cs_internal.instant(as_of))';
+CREATE FUNCTION cs_internal.health_explain(customer bigint, as_of timestamptz) RETURNS TABLE (measure text, metric text, value float8, points float8, weight float8, contribution float8, lost float8, reason text)
+LANGUAGE sql STABLE AS 'SELECT * FROM cs_internal.health_explain(customer::text, as_of)';
+CREATE FUNCTION cs_internal.health_explain(customer bigint, as_of timestamp) RETURNS TABLE (measure text, metric text, value float8, points float8, weight float8, contribution float8, lost float8, reason text)
+LANGUAGE sql STABLE AS 'SELECT * FROM cs_internal.health_explain(customer::text, cs_internal.instant(as_of))';
+CREATE FUNCTION cs_internal.health_explain(customer bigint, as_of date) RETURNS TABLE (measure text, metric text, value float8, points float8, weight float8, contribution float8, lost float8, reason text)
+LANGUAGE sql STABLE AS 'SELECT * FROM cs_internal.health_explain(customer::text, cs_internal.instant(as_of))';
+CREATE FUNCTION cs_internal.health_explain(customer bigint, as_of text) RETURNS TABLE (measure text, metric text, value float8, points float8, weight float8, contribution float8, lost float8, reason text)
+LANGUAGE sql STABLE AS 'SELECT * FROM cs_internal.health_explain(customer::text, cs_internal.instant(as_of))';
+CREATE FUNCTION cs_internal.health_explain(customer uuid, as_of timestamptz) RETURNS TABLE (measure text, metric text, value float8, points float8, weight float8, contribution float8, lost float8, reason text)
+LANGUAGE sql STABLE AS 'SELECT * FROM cs_internal.health_explain(customer::text, as_of)';
+CREATE FUNCTION cs_internal.health_explain(customer uuid, as_of timestamp) RETURNS TABLE (measure text, metric text, value float8, points float8, weight float8, contribution float8, lost float8, reason text)
+LANGUAGE sql STABLE AS 'SELECT * FROM cs_internal.health_explain(customer::text, cs_internal.instant(as_of))';
+CREATE FUNCTION cs_internal.health_explain(customer uuid, as_of date) RETURNS TABLE (measure text, metric text, value float8, points float8, weight float8, contribution float8, lost float8, reason text)
+LANGUAGE sql STABLE AS 'SELECT * FROM cs_internal.health_explain(customer::text, cs_internal.instant(as_of))';
+CREATE FUNCTION cs_internal.health_explain(customer uuid, as_of text) RETURNS TABLE (measure text, metric text, value float8, points float8, weight float8, contribution float8, lost float8, reason text)
+LANGUAGE sql STABLE AS 'SELECT * FROM cs_internal.health_explain(customer::text, cs_internal.instant(as_of))';
+CREATE FUNCTION cs.health_explain(customer text, as_of timestamptz DEFAULT NULL) RETURNS TABLE (measure text, metric text, value float8, points float8, weight float8, contribution float8, lost float8, reason text)
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
+CREATE FUNCTION cs.health_explain(customer text, as_of timestamp) RETURNS TABLE (measure text, metric text, value float8, points float8, weight float8, contribution float8, lost float8, reason text)
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
+CREATE FUNCTION cs.health_explain(customer text, as_of date) RETURNS TABLE (measure text, metric text, value float8, points float8, weight float8, contribution float8, lost float8, reason text)
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
+CREATE FUNCTION cs.health_explain(customer text, as_of text) RETURNS TABLE (measure text, metric text, value float8, points float8, weight float8, contribution float8, lost float8, reason text)
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
+CREATE FUNCTION cs.health_explain(customer bigint, as_of timestamptz DEFAULT NULL) RETURNS TABLE (measure text, metric text, value float8, points float8, weight float8, contribution float8, lost float8, reason text)
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
+CREATE FUNCTION cs.health_explain(customer bigint, as_of timestamp) RETURNS TABLE (measure text, metric text, value float8, points float8, weight float8, contribution float8, lost float8, reason text)
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
+CREATE FUNCTION cs.health_explain(customer bigint, as_of date) RETURNS TABLE (measure text, metric text, value float8, points float8, weight float8, contribution float8, lost float8, reason text)
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
+CREATE FUNCTION cs.health_explain(customer bigint, as_of text) RETURNS TABLE (measure text, metric text, value float8, points float8, weight float8, contribution float8, lost float8, reason text)
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
+CREATE FUNCTION cs.health_explain(customer uuid, as_of timestamptz DEFAULT NULL) RETURNS TABLE (measure text, metric text, value float8, points float8, weight float8, contribution float8, lost float8, reason text)
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
+CREATE FUNCTION cs.health_explain(customer uuid, as_of timestamp) RETURNS TABLE (measure text, metric text, value float8, points float8, weight float8, contribution float8, lost float8, reason text)
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
+CREATE FUNCTION cs.health_explain(customer uuid, as_of date) RETURNS TABLE (measure text, metric text, value float8, points float8, weight float8, contribution float8, lost float8, reason text)
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
+CREATE FUNCTION cs.health_explain(customer uuid, as_of text) RETURNS TABLE (measure text, metric text, value float8, points float8, weight float8, contribution float8, lost float8, reason text)
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
+COMMENT ON FUNCTION cs.health_explain(text, timestamptz) IS 'Why health_score() is what it is: a row per measure with its value, points (0 to 100), weight (share of the score, after missing measures), contribution, points lost, and a reason where the value alone does not say it; a row (override) for an override, a row (no score) where there is none. Contributions add exactly to the score; without a score they are NULL. No row for an unknown customer. Raises 55000 where the inputs of a past score were not kept.';
+COMMENT ON FUNCTION cs.health_explain(text, timestamp) IS 'health_explain() with as_of as local time in the policy''s time zone.';
+COMMENT ON FUNCTION cs.health_explain(text, date) IS 'health_explain() with as_of as a date: the start of that day in the policy''s time zone.';
+COMMENT ON FUNCTION cs.health_explain(text, text) IS 'health_explain() with as_of as text, read in the policy''s time zone.';
+COMMENT ON FUNCTION cs.health_explain(bigint, timestamptz) IS 'health_explain() for ids that are integers.';
+COMMENT ON FUNCTION cs.health_explain(bigint, timestamp) IS 'health_explain() for ids that are integers and with as_of as local time in the policy''s time zone.';
+COMMENT ON FUNCTION cs.health_explain(bigint, date) IS 'health_explain() for ids that are integers and with as_of as a date: the start of that day in the policy''s time zone.';
+COMMENT ON FUNCTION cs.health_explain(bigint, text) IS 'health_explain() for ids that are integers and with as_of as text, read in the policy''s time zone.';
+COMMENT ON FUNCTION cs.health_explain(uuid, timestamptz) IS 'health_explain() for ids that are uuids.';
+COMMENT ON FUNCTION cs.health_explain(uuid, timestamp) IS 'health_explain() for ids that are uuids and with as_of as local time in the policy''s time zone.';
+COMMENT ON FUNCTION cs.health_explain(uuid, date) IS 'health_explain() for ids that are uuids and with as_of as a date: the start of that day in the policy''s time zone.';
+COMMENT ON FUNCTION cs.health_explain(uuid, text) IS 'health_explain() for ids that are uuids and with as_of as text, read in the policy''s time zone.';
+
+-- ---- overrides -------------------------------------------------------------
+
+-- Puts a value, a delta or a band in the place of what is computed. The newest
+-- replaces the one before it.
+CREATE FUNCTION cs_internal.override_health(customer text, value float8, delta float8, band text, reason text, expires_at timestamptz)
+RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+	now_at timestamptz := cs_internal.now();
+	result bigint;
+BEGIN
+	PERFORM FROM cs_internal.customer c WHERE c.customer_id = override_health.customer;
+	IF NOT FOUND THEN
+		RAISE EXCEPTION 'unknown customer "%"', customer
+			USING ERRCODE = 'no_data_found', HINT = 'A customer is known after the first refresh that reads its row.';
+	END IF;
+	IF num_nonnulls(value, delta, band) <> 1 THEN
+		RAISE EXCEPTION 'an override needs exactly one of value, delta and band'
+			USING ERRCODE = 'invalid_parameter_value', DETAIL = format('%s were given.', num_nonnulls(value, delta, band));
+	END IF;
+	IF coalesce(reason, '') !~ '\S' THEN
+		RAISE EXCEPTION 'an override needs a reason'
+			USING ERRCODE = 'invalid_parameter_value', HINT = 'Say why in reason => ''...''; it is shown with the score.';
+	END IF;
+	IF expires_at IS NULL OR NOT isfinite(expires_at) THEN
+		RAISE EXCEPTION 'an override needs an expiry'
+			USING ERRCODE = 'invalid_parameter_value', HINT = 'Say until when in expires_at => ''...''.';
+	END IF;
+	IF expires_at <= now_at THEN
+		RAISE EXCEPTION 'expires_at % is not in the future', expires_at
+			USING ERRCODE = 'invalid_parameter_value', DETAIL = format('Now is %s.', now_at);
+	END IF;
+	PERFORM cs_internal.scorecard_number('value', value, 0, 100);
+	PERFORM cs_internal.scorecard_number('delta', delta, -100, 100);
+	IF band IS NOT NULL THEN
+		PERFORM cs_internal.scorecard_word('band', band, '{red,yellow,green}');
+	END IF;
+
+	UPDATE cs_internal.health_override o SET ended_at = now_at
+		WHERE o.customer_id = override_health.customer AND o.ended_at IS NULL AND o.expires_at > now_at;
+	INSERT INTO cs_internal.health_override (customer_id, value, delta, band, reason, actor, created_at, expires_at)
+		VALUES (override_health.customer, override_health.value, override_health.delta, override_health.band, override_health.reason,
+			coalesce(nullif(current_setting('cs_ext.actor', true), ''), session_user::text), now_at, override_health.expires_at)
+		RETURNING id INTO result;
+	INSERT INTO cs_internal.dirty (customer_id, marked_at) VALUES (override_health.customer, clock_timestamp())
+		ON CONFLICT DO NOTHING;
+	RETURN result;
+END $$;
+CREATE FUNCTION cs_internal.override_health(customer text, value float8, delta float8, band text, reason text, expires_at timestamp) RETURNS bigint
+LANGUAGE sql AS 'SELECT cs_internal.override_health(customer, value, delta, band, reason, cs_internal.instant(expires_at))';
+CREATE FUNCTION cs_internal.override_health(customer text, value float8, delta float8, band text, reason text, expires_at date) RETURNS bigint
+LANGUAGE sql AS 'SELECT cs_internal.override_health(customer, value, delta, band, reason, cs_internal.instant(expires_at))';
+CREATE FUNCTION cs_internal.override_health(customer text, value float8, delta float8, band text, reason text, expires_at text) RETURNS bigint
+LANGUAGE sql AS 'SELECT cs_internal.override_health(customer, value, delta, band, reason, cs_internal.instant(expires_at))';
+CREATE FUNCTION cs_internal.override_health(customer bigint, value float8, delta float8, band text, reason text, expires_at timestamptz) RETURNS bigint
+LANGUAGE sql AS 'SELECT cs_internal.override_health(customer::text, value, delta, band, reason, expires_at)';
+CREATE FUNCTION cs_internal.override_health(customer bigint, value float8, delta float8, band text, reason text, expires_at timestamp) RETURNS bigint
+LANGUAGE sql AS 'SELECT cs_internal.override_health(customer::text, value, delta, band, reason, cs_internal.instant(expires_at))';
+CREATE FUNCTION cs_internal.override_health(customer bigint, value float8, delta float8, band text, reason text, expires_at date) RETURNS bigint
+LANGUAGE sql AS 'SELECT cs_internal.override_health(customer::text, value, delta, band, reason, cs_internal.instant(expires_at))';
+CREATE FUNCTION cs_internal.override_health(customer bigint, value float8, delta float8, band text, reason text, expires_at text) RETURNS bigint
+LANGUAGE sql AS 'SELECT cs_internal.override_health(customer::text, value, delta, band, reason, cs_internal.instant(expires_at))';
+CREATE FUNCTION cs_internal.override_health(customer uuid, value float8, delta float8, band text, reason text, expires_at timestamptz) RETURNS bigint
+LANGUAGE sql AS 'SELECT cs_internal.override_health(customer::text, value, delta, band, reason, expires_at)';
+CREATE FUNCTION cs_internal.override_health(customer uuid, value float8, delta float8, band text, reason text, expires_at timestamp) RETURNS bigint
+LANGUAGE sql AS 'SELECT cs_internal.override_health(customer::text, value, delta, band, reason, cs_internal.instant(expires_at))';
+CREATE FUNCTION cs_internal.override_health(customer uuid, value float8, delta float8, band text, reason text, expires_at date) RETURNS bigint
+LANGUAGE sql AS 'SELECT cs_internal.override_health(customer::text, value, delta, band, reason, cs_internal.instant(expires_at))';
+CREATE FUNCTION cs_internal.override_health(customer uuid, value float8, delta float8, band text, reason text, expires_at text) RETURNS bigint
+LANGUAGE sql AS 'SELECT cs_internal.override_health(customer::text, value, delta, band, reason, cs_internal.instant(expires_at))';
+CREATE FUNCTION cs.override_health(customer text, value float8 DEFAULT NULL, delta float8 DEFAULT NULL, band text DEFAULT NULL, reason text DEFAULT NULL, expires_at timestamptz DEFAULT NULL) RETURNS bigint
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
+CREATE FUNCTION cs.override_health(customer text, value float8 DEFAULT NULL, delta float8 DEFAULT NULL, band text DEFAULT NULL, reason text DEFAULT NULL, expires_at timestamp DEFAULT NULL) RETURNS bigint
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
+CREATE FUNCTION cs.override_health(customer text, value float8 DEFAULT NULL, delta float8 DEFAULT NULL, band text DEFAULT NULL, reason text DEFAULT NULL, expires_at date DEFAULT NULL) RETURNS bigint
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
+CREATE FUNCTION cs.override_health(customer text, value float8 DEFAULT NULL, delta float8 DEFAULT NULL, band text DEFAULT NULL, reason text DEFAULT NULL, expires_at text DEFAULT NULL) RETURNS bigint
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
+CREATE FUNCTION cs.override_health(customer bigint, value float8 DEFAULT NULL, delta float8 DEFAULT NULL, band text DEFAULT NULL, reason text DEFAULT NULL, expires_at timestamptz DEFAULT NULL) RETURNS bigint
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
+CREATE FUNCTION cs.override_health(customer bigint, value float8 DEFAULT NULL, delta float8 DEFAULT NULL, band text DEFAULT NULL, reason text DEFAULT NULL, expires_at timestamp DEFAULT NULL) RETURNS bigint
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
+CREATE FUNCTION cs.override_health(customer bigint, value float8 DEFAULT NULL, delta float8 DEFAULT NULL, band text DEFAULT NULL, reason text DEFAULT NULL, expires_at date DEFAULT NULL) RETURNS bigint
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
+CREATE FUNCTION cs.override_health(customer bigint, value float8 DEFAULT NULL, delta float8 DEFAULT NULL, band text DEFAULT NULL, reason text DEFAULT NULL, expires_at text DEFAULT NULL) RETURNS bigint
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
+CREATE FUNCTION cs.override_health(customer uuid, value float8 DEFAULT NULL, delta float8 DEFAULT NULL, band text DEFAULT NULL, reason text DEFAULT NULL, expires_at timestamptz DEFAULT NULL) RETURNS bigint
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
+CREATE FUNCTION cs.override_health(customer uuid, value float8 DEFAULT NULL, delta float8 DEFAULT NULL, band text DEFAULT NULL, reason text DEFAULT NULL, expires_at timestamp DEFAULT NULL) RETURNS bigint
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
+CREATE FUNCTION cs.override_health(customer uuid, value float8 DEFAULT NULL, delta float8 DEFAULT NULL, band text DEFAULT NULL, reason text DEFAULT NULL, expires_at date DEFAULT NULL) RETURNS bigint
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
+CREATE FUNCTION cs.override_health(customer uuid, value float8 DEFAULT NULL, delta float8 DEFAULT NULL, band text DEFAULT NULL, reason text DEFAULT NULL, expires_at text DEFAULT NULL) RETURNS bigint
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
+COMMENT ON FUNCTION cs.override_health(text, float8, float8, text, text, timestamptz) IS 'Puts a value (0 to 100), a delta (points) or a band (red, yellow, green), exactly one of them, in the place of what is computed for the customer, until expires_at; reason and expiry are required. A newer override replaces it. The automatic score is computed and kept beside it. Shown from the next refresh on. Returns the override''s id.';
+COMMENT ON FUNCTION cs.override_health(text, float8, float8, text, text, timestamp) IS 'override_health() with expires_at as local time in the policy''s time zone.';
+COMMENT ON FUNCTION cs.override_health(text, float8, float8, text, text, date) IS 'override_health() with expires_at as a date: the start of that day in the policy''s time zone.';
+COMMENT ON FUNCTION cs.override_health(text, float8, float8, text, text, text) IS 'override_health() with expires_at as text, read in the policy''s time zone.';
+COMMENT ON FUNCTION cs.override_health(bigint, float8, float8, text, text, timestamptz) IS 'override_health() for ids that are integers.';
+COMMENT ON FUNCTION cs.override_health(bigint, float8, float8, text, text, timestamp) IS 'override_health() for ids that are integers and with expires_at as local time in the policy''s time zone.';
+COMMENT ON FUNCTION cs.override_health(bigint, float8, float8, text, text, date) IS 'override_health() for ids that are integers and with expires_at as a date: the start of that day in the policy''s time zone.';
+COMMENT ON FUNCTION cs.override_health(bigint, float8, float8, text, text, text) IS 'override_health() for ids that are integers and with expires_at as text, read in the policy''s time zone.';
+COMMENT ON FUNCTION cs.override_health(uuid, float8, float8, text, text, timestamptz) IS 'override_health() for ids that are uuids.';
+COMMENT ON FUNCTION cs.override_health(uuid, float8, float8, text, text, timestamp) IS 'override_health() for ids that are uuids and with expires_at as local time in the policy''s time zone.';
+COMMENT ON FUNCTION cs.override_health(uuid, float8, float8, text, text, date) IS 'override_health() for ids that are uuids and with expires_at as a date: the start of that day in the policy''s time zone.';
+COMMENT ON FUNCTION cs.override_health(uuid, float8, float8, text, text, text) IS 'override_health() for ids that are uuids and with expires_at as text, read in the policy''s time zone.';
+
+-- ---- views -----------------------------------------------------------------
+
+CREATE VIEW cs.health_history WITH (security_barrier) AS
+SELECT h.customer_id, h.as_of, h.score, h.band, h.coverage, h.scorecard, h.version, h.basis, h.computed_at
+FROM cs_internal.health_history h;
+COMMENT ON VIEW cs.health_history IS 'Health as it was stored: one row a customer and day bound, and one per change of band. Never rewritten.';
+COMMENT ON COLUMN cs.health_history.customer_id IS 'Customer.';
+COMMENT ON COLUMN cs.health_history.as_of IS 'Instant the row speaks of.';
+COMMENT ON COLUMN cs.health_history.score IS 'Health score, 0 to 100, overrides included; NULL: none (inactive, too little coverage).';
+COMMENT ON COLUMN cs.health_history.band IS 'red, yellow or green; NULL without score or override of the band.';
+COMMENT ON COLUMN cs.health_history.coverage IS 'Share of the scorecard''s weight that had a value, 0 to 1; NULL where no scorecard applied.';
+COMMENT ON COLUMN cs.health_history.scorecard IS 'Scorecard used; NULL where none applied.';
+COMMENT ON COLUMN cs.health_history.version IS 'Definition of the scorecard used: the newest definition_history id of its rows then.';
+COMMENT ON COLUMN cs.health_history.basis IS 'stored: computed at that time; recomputed: filled in later from the facts.';
+COMMENT ON COLUMN cs.health_history.computed_at IS 'Clock time of the computation.';
+
+CREATE VIEW cs.customer_health WITH (security_barrier) AS
+SELECT s.customer_id, c.name, c.owner,
+	h.score AS health_score, h.band, h.band_since, h.band_reason, h.coverage, h.scorecard,
+	s.score AS automatic_score, s.score_reason,
+	(SELECT max(o.expires_at) FROM cs_internal.health_override o
+		WHERE o.customer_id = s.customer_id AND o.ended_at IS NULL AND o.expires_at > k.last_as_of) AS override_expires_at,
+	h.computed_at, k.last_as_of AS data_through_at
+FROM cs_internal.state s
+LEFT JOIN cs_internal.customer c ON c.customer_id = s.customer_id
+LEFT JOIN cs_internal.health h ON h.customer_id = s.customer_id
+LEFT JOIN cs_internal.clock k ON k.id;
+COMMENT ON VIEW cs.customer_health IS 'One row per customer: the newest health score, its band and why.';
+COMMENT ON COLUMN cs.customer_health.customer_id IS 'Customer.';
+COMMENT ON COLUMN cs.customer_health.name IS 'Name from the customer source; NULL: none.';
+COMMENT ON COLUMN cs.customer_health.owner IS 'Owner of the customer; NULL: none.';
+COMMENT ON COLUMN cs.customer_health.health_score IS 'Health score, 0 to 100, overrides included; NULL: see score_reason.';
+COMMENT ON COLUMN cs.customer_health.band IS 'red, yellow or green; NULL without score or override of the band.';
+COMMENT ON COLUMN cs.customer_health.band_since IS 'Instant since which the band is what it is.';
+COMMENT ON COLUMN cs.customer_health.band_reason IS 'The two measures that lose most points, or the override, or why there is no score.';
+COMMENT ON COLUMN cs.customer_health.coverage IS 'Share of the scorecard''s weight that has a value, 0 to 1; NULL where no scorecard applies.';
+COMMENT ON COLUMN cs.customer_health.scorecard IS 'Scorecard in use; NULL where none applies.';
+COMMENT ON COLUMN cs.customer_health.automatic_score IS 'Score without overrides, 0 to 100; NULL: see score_reason.';
+COMMENT ON COLUMN cs.customer_health.score_reason IS 'Why automatic_score is NULL: inactive, coverage, missing, no_scorecard; NULL where it is not.';
+COMMENT ON COLUMN cs.customer_health.override_expires_at IS 'When the override in force ends; NULL: there is none.';
+COMMENT ON COLUMN cs.customer_health.computed_at IS 'Clock time at which what is shown last changed; NULL: never scored.';
+COMMENT ON COLUMN cs.customer_health.data_through_at IS 'Last evaluated instant.';

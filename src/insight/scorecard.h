@@ -6,6 +6,115 @@
 #define CS_SCORECARD_H
 
 #include "cs_ext.h"
+#include "insight/curve.h"
+
+/* Scores and contributions are integers of this unit, so that they add exactly in any order. */
+#define CS_GRID 4294967296.0 /* 2^32 */
+
+typedef enum CsMissing
+{
+	CS_MISSING_REWEIGHT,
+	CS_MISSING_REDISTRIBUTE,
+	CS_MISSING_ZERO,
+	CS_MISSING_NEUTRAL,
+	CS_MISSING_NULL_OVERALL
+} CsMissing;
+
+/* One measure: a leaf of the scorecard. */
+typedef struct CsMeasure
+{
+	char *name;
+	char *metric;
+	int slot;      /* of the metric in "values", 0: there is none */
+	int group;     /* index into groups */
+	float8 weight; /* as written */
+	float8 share;  /* group share x share in group; all add to 1 */
+	CsCurve curve;
+	CsMissing missing;
+	float8 missing_points; /* of neutral */
+} CsMeasure;
+
+/* A measure without group is a group of its own, with its own weight. */
+typedef struct CsGroup
+{
+	char *name; /* NULL: one measure without group */
+	float8 weight;
+	float8 share; /* of the groups that have measures; all add to 1 */
+	bool min;
+} CsGroup;
+
+typedef struct CsScorecard
+{
+	char *name;
+	char *dimension; /* NULL: for everybody */
+	char *segment;
+	float8 red_below;
+	float8 green_from;
+	bool edge_below; /* a score on a cut belongs to the lower band */
+	float8 hysteresis;
+	float8 min_coverage;
+	bool min;
+	int64 version; /* newest definition_history.id of its rows, 0: none */
+	int ngroups;
+	CsGroup *groups; /* in order of name, then those of one measure */
+	int nmeasures;
+	CsMeasure *measures; /* in order of name; weight 0 is left out */
+} CsScorecard;
+
+/* What became of one measure for one customer. */
+typedef struct CsPart
+{
+	bool has_value;    /* the metric has one that the curve accepts */
+	bool counts;       /* has points: from a value, or by policy */
+	bool out_of_range; /* the metric has one that the curve does not accept */
+	float8 value;
+	float8 points;
+	float8 share;       /* after the missing policies and min; all add to 1 */
+	int64 contribution; /* in 1 / CS_GRID points */
+	int64 lost;         /* likewise: contributions and losses add to 100 */
+} CsPart;
+
+typedef enum CsScoreReason
+{
+	CS_SCORED,
+	CS_SCORE_MISSING,
+	CS_SCORE_COVERAGE,
+	CS_SCORE_INACTIVE,
+	CS_SCORE_NO_SCORECARD
+} CsScoreReason;
+
+typedef struct CsScore
+{
+	CsScoreReason reason; /* CS_SCORED, or why there is none */
+	int64 score;          /* in 1 / CS_GRID points */
+	float8 coverage;      /* weight with a value / total weight */
+	int blocker;          /* CS_SCORE_MISSING by null_overall: which measure, else -1 */
+} CsScore;
+
+typedef enum CsBand
+{
+	CS_BAND_NONE,
+	CS_BAND_RED,
+	CS_BAND_YELLOW,
+	CS_BAND_GREEN
+} CsBand;
+
+/*
+ * scorecard_compile.c: enabled scorecards in the order in which they are
+ * tried, as List of CsScorecard *; and one by name, as it was in `version`
+ * (0: as it is now, enabled or not), NULL when there is none.  In a frame.
+ */
+extern List *cs_scorecards(void);
+extern CsScorecard *cs_scorecard(const char *name, int64 version);
+
+/* scorecard.c: pure. parts has room for card->nmeasures. nulls may be NULL: no nulls. */
+extern void cs_scorecard_prepare(CsScorecard *card);
+extern CsScore cs_score_values(const CsScorecard *card, const float8 *values, const bool *nulls,
+							   int nvalues, CsPart *parts);
+extern CsBand cs_band(const CsScorecard *card, float8 score, CsBand previous);
+extern const char *cs_band_name(CsBand band); /* NULL for none */
+extern CsBand cs_band_of_name(const char *name);
+extern const char *cs_score_reason_name(CsScoreReason reason); /* NULL when scored */
 
 /*
  * Stage: scorecard, score, coverage, score_reason of cs_internal.state; unless

@@ -1,0 +1,541 @@
+/*
+ * scorecard_stage.c
+ *		The stage of evaluate that scores a batch, and the functions that score
+ *		one array of values.
+ *
+ * In: "values", segments, active and in_trial of cs_internal.state, the band
+ * of before, the override in force.  Out, set-wise: the automatic score into
+ * cs_internal.state; unless what_if the score and band that people see into
+ * cs_internal.health, and a row of cs_internal.health_history per change of
+ * band.
+ */
+#include "postgres.h"
+
+#include <math.h>
+
+#include "catalog/pg_type.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/jsonb.h"
+#include "utils/memutils.h"
+
+#include "insight/scorecard.h"
+
+PG_FUNCTION_INFO_V1(cs_score_sql);
+PG_FUNCTION_INFO_V1(cs_score_parts_sql);
+
+/* Columns of what is read of the batch. */
+enum
+{
+	IN_CUSTOMER = 1,
+	IN_SCORED,
+	IN_VALUES,
+	IN_SEGMENTS,
+	IN_AUTO_BAND,
+	IN_BAND,
+	IN_BAND_SINCE,
+	IN_OVERRIDE_VALUE,
+	IN_OVERRIDE_DELTA,
+	IN_OVERRIDE_BAND,
+	IN_OVERRIDE_REASON
+};
+
+static const char *const read_sql =
+	"SELECT b.customer_id, coalesce(s.active, false) OR coalesce(s.in_trial, false),"
+	" s.\"values\", s.segments, h.auto_band, h.band, h.band_since,"
+	" o.value, o.delta, o.band, o.reason"
+	" FROM batch b JOIN cs_internal.state s ON s.customer_id = b.customer_id"
+	" LEFT JOIN cs_internal.health h ON h.customer_id = b.customer_id AND NOT $2"
+	" LEFT JOIN LATERAL (SELECT x.value, x.delta, x.band, x.reason"
+	"   FROM cs_internal.health_override x"
+	"   WHERE x.customer_id = b.customer_id AND x.ended_at IS NULL AND x.expires_at > $1"
+	"   ORDER BY x.id DESC LIMIT 1) o ON NOT $2"
+	" ORDER BY b.customer_id";
+
+/* Columns of the relation health_new. */
+enum
+{
+	OUT_CUSTOMER,
+	OUT_SCORECARD,
+	OUT_AUTO_SCORE,
+	OUT_COVERAGE,
+	OUT_SCORE_REASON,
+	OUT_SCORE,
+	OUT_AUTO_BAND,
+	OUT_BAND,
+	OUT_BAND_REASON,
+	OUT_VERSION,
+	OUT_OLD_BAND,
+	OUT_OLD_BAND_SINCE,
+	OUT_NCOLUMNS
+};
+
+static const struct
+{
+	const char *name;
+	Oid type;
+} out_columns[OUT_NCOLUMNS] = {
+	{"customer_id", TEXTOID}, {"scorecard", TEXTOID},    {"auto_score", FLOAT8OID},
+	{"coverage", FLOAT8OID},  {"score_reason", TEXTOID}, {"score", FLOAT8OID},
+	{"auto_band", TEXTOID},   {"band", TEXTOID},         {"band_reason", TEXTOID},
+	{"version", INT8OID},     {"old_band", TEXTOID},     {"old_band_since", TIMESTAMPTZOID},
+};
+
+static const char *const write_state_sql =
+	"UPDATE cs_internal.state s SET scorecard = n.scorecard, score = n.auto_score,"
+	" coverage = n.coverage, score_reason = n.score_reason"
+	" FROM health_new n WHERE s.customer_id = n.customer_id"
+	" AND (s.scorecard, s.score, s.coverage, s.score_reason) IS DISTINCT FROM"
+	"     (n.scorecard, n.auto_score, n.coverage, n.score_reason)";
+
+/* Who was never scored has no row. */
+static const char *const write_health_sql =
+	"INSERT INTO cs_internal.health AS h (customer_id, as_of, score, auto_band, band,"
+	"  band_since, band_reason, coverage, scorecard, version, computed_at)"
+	" SELECT n.customer_id, $1, n.score, n.auto_band, n.band,"
+	"  CASE WHEN n.band IS DISTINCT FROM n.old_band THEN $1 ELSE n.old_band_since END,"
+	"  n.band_reason, n.coverage, n.scorecard, n.version, $2"
+	" FROM health_new n"
+	" WHERE n.score_reason IS DISTINCT FROM 'inactive'"
+	"  OR EXISTS (SELECT FROM cs_internal.health x WHERE x.customer_id = n.customer_id)"
+	" ON CONFLICT (customer_id) DO UPDATE SET as_of = excluded.as_of, score = excluded.score,"
+	"  auto_band = excluded.auto_band, band = excluded.band, band_since = excluded.band_since,"
+	"  band_reason = excluded.band_reason, coverage = excluded.coverage,"
+	"  scorecard = excluded.scorecard, version = excluded.version,"
+	"  computed_at = excluded.computed_at"
+	" WHERE (h.score, h.auto_band, h.band, h.band_reason, h.coverage, h.scorecard, h.version)"
+	"  IS DISTINCT FROM (excluded.score, excluded.auto_band, excluded.band,"
+	"   excluded.band_reason, excluded.coverage, excluded.scorecard, excluded.version)";
+
+/* A second change at the very same instant takes the place of the first: an instant has one band. */
+static const char *const write_history_sql =
+	"INSERT INTO cs_internal.health_history (customer_id, as_of, score, band, coverage,"
+	"  scorecard, version, basis, computed_at)"
+	" SELECT n.customer_id, $1, n.score, n.band, n.coverage, n.scorecard, n.version, 'stored', $2"
+	" FROM health_new n WHERE n.band IS DISTINCT FROM n.old_band"
+	" ON CONFLICT (customer_id, as_of, basis) DO UPDATE SET score = excluded.score,"
+	"  band = excluded.band, coverage = excluded.coverage, scorecard = excluded.scorecard,"
+	"  version = excluded.version, computed_at = excluded.computed_at";
+
+/*
+ * in_segment: is the customer of these segments one of the scorecard's?
+ * segments is {"dimension": "segment"} or {"dimension": ["segment", ...]}.
+ */
+static bool
+in_segment(const CsScorecard *card, Jsonb *segments)
+{
+	JsonbValue wanted;
+	JsonbValue found;
+
+	if (card->segment == NULL)
+		return true;
+	if (segments == NULL || card->dimension == NULL || !JB_ROOT_IS_OBJECT(segments))
+		return false;
+	if (getKeyJsonValueFromContainer(&segments->root, card->dimension, strlen(card->dimension),
+									 &found) == NULL)
+		return false;
+	if (found.type == jbvString)
+		return found.val.string.len == (int) strlen(card->segment) &&
+			   memcmp(found.val.string.val, card->segment, found.val.string.len) == 0;
+	if (found.type != jbvBinary || !JsonContainerIsArray(found.val.binary.data))
+		return false;
+	wanted.type = jbvString;
+	wanted.val.string.val = card->segment;
+	wanted.val.string.len = strlen(card->segment);
+	return findJsonbValueFromContainer(found.val.binary.data, JB_FARRAY, &wanted) != NULL;
+}
+
+/*
+ * choose: the first scorecard whose segment the customer is in; NULL when
+ * there is none.
+ */
+static CsScorecard *
+choose(List *cards, Jsonb *segments)
+{
+	ListCell *lc;
+
+	foreach (lc, cards)
+		if (in_segment(lfirst(lc), segments))
+			return lfirst(lc);
+	return NULL;
+}
+
+/*
+ * score_array: score the float8[] of a customer; parts has room for the card's
+ * measures.
+ */
+static CsScore
+score_array(const CsScorecard *card, ArrayType *array, CsPart *parts)
+{
+	Datum *elements = NULL;
+	bool *nulls = NULL;
+	float8 *values;
+	int n = 0;
+
+	if (array != NULL)
+		deconstruct_array(array, FLOAT8OID, sizeof(float8), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
+						  &elements, &nulls, &n);
+	values = palloc(sizeof(float8) * (n + 1));
+	for (int i = 0; i < n; i++)
+		values[i] = nulls[i] ? 0 : DatumGetFloat8(elements[i]);
+	return cs_score_values(card, values, nulls, n, parts);
+}
+
+/*
+ * most_lost: the index of the measure that loses most, leaving out `but`;
+ * -1 when none loses anything.
+ */
+static int
+most_lost(const CsScorecard *card, const CsPart *parts, int but)
+{
+	int most = -1;
+
+	for (int i = 0; i < card->nmeasures; i++)
+		if (i != but && parts[i].lost > 0 && (most < 0 || parts[i].lost > parts[most].lost))
+			most = i;
+	return most;
+}
+
+/*
+ * why: one line for people: what made the score NULL, or the two measures that
+ * lose most of it.
+ */
+static char *
+why(const CsScorecard *card, const CsScore *score, const CsPart *parts)
+{
+	StringInfoData text;
+	int first;
+	int second;
+
+	initStringInfo(&text);
+	switch (score->reason)
+	{
+		case CS_SCORE_NO_SCORECARD:
+			return "no scorecard applies";
+		case CS_SCORE_INACTIVE:
+			return "neither active nor in trial";
+		case CS_SCORE_COVERAGE:
+			appendStringInfo(&text, "coverage %.2f is below %.2f", score->coverage,
+							 card->min_coverage);
+			return text.data;
+		case CS_SCORE_MISSING:
+			if (score->blocker >= 0)
+				appendStringInfo(&text, "%s has no value", card->measures[score->blocker].name);
+			else
+				appendStringInfoString(&text, "no measure has a value");
+			return text.data;
+		case CS_SCORED:
+			break;
+	}
+	first = most_lost(card, parts, -1);
+	if (first < 0)
+		return "nothing lost";
+	appendStringInfo(&text, "%s loses %.1f", card->measures[first].name,
+					 parts[first].lost / CS_GRID);
+	second = most_lost(card, parts, first);
+	if (second >= 0)
+		appendStringInfo(&text, ", %s %.1f", card->measures[second].name,
+						 parts[second].lost / CS_GRID);
+	return text.data;
+}
+
+/*
+ * override_score: a score on the grid after an override; the automatic one
+ * where the override is of the band.
+ */
+static int64
+override_score(int64 automatic, float8 value, float8 delta, bool has_value, bool has_delta)
+{
+	float8 units = automatic;
+
+	if (has_value)
+		units = rint(value * CS_GRID);
+	else if (has_delta)
+		units += rint(delta * CS_GRID);
+	return (int64) Max(0, Min(100 * CS_GRID, units));
+}
+
+/*
+ * score_row: one customer of the batch, from the tuple read to the row written.
+ */
+static void
+score_row(List *cards, HeapTuple tuple, TupleDesc desc, Datum *out, bool *nulls)
+{
+#define IN(col) SPI_getbinval(tuple, desc, col, &isnull)
+#define IN_TEXT(col) SPI_getvalue(tuple, desc, col)
+#define OUT_TEXT(col, s)                                     \
+	do                                                       \
+	{                                                        \
+		const char *s_ = (s);                                \
+		nulls[col] = s_ == NULL;                             \
+		out[col] = s_ ? CStringGetTextDatum(s_) : (Datum) 0; \
+	} while (0)
+	CsScore score = {CS_SCORED, 0, 0, -1};
+	CsScorecard *card = NULL;
+	CsPart *parts = NULL;
+	CsBand auto_band = CS_BAND_NONE;
+	CsBand band = CS_BAND_NONE;
+	char *override_reason = NULL;
+	char *override_band;
+	char *text;
+	int64 shown = 0;
+	bool has_shown;
+	bool has_value;
+	bool has_delta;
+	float8 value;
+	float8 delta;
+	bool isnull;
+	Datum d;
+
+	d = IN(IN_SCORED);
+	if (!DatumGetBool(d))
+		score.reason = CS_SCORE_INACTIVE;
+	else
+	{
+		d = IN(IN_SEGMENTS);
+		card = choose(cards, isnull ? NULL : DatumGetJsonbP(d));
+		if (card == NULL)
+			score.reason = CS_SCORE_NO_SCORECARD;
+		else
+		{
+			d = IN(IN_VALUES);
+			parts = palloc(sizeof(CsPart) * (card->nmeasures + 1));
+			score = score_array(card, isnull ? NULL : DatumGetArrayTypeP(d), parts);
+		}
+	}
+	text = why(card, &score, parts);
+	has_shown = score.reason == CS_SCORED;
+	shown = score.score;
+	if (has_shown)
+		band = auto_band = cs_band(card, shown / CS_GRID, cs_band_of_name(IN_TEXT(IN_AUTO_BAND)));
+
+	/* An override holds for who is scored by a scorecard, also where its inputs are missing. */
+	if (card != NULL)
+		override_reason = IN_TEXT(IN_OVERRIDE_REASON);
+	if (override_reason != NULL)
+	{
+		value = DatumGetFloat8(IN(IN_OVERRIDE_VALUE));
+		has_value = !isnull;
+		delta = DatumGetFloat8(IN(IN_OVERRIDE_DELTA));
+		has_delta = !isnull;
+		override_band = IN_TEXT(IN_OVERRIDE_BAND);
+		if (has_value || (has_delta && has_shown))
+		{
+			shown = override_score(shown, value, delta, has_value, has_delta);
+			has_shown = true;
+			band = cs_band(card, shown / CS_GRID, CS_BAND_NONE);
+		}
+		if (override_band != NULL)
+			band = cs_band_of_name(override_band);
+		if (override_band != NULL || has_shown)
+			text = psprintf("override: %s", override_reason);
+	}
+
+	d = IN(IN_CUSTOMER);
+	out[OUT_CUSTOMER] = d;
+	nulls[OUT_CUSTOMER] = false;
+	OUT_TEXT(OUT_SCORECARD, card ? card->name : NULL);
+	out[OUT_AUTO_SCORE] = Float8GetDatum(score.score / CS_GRID);
+	nulls[OUT_AUTO_SCORE] = score.reason != CS_SCORED;
+	out[OUT_COVERAGE] = Float8GetDatum(score.coverage);
+	nulls[OUT_COVERAGE] = card == NULL;
+	OUT_TEXT(OUT_SCORE_REASON, cs_score_reason_name(score.reason));
+	out[OUT_SCORE] = Float8GetDatum(shown / CS_GRID);
+	nulls[OUT_SCORE] = !has_shown;
+	OUT_TEXT(OUT_AUTO_BAND, cs_band_name(auto_band));
+	OUT_TEXT(OUT_BAND, cs_band_name(band));
+	OUT_TEXT(OUT_BAND_REASON, text);
+	out[OUT_VERSION] = Int64GetDatum(card ? card->version : 0);
+	nulls[OUT_VERSION] = card == NULL || card->version == 0;
+	out[OUT_OLD_BAND] = IN(IN_BAND);
+	nulls[OUT_OLD_BAND] = isnull;
+	out[OUT_OLD_BAND_SINCE] = IN(IN_BAND_SINCE);
+	nulls[OUT_OLD_BAND_SINCE] = isnull;
+#undef IN
+#undef IN_TEXT
+#undef OUT_TEXT
+}
+
+/*
+ * cs_stage_health: see scorecard.h.  Call inside a frame, with the relation
+ * "batch" registered.
+ */
+void
+cs_stage_health(CsBatch *batch)
+{
+	List *cards = cs_scorecards();
+	CsResult rows = {0};
+	MemoryContext per_row =
+		AllocSetContextCreate(CurrentMemoryContext, "cs_ext score", ALLOCSET_DEFAULT_SIZES);
+	SPITupleTable *table;
+
+	rows.desc = CreateTemplateTupleDesc(OUT_NCOLUMNS);
+	for (int i = 0; i < OUT_NCOLUMNS; i++)
+		TupleDescInitEntry(rows.desc, i + 1, out_columns[i].name, out_columns[i].type, -1, 0);
+	rows.store = tuplestore_begin_heap(true, false, work_mem);
+
+	cs_exec(read_sql, CS_ARGS(cs_tstz(batch->as_of), cs_bool(batch->what_if)));
+	table = SPI_tuptable;
+	rows.nrows = SPI_processed;
+	for (uint64 r = 0; r < rows.nrows; r++)
+	{
+		MemoryContext before = MemoryContextSwitchTo(per_row);
+		Datum out[OUT_NCOLUMNS];
+		bool nulls[OUT_NCOLUMNS];
+
+		CHECK_FOR_INTERRUPTS();
+		score_row(cards, table->vals[r], table->tupdesc, out, nulls);
+		MemoryContextSwitchTo(before);
+		tuplestore_putvalues(rows.store, rows.desc, out, nulls);
+		MemoryContextReset(per_row);
+	}
+	SPI_freetuptable(table);
+	MemoryContextDelete(per_row);
+
+	cs_register("health_new", &rows);
+	cs_exec(write_state_sql, CS_NO_ARGS);
+	if (!batch->what_if)
+	{
+		CsArg args[] = {cs_tstz(batch->as_of), cs_tstz(batch->computed_at)};
+
+		cs_exec(write_health_sql, args, lengthof(args));
+		cs_exec(write_history_sql, args, lengthof(args));
+	}
+	cs_unregister("health_new");
+	tuplestore_end(rows.store);
+}
+
+/*
+ * card_of_args: the scorecard that arguments 1 (name) and 2 (version) name.
+ * An unknown one raises.
+ */
+static CsScorecard *
+card_of_args(FunctionCallInfo fcinfo)
+{
+	char *name;
+	CsScorecard *card;
+
+	if (PG_ARGISNULL(1))
+		ereport(ERROR, errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				errmsg("the scorecard must not be NULL"));
+	name = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	card = cs_scorecard(name, PG_ARGISNULL(2) ? 0 : PG_GETARG_INT64(2));
+	if (card == NULL)
+	{
+		List *names = NIL;
+
+		cs_exec("SELECT name FROM cs.scorecard ORDER BY name", CS_NO_ARGS);
+		for (uint64 r = 0; r < SPI_processed; r++)
+			names = lappend(names, cs_cell(r, 1));
+		ereport(ERROR, errcode(ERRCODE_UNDEFINED_OBJECT),
+				errmsg("scorecard \"%s\" does not exist", name), cs_errhint_nearest(name, names));
+	}
+	return card;
+}
+
+/*
+ * cs_internal.score("values" float8[], scorecard text, version bigint):
+ * one row (score, coverage, reason).
+ */
+Datum
+cs_score_sql(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	CsFrame frame;
+	CsScorecard *card;
+	CsScore score;
+	Datum out[3] = {0};
+	bool nulls[3] = {false, false, false};
+	const char *reason;
+
+	InitMaterializedSRF(fcinfo, 0);
+	cs_enter(&frame);
+	card = card_of_args(fcinfo);
+	score = score_array(card, PG_ARGISNULL(0) ? NULL : PG_GETARG_ARRAYTYPE_P(0),
+						palloc(sizeof(CsPart) * (card->nmeasures + 1)));
+	reason = cs_score_reason_name(score.reason);
+	out[0] = Float8GetDatum(score.score / CS_GRID);
+	nulls[0] = score.reason != CS_SCORED;
+	out[1] = Float8GetDatum(score.coverage);
+	out[2] = reason ? CStringGetTextDatum(reason) : (Datum) 0;
+	nulls[2] = reason == NULL;
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, out, nulls);
+	cs_leave(&frame);
+	return (Datum) 0;
+}
+
+/*
+ * part_reason: why a measure has the points and the weight it has, for people;
+ * NULL where its value speaks for itself.
+ */
+static const char *
+part_reason(const CsMeasure *measure, const CsPart *part, bool scored)
+{
+	const char *what = part->out_of_range ? "out of range" : "missing";
+
+	if (part->has_value)
+		return scored && part->share == 0 ? "not the lowest" : NULL;
+	switch (measure->missing)
+	{
+		case CS_MISSING_ZERO:
+			return psprintf("%s: counted as 0", what);
+		case CS_MISSING_NEUTRAL:
+			return psprintf("%s: counted as %g", what, measure->missing_points);
+		case CS_MISSING_REDISTRIBUTE:
+			return psprintf("%s: weight given to the rest of its group", what);
+		case CS_MISSING_NULL_OVERALL:
+			return psprintf("%s: no score without it", what);
+		case CS_MISSING_REWEIGHT:
+			break;
+	}
+	return psprintf("%s: left out", what);
+}
+
+/*
+ * cs_internal.score_parts("values" float8[], scorecard text, version bigint):
+ * a row per measure.  Contributions add exactly to the score, contributions
+ * and losses to 100; where there is no score both are NULL.
+ */
+Datum
+cs_score_parts_sql(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	CsFrame frame;
+	CsScorecard *card;
+	CsScore score;
+	CsPart *parts;
+
+	InitMaterializedSRF(fcinfo, 0);
+	cs_enter(&frame);
+	card = card_of_args(fcinfo);
+	parts = palloc(sizeof(CsPart) * (card->nmeasures + 1));
+	score = score_array(card, PG_ARGISNULL(0) ? NULL : PG_GETARG_ARRAYTYPE_P(0), parts);
+	for (int i = 0; i < card->nmeasures; i++)
+	{
+		CsMeasure *measure = &card->measures[i];
+		CsPart *part = &parts[i];
+		bool scored = score.reason == CS_SCORED;
+		const char *reason = part_reason(measure, part, scored);
+		Datum out[8] = {0};
+		bool nulls[8] = {false};
+
+		out[0] = CStringGetTextDatum(measure->name);
+		out[1] = CStringGetTextDatum(measure->metric);
+		out[2] = Float8GetDatum(part->value);
+		nulls[2] = !part->has_value && !part->out_of_range;
+		out[3] = Float8GetDatum(part->points);
+		nulls[3] = !part->counts;
+		/* without a score nothing was shared out: the weight as defined */
+		out[4] = Float8GetDatum(scored ? part->share : measure->share);
+		out[5] = Float8GetDatum(part->contribution / CS_GRID);
+		nulls[5] = !scored;
+		out[6] = Float8GetDatum(part->lost / CS_GRID);
+		nulls[6] = !scored;
+		out[7] = reason ? CStringGetTextDatum(reason) : (Datum) 0;
+		nulls[7] = reason == NULL;
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, out, nulls);
+	}
+	cs_leave(&frame);
+	return (Datum) 0;
+}
