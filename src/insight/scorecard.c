@@ -261,12 +261,12 @@ cs_score_values(const CsScorecard *card, const float8 *values, const bool *nulls
 		if (parts[i].has_value)
 			result.coverage += card->measures[i].share;
 	}
-	/* on the grid, so that three times 0.2 reaches a minimum of 0.6 */
-	result.coverage = rint(result.coverage * CS_GRID) / CS_GRID;
+	/* nine decimals, so that three times 0.2 reaches a minimum of 0.6 */
+	result.coverage = rint(result.coverage * 1e9) / 1e9;
 
 	if (result.blocker >= 0)
 		result.reason = CS_SCORE_MISSING;
-	else if (result.coverage < rint(card->min_coverage * CS_GRID) / CS_GRID)
+	else if (result.coverage < rint(card->min_coverage * 1e9) / 1e9)
 		result.reason = CS_SCORE_COVERAGE;
 	else if (!spread(card, parts))
 		result.reason = CS_SCORE_MISSING;
