@@ -46,17 +46,19 @@ CREATE TABLE cs_internal.health_override (
 	actor text NOT NULL,
 	created_at timestamptz NOT NULL,
 	expires_at timestamptz NOT NULL,
-	ended_at timestamptz                 -- replaced by a newer one
+	ended_at timestamptz                 -- when it expired, or a newer one replaced it
 );
 CREATE INDEX health_override_customer ON cs_internal.health_override (customer_id, id);
 SELECT pg_catalog.pg_extension_config_dump('cs_internal.health_override', '');
 SELECT pg_catalog.pg_extension_config_dump('cs_internal.health_override_id_seq', '');
 
--- When time alone changes the health of a customer: the expiry of its override.
-CREATE FUNCTION cs_internal.health_due(customer text, as_of timestamptz) RETURNS timestamptz
+-- When time alone changes the health of customers: the expiry of their
+-- overrides. The stage ends those that have expired, so each is due once.
+CREATE FUNCTION cs_internal.health_due(customers text[])
+RETURNS TABLE (customer_id text, due_at timestamptz)
 LANGUAGE sql STABLE AS $$
-	SELECT min(o.expires_at) FROM cs_internal.health_override o
-	WHERE o.customer_id = customer AND o.ended_at IS NULL AND o.expires_at > as_of
+	SELECT o.customer_id, min(o.expires_at) FROM cs_internal.health_override o
+	WHERE o.customer_id = ANY (customers) AND o.ended_at IS NULL GROUP BY 1
 $$;
 
 -- ---- the stored score ------------------------------------------------------
@@ -77,9 +79,17 @@ LANGUAGE sql STABLE ROWS 1 AS $$
 	ORDER BY x.as_of DESC, x.is_current DESC LIMIT 1
 $$;
 
+CREATE FUNCTION cs_internal.health_not_set_up() RETURNS float8
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	RAISE EXCEPTION 'cs_ext is not set up in this database'
+		USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Run SELECT cs.setup(time_zone => ''Europe/Berlin'', currency => ''EUR'');';
+END $$;
+
 CREATE FUNCTION cs_internal.health_score(customer text, as_of timestamptz) RETURNS float8
 LANGUAGE sql STABLE AS $$
-	SELECT CASE WHEN as_of IS NULL THEN (SELECT h.score FROM cs_internal.health h WHERE h.customer_id = customer)
+	SELECT CASE WHEN NOT EXISTS (SELECT FROM cs.policy) THEN cs_internal.health_not_set_up()
+		WHEN as_of IS NULL THEN (SELECT h.score FROM cs_internal.health h WHERE h.customer_id = customer)
 		ELSE (SELECT h.score FROM cs_internal.health_at(customer, as_of) h) END
 $$;
 CREATE FUNCTION cs_internal.health_score(customer text, as_of timestamp) RETURNS float8
@@ -153,6 +163,7 @@ DECLARE
 	automatic record;
 	o cs_internal.health_override;
 BEGIN
+	PERFORM cs_internal.health_not_set_up() WHERE NOT EXISTS (SELECT FROM cs.policy);
 	SELECT * INTO h FROM cs_internal.health_at(customer, health_explain.as_of);
 	IF NOT FOUND THEN
 		-- known, but never scored
@@ -263,6 +274,81 @@ COMMENT ON FUNCTION cs.health_explain(uuid, timestamp) IS 'health_explain() for 
 COMMENT ON FUNCTION cs.health_explain(uuid, date) IS 'health_explain() for ids that are uuids and with as_of as a date: the start of that day in the policy''s time zone.';
 COMMENT ON FUNCTION cs.health_explain(uuid, text) IS 'health_explain() for ids that are uuids and with as_of as text, read in the policy''s time zone.';
 
+-- ---- the score of the past, as known now ------------------------------------
+
+CREATE FUNCTION cs_internal.recompute_score(customer text, as_of timestamptz) RETURNS float8
+LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'cs_recompute_score';
+
+CREATE FUNCTION cs_internal.health_recompute(customer text, as_of timestamptz) RETURNS float8
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_variable
+BEGIN
+	IF customer IS NULL OR NOT EXISTS (SELECT FROM cs_internal.customer c WHERE c.customer_id = customer) THEN
+		PERFORM cs_internal.health_not_set_up() WHERE NOT EXISTS (SELECT FROM cs.policy);
+		RAISE EXCEPTION 'unknown customer "%"', customer
+			USING ERRCODE = 'no_data_found', HINT = 'A customer is known after the first refresh that reads its row.';
+	END IF;
+	RETURN cs_internal.recompute_score(customer, cs_internal.past_instant(as_of, 'as_of'));
+END $$;
+CREATE FUNCTION cs_internal.health_recompute(customer text, as_of timestamp) RETURNS float8
+LANGUAGE sql VOLATILE AS 'SELECT cs_internal.health_recompute(customer, cs_internal.instant(as_of))';
+CREATE FUNCTION cs_internal.health_recompute(customer text, as_of date) RETURNS float8
+LANGUAGE sql VOLATILE AS 'SELECT cs_internal.health_recompute(customer, cs_internal.instant(as_of))';
+CREATE FUNCTION cs_internal.health_recompute(customer text, as_of text) RETURNS float8
+LANGUAGE sql VOLATILE AS 'SELECT cs_internal.health_recompute(customer, cs_internal.instant(as_of))';
+CREATE FUNCTION cs_internal.health_recompute(customer bigint, as_of timestamptz) RETURNS float8
+LANGUAGE sql VOLATILE AS 'SELECT cs_internal.health_recompute(customer::text, as_of)';
+CREATE FUNCTION cs_internal.health_recompute(customer bigint, as_of timestamp) RETURNS float8
+LANGUAGE sql VOLATILE AS 'SELECT cs_internal.health_recompute(customer::text, cs_internal.instant(as_of))';
+CREATE FUNCTION cs_internal.health_recompute(customer bigint, as_of date) RETURNS float8
+LANGUAGE sql VOLATILE AS 'SELECT cs_internal.health_recompute(customer::text, cs_internal.instant(as_of))';
+CREATE FUNCTION cs_internal.health_recompute(customer bigint, as_of text) RETURNS float8
+LANGUAGE sql VOLATILE AS 'SELECT cs_internal.health_recompute(customer::text, cs_internal.instant(as_of))';
+CREATE FUNCTION cs_internal.health_recompute(customer uuid, as_of timestamptz) RETURNS float8
+LANGUAGE sql VOLATILE AS 'SELECT cs_internal.health_recompute(customer::text, as_of)';
+CREATE FUNCTION cs_internal.health_recompute(customer uuid, as_of timestamp) RETURNS float8
+LANGUAGE sql VOLATILE AS 'SELECT cs_internal.health_recompute(customer::text, cs_internal.instant(as_of))';
+CREATE FUNCTION cs_internal.health_recompute(customer uuid, as_of date) RETURNS float8
+LANGUAGE sql VOLATILE AS 'SELECT cs_internal.health_recompute(customer::text, cs_internal.instant(as_of))';
+CREATE FUNCTION cs_internal.health_recompute(customer uuid, as_of text) RETURNS float8
+LANGUAGE sql VOLATILE AS 'SELECT cs_internal.health_recompute(customer::text, cs_internal.instant(as_of))';
+CREATE FUNCTION cs.health_recompute(customer text, as_of timestamptz DEFAULT NULL) RETURNS float8
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
+CREATE FUNCTION cs.health_recompute(customer text, as_of timestamp) RETURNS float8
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
+CREATE FUNCTION cs.health_recompute(customer text, as_of date) RETURNS float8
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
+CREATE FUNCTION cs.health_recompute(customer text, as_of text) RETURNS float8
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
+CREATE FUNCTION cs.health_recompute(customer bigint, as_of timestamptz DEFAULT NULL) RETURNS float8
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
+CREATE FUNCTION cs.health_recompute(customer bigint, as_of timestamp) RETURNS float8
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
+CREATE FUNCTION cs.health_recompute(customer bigint, as_of date) RETURNS float8
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
+CREATE FUNCTION cs.health_recompute(customer bigint, as_of text) RETURNS float8
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
+CREATE FUNCTION cs.health_recompute(customer uuid, as_of timestamptz DEFAULT NULL) RETURNS float8
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
+CREATE FUNCTION cs.health_recompute(customer uuid, as_of timestamp) RETURNS float8
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
+CREATE FUNCTION cs.health_recompute(customer uuid, as_of date) RETURNS float8
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
+CREATE FUNCTION cs.health_recompute(customer uuid, as_of text) RETURNS float8
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
+COMMENT ON FUNCTION cs.health_recompute(text, timestamptz) IS 'The health score of a customer as of an instant (NULL, the default: now) as the facts say now, under the definitions of now, without overrides; nothing is stored. NULL where it would be NULL; raises for an unknown customer.';
+COMMENT ON FUNCTION cs.health_recompute(text, timestamp) IS 'health_recompute() with as_of as local time in the policy''s time zone.';
+COMMENT ON FUNCTION cs.health_recompute(text, date) IS 'health_recompute() with as_of as a date: the start of that day in the policy''s time zone.';
+COMMENT ON FUNCTION cs.health_recompute(text, text) IS 'health_recompute() with as_of as text, read in the policy''s time zone.';
+COMMENT ON FUNCTION cs.health_recompute(bigint, timestamptz) IS 'health_recompute() for ids that are integers.';
+COMMENT ON FUNCTION cs.health_recompute(bigint, timestamp) IS 'health_recompute() for ids that are integers and with as_of as local time in the policy''s time zone.';
+COMMENT ON FUNCTION cs.health_recompute(bigint, date) IS 'health_recompute() for ids that are integers and with as_of as a date: the start of that day in the policy''s time zone.';
+COMMENT ON FUNCTION cs.health_recompute(bigint, text) IS 'health_recompute() for ids that are integers and with as_of as text, read in the policy''s time zone.';
+COMMENT ON FUNCTION cs.health_recompute(uuid, timestamptz) IS 'health_recompute() for ids that are uuids.';
+COMMENT ON FUNCTION cs.health_recompute(uuid, timestamp) IS 'health_recompute() for ids that are uuids and with as_of as local time in the policy''s time zone.';
+COMMENT ON FUNCTION cs.health_recompute(uuid, date) IS 'health_recompute() for ids that are uuids and with as_of as a date: the start of that day in the policy''s time zone.';
+COMMENT ON FUNCTION cs.health_recompute(uuid, text) IS 'health_recompute() for ids that are uuids and with as_of as text, read in the policy''s time zone.';
+
 -- ---- overrides -------------------------------------------------------------
 
 -- Puts a value, a delta or a band in the place of what is computed. The newest
@@ -312,64 +398,15 @@ BEGIN
 		ON CONFLICT DO NOTHING;
 	RETURN result;
 END $$;
-CREATE FUNCTION cs_internal.override_health(customer text, value float8, delta float8, band text, reason text, expires_at timestamp) RETURNS bigint
-LANGUAGE sql AS 'SELECT cs_internal.override_health(customer, value, delta, band, reason, cs_internal.instant(expires_at))';
-CREATE FUNCTION cs_internal.override_health(customer text, value float8, delta float8, band text, reason text, expires_at date) RETURNS bigint
-LANGUAGE sql AS 'SELECT cs_internal.override_health(customer, value, delta, band, reason, cs_internal.instant(expires_at))';
-CREATE FUNCTION cs_internal.override_health(customer text, value float8, delta float8, band text, reason text, expires_at text) RETURNS bigint
-LANGUAGE sql AS 'SELECT cs_internal.override_health(customer, value, delta, band, reason, cs_internal.instant(expires_at))';
-CREATE FUNCTION cs_internal.override_health(customer bigint, value float8, delta float8, band text, reason text, expires_at timestamptz) RETURNS bigint
-LANGUAGE sql AS 'SELECT cs_internal.override_health(customer::text, value, delta, band, reason, expires_at)';
-CREATE FUNCTION cs_internal.override_health(customer bigint, value float8, delta float8, band text, reason text, expires_at timestamp) RETURNS bigint
-LANGUAGE sql AS 'SELECT cs_internal.override_health(customer::text, value, delta, band, reason, cs_internal.instant(expires_at))';
-CREATE FUNCTION cs_internal.override_health(customer bigint, value float8, delta float8, band text, reason text, expires_at date) RETURNS bigint
-LANGUAGE sql AS 'SELECT cs_internal.override_health(customer::text, value, delta, band, reason, cs_internal.instant(expires_at))';
-CREATE FUNCTION cs_internal.override_health(customer bigint, value float8, delta float8, band text, reason text, expires_at text) RETURNS bigint
-LANGUAGE sql AS 'SELECT cs_internal.override_health(customer::text, value, delta, band, reason, cs_internal.instant(expires_at))';
-CREATE FUNCTION cs_internal.override_health(customer uuid, value float8, delta float8, band text, reason text, expires_at timestamptz) RETURNS bigint
-LANGUAGE sql AS 'SELECT cs_internal.override_health(customer::text, value, delta, band, reason, expires_at)';
-CREATE FUNCTION cs_internal.override_health(customer uuid, value float8, delta float8, band text, reason text, expires_at timestamp) RETURNS bigint
-LANGUAGE sql AS 'SELECT cs_internal.override_health(customer::text, value, delta, band, reason, cs_internal.instant(expires_at))';
-CREATE FUNCTION cs_internal.override_health(customer uuid, value float8, delta float8, band text, reason text, expires_at date) RETURNS bigint
-LANGUAGE sql AS 'SELECT cs_internal.override_health(customer::text, value, delta, band, reason, cs_internal.instant(expires_at))';
-CREATE FUNCTION cs_internal.override_health(customer uuid, value float8, delta float8, band text, reason text, expires_at text) RETURNS bigint
-LANGUAGE sql AS 'SELECT cs_internal.override_health(customer::text, value, delta, band, reason, cs_internal.instant(expires_at))';
-CREATE FUNCTION cs.override_health(customer text, value float8 DEFAULT NULL, delta float8 DEFAULT NULL, band text DEFAULT NULL, reason text DEFAULT NULL, expires_at timestamptz DEFAULT NULL) RETURNS bigint
-LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
-CREATE FUNCTION cs.override_health(customer text, value float8 DEFAULT NULL, delta float8 DEFAULT NULL, band text DEFAULT NULL, reason text DEFAULT NULL, expires_at timestamp DEFAULT NULL) RETURNS bigint
-LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
-CREATE FUNCTION cs.override_health(customer text, value float8 DEFAULT NULL, delta float8 DEFAULT NULL, band text DEFAULT NULL, reason text DEFAULT NULL, expires_at date DEFAULT NULL) RETURNS bigint
-LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
-CREATE FUNCTION cs.override_health(customer text, value float8 DEFAULT NULL, delta float8 DEFAULT NULL, band text DEFAULT NULL, reason text DEFAULT NULL, expires_at text DEFAULT NULL) RETURNS bigint
-LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
-CREATE FUNCTION cs.override_health(customer bigint, value float8 DEFAULT NULL, delta float8 DEFAULT NULL, band text DEFAULT NULL, reason text DEFAULT NULL, expires_at timestamptz DEFAULT NULL) RETURNS bigint
-LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
-CREATE FUNCTION cs.override_health(customer bigint, value float8 DEFAULT NULL, delta float8 DEFAULT NULL, band text DEFAULT NULL, reason text DEFAULT NULL, expires_at timestamp DEFAULT NULL) RETURNS bigint
-LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
-CREATE FUNCTION cs.override_health(customer bigint, value float8 DEFAULT NULL, delta float8 DEFAULT NULL, band text DEFAULT NULL, reason text DEFAULT NULL, expires_at date DEFAULT NULL) RETURNS bigint
-LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
-CREATE FUNCTION cs.override_health(customer bigint, value float8 DEFAULT NULL, delta float8 DEFAULT NULL, band text DEFAULT NULL, reason text DEFAULT NULL, expires_at text DEFAULT NULL) RETURNS bigint
-LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
-CREATE FUNCTION cs.override_health(customer uuid, value float8 DEFAULT NULL, delta float8 DEFAULT NULL, band text DEFAULT NULL, reason text DEFAULT NULL, expires_at timestamptz DEFAULT NULL) RETURNS bigint
-LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
-CREATE FUNCTION cs.override_health(customer uuid, value float8 DEFAULT NULL, delta float8 DEFAULT NULL, band text DEFAULT NULL, reason text DEFAULT NULL, expires_at timestamp DEFAULT NULL) RETURNS bigint
-LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
-CREATE FUNCTION cs.override_health(customer uuid, value float8 DEFAULT NULL, delta float8 DEFAULT NULL, band text DEFAULT NULL, reason text DEFAULT NULL, expires_at date DEFAULT NULL) RETURNS bigint
-LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
-CREATE FUNCTION cs.override_health(customer uuid, value float8 DEFAULT NULL, delta float8 DEFAULT NULL, band text DEFAULT NULL, reason text DEFAULT NULL, expires_at text DEFAULT NULL) RETURNS bigint
-LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
-COMMENT ON FUNCTION cs.override_health(text, float8, float8, text, text, timestamptz) IS 'Puts a value (0 to 100), a delta (points) or a band (red, yellow, green), exactly one of them, in the place of what is computed for the customer, until expires_at; reason and expiry are required. A newer override replaces it. The automatic score is computed and kept beside it. Shown from the next refresh on. Returns the override''s id.';
-COMMENT ON FUNCTION cs.override_health(text, float8, float8, text, text, timestamp) IS 'override_health() with expires_at as local time in the policy''s time zone.';
-COMMENT ON FUNCTION cs.override_health(text, float8, float8, text, text, date) IS 'override_health() with expires_at as a date: the start of that day in the policy''s time zone.';
-COMMENT ON FUNCTION cs.override_health(text, float8, float8, text, text, text) IS 'override_health() with expires_at as text, read in the policy''s time zone.';
-COMMENT ON FUNCTION cs.override_health(bigint, float8, float8, text, text, timestamptz) IS 'override_health() for ids that are integers.';
-COMMENT ON FUNCTION cs.override_health(bigint, float8, float8, text, text, timestamp) IS 'override_health() for ids that are integers and with expires_at as local time in the policy''s time zone.';
-COMMENT ON FUNCTION cs.override_health(bigint, float8, float8, text, text, date) IS 'override_health() for ids that are integers and with expires_at as a date: the start of that day in the policy''s time zone.';
-COMMENT ON FUNCTION cs.override_health(bigint, float8, float8, text, text, text) IS 'override_health() for ids that are integers and with expires_at as text, read in the policy''s time zone.';
-COMMENT ON FUNCTION cs.override_health(uuid, float8, float8, text, text, timestamptz) IS 'override_health() for ids that are uuids.';
-COMMENT ON FUNCTION cs.override_health(uuid, float8, float8, text, text, timestamp) IS 'override_health() for ids that are uuids and with expires_at as local time in the policy''s time zone.';
-COMMENT ON FUNCTION cs.override_health(uuid, float8, float8, text, text, date) IS 'override_health() for ids that are uuids and with expires_at as a date: the start of that day in the policy''s time zone.';
-COMMENT ON FUNCTION cs.override_health(uuid, float8, float8, text, text, text) IS 'override_health() for ids that are uuids and with expires_at as text, read in the policy''s time zone.';
+CREATE FUNCTION cs.override_health(customer text, value float8 DEFAULT NULL, delta float8 DEFAULT NULL, band text DEFAULT NULL, reason text DEFAULT NULL, expires_at anycompatible DEFAULT NULL::text) RETURNS bigint
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_override_health';
+CREATE FUNCTION cs.override_health(customer bigint, value float8 DEFAULT NULL, delta float8 DEFAULT NULL, band text DEFAULT NULL, reason text DEFAULT NULL, expires_at anycompatible DEFAULT NULL::text) RETURNS bigint
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_override_health';
+CREATE FUNCTION cs.override_health(customer uuid, value float8 DEFAULT NULL, delta float8 DEFAULT NULL, band text DEFAULT NULL, reason text DEFAULT NULL, expires_at anycompatible DEFAULT NULL::text) RETURNS bigint
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_override_health';
+COMMENT ON FUNCTION cs.override_health(text, float8, float8, text, text, anycompatible) IS 'Puts a value (0 to 100), a delta (points) or a band (red, yellow, green), exactly one of them, in the place of what is computed for the customer, until expires_at (timestamptz; timestamp, date and text are read in the policy''s time zone); reason and expiry are required. A newer override replaces it. The automatic score is computed and kept beside it. Shown from the next refresh on. Returns the override''s id.';
+COMMENT ON FUNCTION cs.override_health(bigint, float8, float8, text, text, anycompatible) IS 'override_health() for ids that are integers.';
+COMMENT ON FUNCTION cs.override_health(uuid, float8, float8, text, text, anycompatible) IS 'override_health() for ids that are uuids.';
 
 -- ---- views -----------------------------------------------------------------
 
@@ -392,7 +429,7 @@ SELECT s.customer_id, c.name, c.owner,
 	h.score AS health_score, h.band, h.band_since, h.band_reason, h.coverage, h.scorecard,
 	s.score AS automatic_score, s.score_reason,
 	(SELECT max(o.expires_at) FROM cs_internal.health_override o
-		WHERE o.customer_id = s.customer_id AND o.ended_at IS NULL AND o.expires_at > k.last_as_of) AS override_expires_at,
+		WHERE o.customer_id = s.customer_id AND o.ended_at IS NULL) AS override_expires_at,
 	h.computed_at, k.last_as_of AS data_through_at
 FROM cs_internal.state s
 LEFT JOIN cs_internal.customer c ON c.customer_id = s.customer_id

@@ -375,6 +375,11 @@ cs_stage_health(CsBatch *batch)
 		TupleDescInitEntry(rows.desc, i + 1, out_columns[i].name, out_columns[i].type, -1, 0);
 	rows.store = tuplestore_begin_heap(true, false, work_mem);
 
+	if (!batch->what_if)
+		cs_exec(
+			"UPDATE cs_internal.health_override o SET ended_at = o.expires_at FROM batch b"
+			" WHERE o.customer_id = b.customer_id AND o.ended_at IS NULL AND o.expires_at <= $1",
+			CS_ARGS(cs_tstz(batch->as_of)));
 	cs_exec(read_sql, CS_ARGS(cs_tstz(batch->as_of), cs_bool(batch->what_if)));
 	table = SPI_tuptable;
 	rows.nrows = SPI_processed;

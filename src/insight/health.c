@@ -1,0 +1,89 @@
+/*
+ * health.c
+ *		Functions of health that SQL cannot write: the override whose expiry
+ *		takes any form of an instant, and the score of the past recomputed.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+
+#include "insight/scorecard.h"
+#include "refresh/refresh.h"
+
+PG_FUNCTION_INFO_V1(cs_override_health);
+PG_FUNCTION_INFO_V1(cs_recompute_score);
+
+/*
+ * cs.override_health(customer text | bigint | uuid, value, delta, band, reason,
+ * expires_at anycompatible): a gate of its own.
+ *
+ * All of its arguments but the customer have defaults, so with one function per
+ * form of expires_at a call without it would be ambiguous, and a literal would
+ * be read in the session's time zone.  As anycompatible a literal is text, and
+ * text, date and timestamp are read in the policy's zone, as everywhere.
+ */
+Datum
+cs_override_health(PG_FUNCTION_ARGS)
+{
+	Oid customer_type = get_fn_expr_argtype(fcinfo->flinfo, 0);
+	Oid type = get_fn_expr_argtype(fcinfo->flinfo, 5);
+	CsArg args[6];
+	CsFrame frame;
+	Datum result;
+	bool isnull;
+
+	if (type == UNKNOWNOID || !OidIsValid(type))
+		type = TEXTOID;
+	if (type != TEXTOID && type != DATEOID && type != TIMESTAMPOID && type != TIMESTAMPTZOID)
+		ereport(ERROR, errcode(ERRCODE_DATATYPE_MISMATCH),
+				errmsg("expires_at of an override cannot be of type %s", format_type_be(type)),
+				errhint("Give a timestamptz, a timestamp, a date or a text."));
+	for (int i = 0; i < 6; i++)
+		args[i] = cs_datum(i == 0  ? customer_type
+						   : i < 3 ? FLOAT8OID
+						   : i < 5 ? TEXTOID
+								   : type,
+						   PG_ARGISNULL(i) ? (Datum) 0 : PG_GETARG_DATUM(i), PG_ARGISNULL(i));
+
+	cs_enter(&frame);
+	cs_exec("SELECT cs_internal.override_health($1::text, $2, $3, $4, $5, cs_internal.instant($6))",
+			args, lengthof(args));
+	result = cs_value_datum(&isnull);
+	cs_leave(&frame);
+	return result;
+}
+
+/*
+ * cs_internal.recompute_score(customer text, as_of timestamptz): evaluates the
+ * customer at that instant from the facts, without leaving a trace; the
+ * automatic score, NULL where there is none.
+ */
+Datum
+cs_recompute_score(PG_FUNCTION_ARGS)
+{
+	Datum id = PG_GETARG_DATUM(0);
+	TimestampTz as_of = PG_GETARG_TIMESTAMPTZ(1);
+	ArrayType *ids = construct_array(&id, 1, TEXTOID, -1, false, TYPALIGN_INT);
+	CsFrame frame;
+	CsResult *rows;
+	TupleTableSlot *slot;
+	Datum score = (Datum) 0;
+	bool isnull = true;
+
+	cs_enter(&frame);
+	rows = cs_what_if(PointerGetDatum(ids), 1, as_of,
+					  "SELECT s.score FROM cs_internal.state s JOIN batch USING (customer_id)");
+	slot = MakeSingleTupleTableSlot(rows->desc, &TTSOpsMinimalTuple);
+	if (tuplestore_gettupleslot(rows->store, true, false, slot))
+		score = slot_getattr(slot, 1, &isnull);
+	if (!isnull)
+		score = Float8GetDatum(DatumGetFloat8(score));
+	ExecDropSingleTupleTableSlot(slot);
+	tuplestore_end(rows->store);
+	cs_leave(&frame);
+	if (isnull)
+		PG_RETURN_NULL();
+	return score;
+}
