@@ -191,7 +191,7 @@ BEGIN
 			HINT = 'To stop a rule, set enabled to false.';
 	END IF;
 	IF n.segment IS NOT NULL THEN
-		PERFORM cs_internal.find_segment(n.segment);
+		PERFORM cs_internal.must_be_segment(n.segment);
 	END IF;
 	IF n.source IS NULL AND n.key IS NOT NULL THEN
 		RAISE EXCEPTION '%: a key needs a source', what USING ERRCODE = 'invalid_parameter_value',

@@ -13,11 +13,6 @@ LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_rule_names_sql';
 COMMENT ON FUNCTION cs_internal.rule_names(text) IS
 'Names that an expression over state uses, the metrics of ago() among them; none for NULL or what does not parse.';
 
-CREATE FUNCTION cs_internal.state_columns() RETURNS text[]
-LANGUAGE c IMMUTABLE AS 'MODULE_PATHNAME', 'cs_state_columns_sql';
-COMMENT ON FUNCTION cs_internal.state_columns() IS
-'Columns of state that rules see beside metrics and dimensions. Four of them (mrr, seats, tenure_days, days_to_renewal) are metrics as well.';
-
 -- One namespace: a metric, a dimension and a column of state never share a name.
 CREATE FUNCTION cs_internal.check_rule_name(kind text, name text) RETURNS void
 LANGUAGE plpgsql AS $$
@@ -31,9 +26,8 @@ BEGIN
 	taken := CASE
 		WHEN kind <> 'metric' AND EXISTS (SELECT 1 FROM cs.metric m WHERE m.name = check_rule_name.name) THEN 'a metric'
 		WHEN kind <> 'dimension' AND EXISTS (SELECT 1 FROM cs.dimension d WHERE d.name = check_rule_name.name) THEN 'a dimension'
-		WHEN name IN ('as_of', 'as_of_day') THEN 'a constant of every expression'
-		WHEN name = ANY (cs_internal.state_columns())
-			AND NOT (kind = 'metric' AND name IN ('mrr', 'seats', 'tenure_days', 'days_to_renewal')) THEN 'a column of state'
+		WHEN name = ANY (cs_internal.state_columns()) THEN 'a column of state'
+		WHEN kind <> 'metric' AND name IN ('mrr', 'seats', 'tenure_days', 'days_to_renewal') THEN 'a column of the ledger'
 		END;
 	IF taken IS NOT NULL THEN
 		RAISE EXCEPTION 'the name "%" is taken by %', name, taken USING ERRCODE = 'duplicate_object',

@@ -82,45 +82,16 @@ LANGUAGE sql STABLE AS $$
 $$;
 COMMENT ON FUNCTION cs_internal.actor(text) IS 'The actor as given, else cs_ext.actor, else the user of the session.';
 
--- Finding a segment by 'dimension:segment', or by its bare name where one dimension has it.
-CREATE FUNCTION cs_internal.find_segment(word text, OUT dimension text, OUT segment text) RETURNS record
+-- Raises unless it names a segment; of an attribute dimension any value does, seen or not.
+CREATE FUNCTION cs_internal.must_be_segment(word text) RETURNS void
 LANGUAGE plpgsql STABLE AS $$
-DECLARE
-	near text;
-	n integer;
 BEGIN
-	IF word LIKE '%:%' THEN
-		dimension := split_part(word, ':', 1);
-		segment := substr(word, strpos(word, ':') + 1);
-		PERFORM 1 FROM cs.dimension d
-		WHERE d.enabled AND d.name = find_segment.dimension
-			AND (d.attribute IS NOT NULL OR d.fallback = find_segment.segment
-				OR EXISTS (SELECT 1 FROM cs.segment s WHERE s.dimension = d.name AND s.name = find_segment.segment));
-		IF FOUND THEN
-			RETURN;
-		END IF;
-	ELSE
-		SELECT count(*), min(x.dimension), min(x.name) INTO n, dimension, segment
-		FROM (SELECT s.dimension, s.name FROM cs.segment s
-			UNION SELECT d.name, d.fallback FROM cs.dimension d) x
-			JOIN cs.dimension d ON d.name = x.dimension AND d.enabled
-		WHERE x.name = word;
-		IF n = 1 THEN
-			RETURN;
-		ELSIF n > 1 THEN
-			RAISE EXCEPTION 'segment "%" is ambiguous', word USING ERRCODE = 'ambiguous_parameter',
-				HINT = format('Name its dimension, for example "%s:%s".', dimension, word);
-		END IF;
+	IF NOT EXISTS (SELECT 1 FROM cs.dimension d
+		WHERE d.enabled AND d.attribute IS NOT NULL AND word LIKE '%:_%' AND d.name = split_part(word, ':', 1)) THEN
+		PERFORM cs_internal.find_segment(word);
 	END IF;
-	SELECT cs_internal.nearest(word, array_agg(x.name)) INTO near
-	FROM (SELECT s.dimension || ':' || s.name AS name FROM cs.segment s
-		UNION SELECT d.name || ':' || d.fallback FROM cs.dimension d
-		UNION SELECT s.name FROM cs.segment s WHERE word NOT LIKE '%:%') x;
-	RAISE EXCEPTION 'unknown segment "%"', word USING ERRCODE = 'invalid_parameter_value',
-		HINT = coalesce('Did you mean "' || near || '"?', 'Segments are named dimension:segment; see cs.dimension and cs.segment.');
 END $$;
-COMMENT ON FUNCTION cs_internal.find_segment(text) IS
-'Dimension and segment of "dimension:segment" or of a bare name that only one enabled dimension has; raises 22023 for an unknown, 42P08 for one that several have.';
+COMMENT ON FUNCTION cs_internal.must_be_segment(text) IS 'Raises 22023 with the near match unless it is dimension:segment, or a name that one dimension has.';
 
 -- Which dimension is evaluated when: late after health, and after the dimensions that its rules name.
 CREATE FUNCTION cs_internal.dimension_order() RETURNS TABLE (dimension text, late boolean, level integer)
@@ -311,7 +282,7 @@ BEGIN
 		DELETE FROM cs_internal.segment_assignment a
 		WHERE a.customer_id = assign_segment.customer AND a.dimension = assign_segment.dimension;
 	ELSE
-		PERFORM cs_internal.find_segment(dimension || ':' || segment);
+		PERFORM cs_internal.must_be_segment(dimension || ':' || segment);
 		IF reason IS NULL OR btrim(reason) = '' THEN
 			RAISE EXCEPTION 'assigning a segment needs a reason' USING ERRCODE = 'invalid_parameter_value',
 				HINT = 'People who meet the segment later want to know why.';

@@ -19,7 +19,6 @@
 
 PG_FUNCTION_INFO_V1(cs_check_rule_sql);
 PG_FUNCTION_INFO_V1(cs_rule_names_sql);
-PG_FUNCTION_INFO_V1(cs_state_columns_sql);
 
 /* ---- what failed -------------------------------------------------------- */
 
@@ -198,13 +197,4 @@ cs_rule_names_sql(PG_FUNCTION_ARGS)
 	}
 	PG_END_TRY();
 	return return_names(&frame, names);
-}
-
-Datum
-cs_state_columns_sql(PG_FUNCTION_ARGS)
-{
-	CsFrame frame;
-
-	cs_enter(&frame);
-	return return_names(&frame, cs_state_columns());
 }
