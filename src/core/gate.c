@@ -5,14 +5,21 @@
  * A gate gives a caller who has EXECUTE on it, and no right on our tables, the
  * result of a function that runs as the owner with pinned settings.  It is one
  * C function for all of them, so there is one place to review.
+ *
+ * A gate may stand in several forms (sql/forms.sql): a customer as bigint or
+ * uuid, an instant as timestamp, date or text.  Where cs_internal has no
+ * function of just these types, the one of that name and number of arguments
+ * is called, ids as text and instants read in the policy's zone.
  */
 #include "cs_ext.h"
 
 #include "access/htup_details.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "funcapi.h"
 #include "lib/stringinfo.h"
+#include "parser/parse_func.h"
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
 #include "utils/lsyscache.h"
@@ -35,6 +42,24 @@ typedef struct Gate
 static HTAB *gates = NULL;
 
 /*
+ * inner_types: argument types of the function behind a gate: the same, or those
+ * of the only function of that name and number of arguments.
+ */
+static Oid *
+inner_types(const char *name, int nargs, Oid *types)
+{
+	List *qualified = list_make2(makeString("cs_internal"), makeString(pstrdup(name)));
+	FuncCandidateList candidate;
+
+	if (OidIsValid(LookupFuncName(qualified, nargs, types, true)))
+		return types;
+	candidate = FuncnameGetCandidates(qualified, nargs, NIL, false, false, false, true);
+	if (candidate == NULL || candidate->next != NULL)
+		elog(ERROR, "no one function cs_internal.%s with %d arguments", name, nargs);
+	return candidate->args;
+}
+
+/*
  * gate_of: finds or prepares the inner call.  Inside a frame.
  */
 static Gate *
@@ -47,6 +72,7 @@ gate_of(Oid fn_oid)
 	StringInfoData sql;
 	SPIPlanPtr plan;
 	Oid rettype;
+	Oid *inner;
 
 	if (gates == NULL)
 	{
@@ -66,10 +92,18 @@ gate_of(Oid fn_oid)
 	proc = (Form_pg_proc) GETSTRUCT(tup);
 	rettype = proc->prorettype;
 	initStringInfo(&sql);
+	inner = inner_types(NameStr(proc->proname), proc->pronargs, proc->proargtypes.values);
 	appendStringInfo(&sql, "SELECT %scs_internal.%s(", proc->proretset ? "* FROM " : "",
 					 quote_identifier(NameStr(proc->proname)));
 	for (int i = 0; i < proc->pronargs; i++)
-		appendStringInfo(&sql, "%s$%d", i ? ", " : "", i + 1);
+	{
+		const char *form = "$%d";
+
+		if (inner[i] != proc->proargtypes.values[i])
+			form = inner[i] == TIMESTAMPTZOID ? "cs_internal.instant($%d)" : "$%d::text";
+		appendStringInfoString(&sql, i ? ", " : "");
+		appendStringInfo(&sql, form, i + 1);
+	}
 	appendStringInfoChar(&sql, ')');
 	plan = SPI_prepare(sql.data, proc->pronargs, proc->proargtypes.values);
 	if (plan == NULL || SPI_keepplan(plan) != 0)
