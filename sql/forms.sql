@@ -22,6 +22,7 @@ BEGIN
 			pg_get_function_arguments(p.oid) ~ '\m(at|as_of) timestamp with time zone' AS by_instant
 		FROM pg_proc p
 		WHERE p.pronamespace = 'cs'::regnamespace AND p.prosrc = 'cs_gate'
+			AND (SELECT count(*) FROM pg_proc q WHERE q.pronamespace = p.pronamespace AND q.proname = p.proname) = 1
 			AND pg_get_function_arguments(p.oid) ~ '(^customer(_id)? text|\m(at|as_of) timestamp with time zone)'
 		ORDER BY p.proname
 	LOOP
