@@ -100,6 +100,18 @@ LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_wake_scheduler_sql';
 COMMENT ON FUNCTION cs_internal.wake_scheduler() IS
 'Wakes the scheduler for this database when the transaction commits; false where there is none.';
 
+-- Lifting the hold after a restore is work for the scheduler.
+CREATE FUNCTION cs_internal.wake_trigger() RETURNS trigger
+LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM cs_internal.wake_scheduler();
+	RETURN NULL;
+END $$;
+COMMENT ON FUNCTION cs_internal.wake_trigger() IS 'Wakes the scheduler for this database when the transaction commits.';
+
+CREATE TRIGGER wake AFTER DELETE ON cs_internal.hold
+	FOR EACH STATEMENT EXECUTE FUNCTION cs_internal.wake_trigger();
+
 CREATE FUNCTION cs_internal.worker_slots(OUT pid integer, OUT process text, OUT database oid, OUT role oid,
 	OUT since timestamptz, OUT activity text, OUT woken boolean, OUT next_due timestamptz,
 	OUT not_before timestamptz, OUT failures integer, OUT message text, OUT run_id bigint) RETURNS SETOF record

@@ -279,7 +279,7 @@ end_run(JobUnit *u, const char *status, const char *error)
 	u->retry_at = u->not_before = 0;
 	if (strcmp(status, "failed") == 0 || strcmp(status, "crashed") == 0)
 		plan_retry(u, strcmp(status, "crashed") == 0);
-	done = cs_unit(end_unit, u, "end of a job run", &failure);
+	done = cs_unit(end_unit, u, "end of a job run", CS_LOG_NEWS, &failure);
 	cs_worker_run(0);
 	return done;
 }
@@ -308,7 +308,7 @@ run_here(JobUnit *u)
 	char *text;
 	bool done;
 
-	if (!cs_unit(begin_unit, u, "start of a job run", &error))
+	if (!cs_unit(begin_unit, u, "start of a job run", CS_LOG_NEWS, &error))
 		return;
 	cs_worker_activity(psprintf("job %s", u->job->name));
 	deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), u->job->max_runtime_ms);
@@ -322,7 +322,8 @@ run_here(JobUnit *u)
 	}
 	else
 	{
-		done = cs_unit(own_work_unit, u, psprintf("job \"%s\"", u->job->name), &error);
+		done =
+			cs_unit(own_work_unit, u, psprintf("job \"%s\"", u->job->name), CS_LOG_ALWAYS, &error);
 		cs_worker_deadline(0);
 		if (done)
 			cs_worker_run(0);
@@ -412,12 +413,12 @@ run_apart(JobUnit *u)
 	if (process == NULL)
 		return false;
 
-	if (!cs_unit(begin_unit, u, "start of a job run", &error))
+	if (!cs_unit(begin_unit, u, "start of a job run", CS_LOG_NEWS, &error))
 	{
 		process->state = CS_JOB_FREE;
 		return true;
 	}
-	if (!cs_unit(role_unit, &r, "role of a job", &error))
+	if (!cs_unit(role_unit, &r, "role of a job", CS_LOG_NEWS, &error))
 		r.trouble = error->message;
 	process->run_id = u->run_id;
 	process->role = r.role;
@@ -467,9 +468,9 @@ collect_outcomes(List *jobs)
 
 		if (copy.state == CS_JOB_SUCCEEDED)
 			status = "succeeded";
-		else if (copy.state == CS_JOB_FAILED)
+		else if (copy.state == CS_JOB_FAILED || copy.state == CS_JOB_CANCELLED)
 		{
-			status = "failed";
+			status = copy.state == CS_JOB_FAILED ? "failed" : "cancelled";
 			error = copy.message;
 		}
 		else if (copy.state == CS_JOB_REGISTERED &&
@@ -503,7 +504,7 @@ collect_outcomes(List *jobs)
 
 			u.status = status;
 			u.error = error;
-			if (!cs_unit(end_unit, &u, "end of a job run", &failure))
+			if (!cs_unit(end_unit, &u, "end of a job run", CS_LOG_NEWS, &failure))
 				continue;
 		}
 		LWLockAcquire(cs_shared->lock, LW_EXCLUSIVE);
@@ -521,8 +522,7 @@ cs_jobs_forget(void)
 	{
 		CsJobProcess *job = &cs_shared->jobs[i];
 
-		if (job->dboid == MyDatabaseId &&
-			(job->state == CS_JOB_SUCCEEDED || job->state == CS_JOB_FAILED))
+		if (job->dboid == MyDatabaseId && job->state >= CS_JOB_SUCCEEDED)
 			memset(job, 0, sizeof(*job));
 	}
 	LWLockRelease(cs_shared->lock);
@@ -580,7 +580,7 @@ job_turn(Job *job, TimestampTz *next)
 		if (u.error)
 		{
 			u.slot = slot;
-			if (cs_unit(skip_unit, &u, "skipping of a slot", &error))
+			if (cs_unit(skip_unit, &u, "skipping of a slot", CS_LOG_NEWS, &error))
 				job->last_slot = slot;
 			u.error = NULL;
 		}
@@ -617,7 +617,7 @@ job_turn(Job *job, TimestampTz *next)
 	if (job->retry_at != 0 && job->run_id == 0)
 		*next = Min(*next, Max(job->retry_at, job->not_before));
 	u.next_run_at = *next;
-	cs_unit(plan_unit, &u, "planning of a job", &error);
+	cs_unit(plan_unit, &u, "planning of a job", CS_LOG_NEWS, &error);
 	return false;
 }
 
@@ -632,7 +632,7 @@ cs_jobs_turn(TimestampTz *next)
 
 	*next = DT_NOEND;
 	u.context = CurrentMemoryContext;
-	if (!cs_unit(load_unit, &u, "reading of jobs", &error))
+	if (!cs_unit(load_unit, &u, "reading of jobs", CS_LOG_NEWS, &error))
 	{
 		*next = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), 10000);
 		return false;

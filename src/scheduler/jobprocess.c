@@ -208,10 +208,12 @@ cs_job_main(Datum arg)
 		EmitErrorReport();
 		AbortCurrentTransaction();
 		FlushErrorState();
-		set_outcome(CS_JOB_FAILED, error->sqlerrcode == ERRCODE_QUERY_CANCELED &&
-										   GetCurrentTimestamp() >= place->deadline
-									   ? "ran longer than max_runtime"
-									   : error->message);
+		if (error->sqlerrcode != ERRCODE_QUERY_CANCELED)
+			set_outcome(CS_JOB_FAILED, error->message);
+		else if (GetCurrentTimestamp() >= place->deadline)
+			set_outcome(CS_JOB_FAILED, "ran longer than max_runtime");
+		else
+			set_outcome(CS_JOB_CANCELLED, error->message);
 		RESUME_INTERRUPTS();
 	}
 	PG_END_TRY();

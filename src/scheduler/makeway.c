@@ -92,31 +92,35 @@ static void
 utility(PlannedStmt *pstmt, const char *query, bool read_only_tree, ProcessUtilityContext context,
 		ParamListInfo params, QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc)
 {
-	Oid dboid = InvalidOid;
-	ProcessUtility_hook_type next = prev_utility ? prev_utility : standard_ProcessUtility;
+	volatile Oid dboid = InvalidOid;
 
 	if (cs_shared != NULL)
 	{
 		dboid = database_of(pstmt->utilityStmt);
-		if (OidIsValid(dboid) && (dboid == MyDatabaseId || !cs_database_owner(dboid, GetUserId())))
+		if (dboid == MyDatabaseId || (OidIsValid(dboid) && !cs_database_owner(dboid, GetUserId())))
 			dboid = InvalidOid;
+		if (IsA(pstmt->utilityStmt, CreatedbStmt) || IsA(pstmt->utilityStmt, DropdbStmt))
+			cs_rescan_at_commit();
 	}
+	if (OidIsValid(dboid))
+		make_way(dboid, AWAY_MS, true);
 
-	if (!OidIsValid(dboid))
-	{
-		next(pstmt, query, read_only_tree, context, params, env, dest, qc);
-		return;
-	}
-	make_way(dboid, AWAY_MS, true);
 	PG_TRY();
 	{
-		next(pstmt, query, read_only_tree, context, params, env, dest, qc);
+		(prev_utility ? prev_utility : standard_ProcessUtility)(pstmt, query, read_only_tree,
+																context, params, env, dest, qc);
 	}
-	PG_FINALLY();
+	PG_CATCH();
 	{
-		make_way(dboid, AFTER_MS, false);
+		if (OidIsValid(dboid))
+			make_way(dboid, AFTER_MS, false);
+		PG_RE_THROW();
 	}
 	PG_END_TRY();
+
+	/* the slot of a dropped database is freed by the launcher and not used before */
+	if (OidIsValid(dboid) && !IsA(pstmt->utilityStmt, DropdbStmt))
+		make_way(dboid, AFTER_MS, false);
 }
 
 /* cs_makeway_init: installs the hook. */

@@ -32,6 +32,7 @@ CsShared *cs_shared = NULL;
 static shmem_request_hook_type prev_shmem_request = NULL;
 static shmem_startup_hook_type prev_shmem_startup = NULL;
 static bool wake_at_commit = false;
+static bool rescan_at_commit = false;
 
 PG_FUNCTION_INFO_V1(cs_workers_sql);
 PG_FUNCTION_INFO_V1(cs_live_runs_sql);
@@ -71,8 +72,16 @@ wake_callback(XactEvent event, void *arg)
 {
 	if (event == XACT_EVENT_COMMIT && wake_at_commit)
 		cs_scheduler_wake();
+	if (event == XACT_EVENT_COMMIT && rescan_at_commit && cs_shared != NULL)
+	{
+		LWLockAcquire(cs_shared->lock, LW_EXCLUSIVE);
+		cs_shared->rescan = true;
+		if (cs_shared->launcher_latch)
+			SetLatch(cs_shared->launcher_latch);
+		LWLockRelease(cs_shared->lock);
+	}
 	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
-		wake_at_commit = false;
+		wake_at_commit = rescan_at_commit = false;
 }
 
 /* cs_scheduler_init: see scheduler.h. Nothing at all during pg_upgrade. */
@@ -192,6 +201,13 @@ void
 cs_scheduler_wake_at_commit(void)
 {
 	wake_at_commit = true;
+}
+
+/* cs_rescan_at_commit: see shared.h. */
+void
+cs_rescan_at_commit(void)
+{
+	rescan_at_commit = true;
 }
 
 /* SQL: cs_internal.wake_scheduler(), true when there is a scheduler to wake. */

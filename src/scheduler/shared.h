@@ -48,7 +48,8 @@ typedef enum CsJobProcessState
 	CS_JOB_REGISTERED, /* the process has not come yet */
 	CS_JOB_RUNNING,
 	CS_JOB_SUCCEEDED, /* the outcome waits for the database worker */
-	CS_JOB_FAILED
+	CS_JOB_FAILED,
+	CS_JOB_CANCELLED
 } CsJobProcessState;
 
 typedef struct CsJobProcess
@@ -86,6 +87,9 @@ extern bool cs_process_alive(pid_t pid);
 /* How many database workers and job processes there are or will soon be; the caller holds the lock. */
 extern int cs_worker_count(void);
 
+/* The list of databases changes when this transaction commits. */
+extern void cs_rescan_at_commit(void);
+
 /* How long to rest after so many failures in a row: 2 s doubled up to 5 min, with jitter. */
 extern int cs_pause_ms(int failures);
 
@@ -101,12 +105,19 @@ extern PGDLLEXPORT void cs_job_main(Datum arg);
 
 typedef void (*CsUnit)(void *arg);
 
+/* Whether an error is logged each time, or only when it differs from the one before. */
+typedef enum CsUnitLog
+{
+	CS_LOG_NEWS,
+	CS_LOG_ALWAYS
+} CsUnitLog;
+
 /*
  * Runs a unit in a transaction of its own, the extension locked against being
  * dropped meanwhile. True when it committed. False: it was rolled back and
  * *error is the reason (in the caller's context, already logged).
  */
-extern bool cs_unit(CsUnit unit, void *arg, const char *what, ErrorData **error);
+extern bool cs_unit(CsUnit unit, void *arg, const char *what, CsUnitLog log, ErrorData **error);
 
 /* What cs.workers() and pg_stat_activity show of this worker; the job run it is in (0: none). */
 extern void cs_worker_activity(const char *activity);

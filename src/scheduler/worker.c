@@ -56,6 +56,7 @@ typedef enum Readiness
 static Oid database = InvalidOid;
 static bool attached = false; /* the slot is ours */
 static bool ended = false;    /* ended as it should */
+static bool dropped = false;  /* the last unit found no extension: no news for the log */
 static TimestampTz deadline = 0;
 
 /* ---- the slot ------------------------------------------------------------- */
@@ -244,7 +245,7 @@ lock_extension(void)
 
 /* cs_unit: see shared.h. */
 bool
-cs_unit(CsUnit unit, void *arg, const char *what, ErrorData **error)
+cs_unit(CsUnit unit, void *arg, const char *what, CsUnitLog log, ErrorData **error)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	ErrorContextCallback *outer_context = error_context_stack;
@@ -260,7 +261,8 @@ cs_unit(CsUnit unit, void *arg, const char *what, ErrorData **error)
 			enable_timeout_at(STATEMENT_TIMEOUT, deadline);
 		SetCurrentStatementStartTimestamp();
 		StartTransactionCommand();
-		if (!OidIsValid(lock_extension()))
+		dropped = !OidIsValid(lock_extension());
+		if (dropped)
 			ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
 							errmsg("extension \"cs_ext\" was dropped meanwhile")));
 		PushActiveSnapshot(GetTransactionSnapshot());
@@ -280,7 +282,7 @@ cs_unit(CsUnit unit, void *arg, const char *what, ErrorData **error)
 		error_context_stack = outer_context;
 		MemoryContextSwitchTo(caller);
 		*error = CopyErrorData();
-		if ((*error)->sqlerrcode != ERRCODE_UNDEFINED_OBJECT && note_message((*error)->message))
+		if (!dropped && (log == CS_LOG_ALWAYS || note_message((*error)->message)))
 			EmitErrorReport();
 		AbortCurrentTransaction();
 		FlushErrorState();
@@ -470,12 +472,12 @@ cs_worker_refresh(bool force_scan, ErrorData **error)
 	u.started_at = GetCurrentTimestamp();
 	u.answer = true;
 	cs_worker_activity("refresh");
-	if (!cs_unit(start_unit, &u, "refresh", error))
+	if (!cs_unit(start_unit, &u, "refresh", CS_LOG_NEWS, error))
 		return false;
 	while (u.answer && !cs_worker_leaving())
 	{
-		if (!cs_unit(step_unit, &u, "refresh", error) ||
-			!cs_unit(number_unit, NULL, "numbering of alert events", error))
+		if (!cs_unit(step_unit, &u, "refresh", CS_LOG_NEWS, error) ||
+			!cs_unit(number_unit, NULL, "numbering of alert events", CS_LOG_NEWS, error))
 			return false;
 	}
 	if (u.answer)
@@ -483,7 +485,7 @@ cs_worker_refresh(bool force_scan, ErrorData **error)
 		*error = NULL;
 		return false;
 	}
-	cs_unit(sum_unit, &u, "bookkeeping of refreshes", &ignored);
+	cs_unit(sum_unit, &u, "bookkeeping of refreshes", CS_LOG_NEWS, &ignored);
 	return true;
 }
 
@@ -511,13 +513,14 @@ refresh_turn(TimestampTz *next)
 
 	memset(&u, 0, sizeof(u));
 	u.started_at = now;
-	if (cs_unit(needed_unit, &u, "refresh", &error))
+	if (cs_unit(needed_unit, &u, "refresh", CS_LOG_NEWS, &error))
 	{
 		if (!u.answer)
 		{
 			/* acts of people write events too */
-			if (cs_unit(number_unit, NULL, "numbering of alert events", &error))
+			if (cs_unit(number_unit, NULL, "numbering of alert events", CS_LOG_NEWS, &error))
 			{
+				note_message(NULL);
 				*next = u.next_due;
 				return false;
 			}
@@ -553,7 +556,7 @@ refresh_turn(TimestampTz *next)
 	{
 		ErrorData *ignored;
 
-		cs_unit(sum_unit, &u, "bookkeeping of refreshes", &ignored);
+		cs_unit(sum_unit, &u, "bookkeeping of refreshes", CS_LOG_NEWS, &ignored);
 	}
 	return false;
 }

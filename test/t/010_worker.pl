@@ -1,0 +1,155 @@
+# The life of the processes: launcher and database worker, through creating and
+# dropping, settings, crashes.
+#
+# Runs with PostgreSQL's own test modules, as an ordinary user: PATH with the
+# server's programs, PERL5LIB with PostgreSQL::Test::Cluster (below pgxs in the
+# server's development package), TESTDIR writable, PG_REGRESS. test/run sets them.
+use strict;
+use warnings;
+
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(time);
+
+my $node = PostgreSQL::Test::Cluster->new('worker');
+$node->init;
+$node->append_conf('postgresql.conf', <<'CONF');
+shared_preload_libraries = 'cs_ext'
+max_worker_processes = 12
+restart_after_crash = on
+log_statement = none
+CONF
+$node->start;
+
+# Polls a query in database postgres, which has no extension at first.
+sub becomes
+{
+	my ($db, $query, $name) = @_;
+	my $begin = time;
+	ok($node->poll_query_until($db, $query), $name);
+	note(sprintf("%.1f s", time - $begin));
+}
+
+my $worker = q(SELECT pid FROM pg_stat_activity WHERE backend_type = 'cs_ext worker' AND datname = 'one');
+
+# --- launcher, discovery, leaving ---------------------------------------------
+
+becomes('postgres', q(SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'cs_ext launcher'),
+	'the launcher runs');
+is($node->safe_psql('postgres', q(SELECT datname IS NULL FROM pg_stat_activity WHERE backend_type = 'cs_ext launcher')),
+	't', 'it is connected to no database');
+
+$node->safe_psql('postgres', 'CREATE DATABASE one');
+$node->safe_psql('one', 'CREATE EXTENSION cs_ext; CREATE ROLE runner LOGIN');
+becomes('one', q(SELECT count(*) = 1 FROM cs.workers() WHERE database = 'one' AND pid IS NULL AND message ~ 'not set up'),
+	'a database that is not set up is left alone');
+
+my $policy = q(INSERT INTO cs.policy (run_as, time_zone, currency) VALUES ('runner', 'UTC', 'EUR'));
+my $mark = $node->safe_psql('one', 'SELECT clock_timestamp()');
+$node->safe_psql('one', $policy);
+becomes('one', qq(SELECT since > '$mark' FROM cs.workers() WHERE database = 'one' AND message IS NULL),
+	'set-up wakes a worker');
+becomes('one', q(SELECT pid IS NULL AND next_due > clock_timestamp() FROM cs.workers() WHERE database = 'one' AND message IS NULL),
+	'it ends when idle, and says when it comes again');
+
+# --- nothing while off or held ---------------------------------------------------
+
+my $ticks = q(SELECT count(*) FROM cs.job_run WHERE job = 'tick' AND status = 'succeeded');
+$node->safe_psql('one', q(INSERT INTO cs.job (name, kind, every) VALUES ('tick', 'retention', '1 second')));
+becomes('one', "SELECT ($ticks) > 1", 'a job runs');
+
+$node->append_conf('postgresql.conf', 'cs_ext.scheduler = off');
+$node->reload;
+becomes('one', "SELECT NOT EXISTS ($worker)", 'scheduler off: the worker ends');
+my $count = $node->safe_psql('one', $ticks);
+$node->safe_psql('one', q(UPDATE cs.job SET description = 'changed'));
+$node->safe_psql('one', q(SELECT pg_sleep(2.5)));    # what must not happen can only be waited for
+is($node->safe_psql('one', $ticks), $count, 'scheduler off: no job runs');
+$node->append_conf('postgresql.conf', 'cs_ext.scheduler = on');
+$node->reload;
+becomes('one', "SELECT ($ticks) > $count", 'scheduler on by reload: jobs go on');
+
+$node->safe_psql('one', q(INSERT INTO cs_internal.hold (reason, since) VALUES ('restore', now())));
+becomes('one', q(SELECT count(*) = 1 FROM cs.workers() WHERE database = 'one' AND pid IS NULL AND message ~ 'held'),
+	'a held database is left alone');
+$count = $node->safe_psql('one', $ticks);
+$node->safe_psql('one', q(SELECT pg_sleep(2.5)));
+is($node->safe_psql('one', $ticks), $count, 'held: no job runs');
+$node->safe_psql('one', 'SELECT cs.release_hold()');
+becomes('one', "SELECT ($ticks) > $count", 'released: jobs go on');
+
+# --- terminated, killed -----------------------------------------------------------
+
+becomes('one', "SELECT EXISTS ($worker)", 'a worker is there');
+$count = $node->safe_psql('one', $ticks);
+$node->safe_psql('one', "SELECT pg_terminate_backend(pid) FROM ($worker) w");
+becomes('one', "SELECT ($ticks) > $count", 'a terminated worker is followed by another');
+
+my $launcher = $node->safe_psql('postgres', q(SELECT pid FROM pg_stat_activity WHERE backend_type = 'cs_ext launcher'));
+$count = $node->safe_psql('one', $ticks);
+$node->safe_psql('postgres', "SELECT pg_terminate_backend($launcher)");
+becomes('one', "SELECT ($ticks) > $count + 1 AND count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'cs_ext launcher' AND pid <> $launcher",
+	'a terminated launcher is started again');
+
+becomes('one', "SELECT EXISTS ($worker)", 'a worker is there again');
+my $pid = $node->safe_psql('one', $worker);
+$count = $node->safe_psql('one', $ticks);
+kill 9, $pid;
+ok(wait_for(sub {
+		my ($status, $out) = $node->psql('one', "SELECT ($ticks) > $count + 1");
+		return defined $out && $out eq 't';
+	}), 'kill -9 of the worker: after the crash restart jobs go on');
+
+# --- dropping ------------------------------------------------------------------------
+
+becomes('one', "SELECT EXISTS ($worker)", 'a worker is there before DROP EXTENSION');
+my $start = time;
+$node->safe_psql('one', 'BEGIN; DROP EXTENSION cs_ext; ROLLBACK');
+$count = $node->safe_psql('one', $ticks);
+becomes('one', "SELECT ($ticks) > $count", 'DROP EXTENSION rolled back: jobs go on');
+$node->safe_psql('one', 'DROP EXTENSION cs_ext');
+cmp_ok(time - $start, '<', 20, 'DROP EXTENSION takes seconds');
+becomes('one', "SELECT NOT EXISTS ($worker)", 'the worker ends');
+
+$node->safe_psql('one', "CREATE EXTENSION cs_ext; $policy;
+	INSERT INTO cs.job (name, kind, every) VALUES ('tick', 'retention', '1 second')");
+becomes('one', "SELECT ($ticks) > 0", 'created again: jobs run');
+
+becomes('postgres', "SELECT EXISTS ($worker)", 'a worker is there before CREATE DATABASE TEMPLATE');
+$node->safe_psql('postgres', 'CREATE DATABASE two TEMPLATE one');
+becomes('two', q(SELECT count(*) > 0 FROM cs.workers() WHERE database = 'two'), 'the copy is found');
+becomes('two', "SELECT ($ticks) > 0", 'and served');
+$node->safe_psql('postgres', 'ALTER DATABASE two RENAME TO three');
+becomes('three', "SELECT ($ticks) > 2", 'renamed while it is served: goes on');
+$start = time;
+$node->safe_psql('postgres', 'DROP DATABASE three');
+$node->safe_psql('postgres', 'DROP DATABASE one WITH (FORCE)');
+cmp_ok(time - $start, '<', 5, 'DROP DATABASE takes seconds while it is served');
+becomes('postgres', q(SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'cs_ext worker' AND datname <> 'postgres'),
+	'no worker is left');
+
+# --- a plain role ------------------------------------------------------------------------
+
+$node->safe_psql('postgres', "CREATE EXTENSION cs_ext; $policy; CREATE ROLE reader LOGIN; SELECT cs.grant_reader('reader')");
+my ($status, $out, $err) = $node->psql('postgres', 'SET ROLE reader; SELECT count(*) FROM cs.job_status; SELECT count(*) >= 0 FROM cs.job_run');
+is($err, '', 'a reader reads job_status and job_run');
+($status, $out, $err) = $node->psql('postgres', q(SET ROLE reader; INSERT INTO cs.job (name, kind) VALUES ('x', 'retention')));
+like($err, qr/permission denied/, 'a reader writes no job');
+
+$start = time;
+$node->stop('fast');
+cmp_ok(time - $start, '<', 10, 'fast shutdown takes seconds');
+done_testing();
+
+# Calls until it is true, for at most a minute.
+sub wait_for
+{
+	my ($what) = @_;
+	for (1 .. 600)
+	{
+		return 1 if $what->();
+		Time::HiRes::sleep(0.1);
+	}
+	return 0;
+}
