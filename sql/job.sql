@@ -147,11 +147,14 @@ BEGIN
 		RAISE EXCEPTION 'job "%": at and on_day need every', n.name USING ERRCODE = 'invalid_parameter_value',
 			HINT = 'Write, for example, every = ''1 day'', at = ''02:15''.';
 	END IF;
+	IF n.time_zone IS NOT NULL AND NOT EXISTS (SELECT FROM pg_timezone_names z WHERE lower(z.name) = lower(n.time_zone)) THEN
+		RAISE EXCEPTION 'job "%": unknown time zone "%"', n.name, n.time_zone USING ERRCODE = 'invalid_parameter_value',
+			HINT = coalesce('Did you mean "' || cs_internal.nearest(n.time_zone,
+				(SELECT array_agg(z.name) FROM pg_timezone_names z)) || '"? ', '') || 'Names stand in pg_timezone_names.';
+	END IF;
 	IF n.every IS NOT NULL THEN
 		PERFORM cs_internal.check_schedule(n.every, n.at, n.on_day,
 			coalesce(n.time_zone, (SELECT p.time_zone FROM cs.policy p), 'UTC'));
-	ELSIF n.time_zone IS NOT NULL THEN
-		PERFORM cs_internal.check_schedule('1 day', NULL, NULL, n.time_zone);
 	END IF;
 	IF n.max_runtime <= interval '0' OR n.retry_after <= interval '0' OR n.max_retries < 0 THEN
 		RAISE EXCEPTION 'job "%": max_runtime and retry_after must be longer than nothing, max_retries not negative', n.name
@@ -178,8 +181,8 @@ BEGIN
 	SELECT * INTO r FROM pg_roles p WHERE p.rolname = n.run_as;
 	IF NOT FOUND THEN
 		RAISE EXCEPTION 'job "%": role "%" does not exist', n.name, n.run_as USING ERRCODE = 'undefined_object',
-			HINT = coalesce(format('Did you mean "%s"?',
-				cs_internal.nearest(n.run_as, (SELECT array_agg(p.rolname::text) FROM pg_roles p WHERE p.rolname !~ '^pg_'))),
+			HINT = coalesce('Did you mean "' || cs_internal.nearest(n.run_as,
+				(SELECT array_agg(p.rolname::text) FROM pg_roles p WHERE p.rolname !~ '^pg_')) || '"?',
 				'Create it, or name another.');
 	END IF;
 	IF NOT pg_has_role(cs_internal.caller(), r.oid, 'MEMBER') THEN
@@ -335,7 +338,7 @@ BEGIN
 	END IF;
 	IF NOT EXISTS (SELECT FROM cs.job j WHERE j.name = $1) THEN
 		RAISE EXCEPTION 'unknown job "%"', $1 USING ERRCODE = 'undefined_object',
-			HINT = coalesce(format('Did you mean "%s"?', cs_internal.nearest($1, (SELECT array_agg(j.name) FROM cs.job j))),
+			HINT = coalesce('Did you mean "' || cs_internal.nearest($1, (SELECT array_agg(j.name) FROM cs.job j)) || '"?',
 				'Jobs stand in cs.job.');
 	END IF;
 	IF to_regrole(quote_ident(role)) IS NOT NULL AND NOT pg_has_role(cs_internal.caller(), role, 'MEMBER') THEN

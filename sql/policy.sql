@@ -79,7 +79,7 @@ BEGIN
 	END IF;
 	near := cs_internal.nearest(word, words);
 	RAISE EXCEPTION 'unknown % "%"', what, word USING ERRCODE = 'invalid_parameter_value',
-		HINT = coalesce(format('Did you mean "%s"? ', near), '') || 'Known: ' || array_to_string(words, ', ') || '.';
+		HINT = coalesce('Did you mean "' || near || '"? ', '') || 'Known: ' || array_to_string(words, ', ') || '.';
 END $$;
 COMMENT ON FUNCTION cs_internal.must_be_word(text, text, text[]) IS
 'Raises 22023 with the near match unless the word is one of the words.';
@@ -98,8 +98,8 @@ BEGIN
 	PERFORM 1 FROM pg_timezone_names z WHERE lower(z.name) = lower(n.time_zone);
 	IF NOT FOUND THEN
 		RAISE EXCEPTION 'unknown time zone "%"', n.time_zone USING ERRCODE = 'invalid_parameter_value',
-			HINT = coalesce(format('Did you mean "%s"? ', cs_internal.nearest(n.time_zone,
-				(SELECT array_agg(z.name) FROM pg_timezone_names z))), '') || 'Names stand in pg_timezone_names.';
+			HINT = coalesce('Did you mean "' || cs_internal.nearest(n.time_zone,
+				(SELECT array_agg(z.name) FROM pg_timezone_names z)) || '"? ', '') || 'Names stand in pg_timezone_names.';
 	END IF;
 	IF n.currency !~ '^[A-Z]{3}$' THEN
 		RAISE EXCEPTION 'currency must be a three-letter ISO 4217 code, not "%"', n.currency
