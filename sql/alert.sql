@@ -241,6 +241,27 @@ $$;
 COMMENT ON FUNCTION cs_internal.alert_due(text[]) IS
 'The earliest instant at which time alone changes an alert or segment of a customer; called after the stages.';
 
+-- Of ids that are no customers any more: nothing evaluates them, so what is open is resolved.
+CREATE FUNCTION cs_internal.end_alerts(customer_ids text[], as_of timestamptz) RETURNS void
+LANGUAGE sql AS $$
+	WITH ending AS (
+		SELECT a.id, a.state FROM cs_internal.alert a
+		WHERE a.live AND a.customer_id = ANY (customer_ids)
+		ORDER BY a.id FOR UPDATE
+	), ended AS (
+		UPDATE cs_internal.alert a SET live = false, held = false, pending_since = NULL, snoozed_until = NULL,
+			clear_since = NULL, due_at = NULL,
+			resolved_at = CASE WHEN e.state IN ('resolved', 'dismissed') THEN a.resolved_at ELSE as_of END,
+			state = CASE WHEN e.state = 'dismissed' THEN 'dismissed' ELSE 'resolved' END
+		FROM ending e WHERE a.id = e.id
+	)
+	INSERT INTO cs_internal.alert_event (alert_id, at, actor, from_state, to_state, cause)
+	SELECT e.id, as_of, 'cs_ext', e.state, 'resolved', 'customer'
+	FROM ending e WHERE e.state NOT IN ('resolved', 'dismissed') ORDER BY e.id
+$$;
+COMMENT ON FUNCTION cs_internal.end_alerts(text[], timestamptz) IS
+'Resolves, with cause customer, the alerts of ids that are no customers any more.';
+
 CREATE FUNCTION cs_internal.evaluate_alerts(customer_ids text[], as_of timestamptz, cause text DEFAULT NULL) RETURNS void
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_evaluate_alerts_sql';
 COMMENT ON FUNCTION cs_internal.evaluate_alerts(text[], timestamptz, text) IS

@@ -16,7 +16,7 @@
  * A person acts on an alert meanwhile: the lock waits for that transaction and
  * reads what it made of the alert, although the batch has an older snapshot.
  * A rule that is gone or disabled: its alerts are resolved, cause "definition".
- * A customer without state (no customer any more): resolved, cause "customer".
+ * A customer who is none any more: cs_internal.end_alerts, not here.
  * A what-if writes nothing decided: the stage does nothing.
  */
 #include "postgres.h"
@@ -43,7 +43,6 @@ typedef struct Stage
 	CsAlert **alerts; /* live ones, by rule, customer, key */
 	int nalerts;
 	List *outcomes; /* CsOutcome * */
-	List *gone;     /* customers without state, char * */
 	CsResult *changes;
 } Stage;
 
@@ -493,13 +492,9 @@ step_alert(Stage *stage, CsAlert *alert, const CsOutcome *outcome)
 	CsAlert before = *alert;
 	CsAlertChange change = {0};
 	bool again = false;
-	ListCell *lc;
-	bool gone = false;
 
-	foreach (lc, stage->gone)
-		gone = gone || strcmp(lfirst(lc), alert->customer_id) == 0;
-	if (gone || rule == NULL)
-		cs_alert_end(stage->batch, alert, gone ? "customer" : "definition", &change);
+	if (rule == NULL)
+		cs_alert_end(stage->batch, alert, &change);
 	else
 		again = cs_alert_step(stage->batch, rule, alert, outcome, &change);
 	if (is_different(&before, alert))
@@ -629,7 +624,6 @@ void
 cs_stage_alerts(CsBatch *batch)
 {
 	Stage stage = {.batch = batch};
-	uint64 n;
 
 	if (batch->what_if)
 		return;
@@ -638,12 +632,6 @@ cs_stage_alerts(CsBatch *batch)
 	if (stage.nrules == 0 && stage.nalerts == 0)
 		return;
 	qsort(stage.alerts, stage.nalerts, sizeof(CsAlert *), compare_alerts);
-	n = cs_exec(
-		"SELECT b.customer_id FROM batch b"
-		" WHERE NOT EXISTS (SELECT 1 FROM cs_internal.state s WHERE s.customer_id = b.customer_id)",
-		CS_NO_ARGS);
-	for (uint64 i = 0; i < n; i++)
-		stage.gone = lappend(stage.gone, cs_cell(i, 1));
 	begin_changes(&stage);
 	ask_rules(&stage);
 	step_all(&stage);

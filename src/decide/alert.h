@@ -97,17 +97,16 @@ typedef struct CsAlertChange
  * alert_step.c: what an instant and what the rule says make of an alert.
  * cs_alert_step: true when a new alert of the same identity is to begin, for
  * which it is called again with an alert in state CS_NONE.
- * cs_alert_end: the rule or the customer is gone.
+ * cs_alert_end: the rule is gone or disabled.
  */
 extern bool cs_alert_step(const CsBatch *batch, CsAlertRule *rule, CsAlert *alert,
 						  const CsOutcome *outcome, CsAlertChange *change);
-extern void cs_alert_end(const CsBatch *batch, CsAlert *alert, const char *cause,
-						 CsAlertChange *change);
+extern void cs_alert_end(const CsBatch *batch, CsAlert *alert, CsAlertChange *change);
 
 extern const char *cs_alert_state_name(CsAlertState state);
 extern CsAlertState cs_alert_state_of(const char *name);
 
-/* alert_row.c: outcomes of a rule over the rows of a kind, List of CsOutcome *; is_true first asked for what is worth keeping. */
+/* alert_row.c: outcomes of a rule over the rows of a kind, List of CsOutcome *; known is asked what is worth keeping. */
 typedef bool (*CsAlertKnown)(const CsAlertRule *rule, const char *customer_id, const char *key,
 							 void *arg);
 extern List *cs_row_outcomes(const CsBatch *batch, CsAlertRule *rule, CsAlertKnown known,

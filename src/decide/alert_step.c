@@ -272,11 +272,11 @@ cs_alert_step(const CsBatch *batch, CsAlertRule *rule, CsAlert *alert, const CsO
  * cs_alert_end: see alert.h.
  */
 void
-cs_alert_end(const CsBatch *batch, CsAlert *alert, const char *cause, CsAlertChange *change)
+cs_alert_end(const CsBatch *batch, CsAlert *alert, CsAlertChange *change)
 {
 	if (alert->state >= CS_PENDING && alert->state <= CS_SNOOZED)
 		resolve(batch, alert, true, change);
-	change->cause = cause;
+	change->cause = "definition";
 	alert->held = false;
 	alert->pending_since = CS_NEVER;
 	alert->live = false;

@@ -269,7 +269,7 @@ choose_batch(CsRefresh *run, Datum *ids, int *n)
 
 /*
  * retire: ids that are no customers (any more) lose derived state and health;
- * history and alerts are kept, memberships end.  Returns the others.
+ * history is kept, memberships end, open alerts are resolved.  Returns the others.
  */
 static Datum
 retire(Datum ids, int *n, TimestampTz as_of)
@@ -292,6 +292,7 @@ retire(Datum ids, int *n, TimestampTz as_of)
 	cs_exec("UPDATE cs_internal.membership SET valid_to = greatest($2, valid_from)"
 			" WHERE customer_id = ANY ($1) AND valid_to IS NULL",
 			CS_ARGS(cs_textarray(gone), cs_tstz(as_of)));
+	cs_exec("SELECT cs_internal.end_alerts($1, $2)", CS_ARGS(cs_textarray(gone), cs_tstz(as_of)));
 	return cs_ids_from_query(
 		"SELECT i FROM unnest($1) WITH ORDINALITY u(i, o) WHERE i <> ALL ($2) ORDER BY o",
 		CS_ARGS(cs_textarray(ids), cs_textarray(gone)), n);
