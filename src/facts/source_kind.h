@@ -84,7 +84,33 @@ extern bool cs_native_key_type(Oid type);
 extern void cs_user_keys(Oid user_type, Datum ids, CsUserQuery *query);
 extern char *cs_expression_column(const char *expression, const char *what, int *offset);
 
+/* source_define.c: what cs.add_source() is given */
+typedef struct CsDefinition
+{
+	const char *name;
+	const char *kind;
+	Oid relid;
+	const char *columns;
+	const char *capture;
+	const char *terms;
+	const char *search_path;
+	bool quiet; /* no NOTICE about locks: a new table */
+} CsDefinition;
+
+extern CsSource *cs_define_source(const CsDefinition *def, Oid caller);
+extern const char *cs_source_capture(const CsSource *source, const char *wanted,
+									 const char **reason);
+extern void cs_source_add_triggers(const CsSource *source);
+extern char *cs_source_types(const CsSource *source);
+
+/* scan.c */
+extern void cs_pending_known(const char *source);
+extern bool cs_source_has_triggers(const CsSource *source);
+
 /* source_rows.c */
+extern bool cs_anchor_required(const CsSource *source);
+extern char *cs_source_extent_sql(const CsSource *source, bool required);
+extern char *cs_source_preview(const CsSource *source, int max_rows);
 extern char *cs_source_facts(const CsSource *source, const char *key_condition);
 extern char *cs_source_reason(const CsSource *source);
 extern char *cs_source_key(const CsSource *source);

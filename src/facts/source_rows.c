@@ -326,6 +326,17 @@ cs_source_anchor(const CsSource *source)
 }
 
 /*
+ * cs_anchor_required: every usable row has one.  created_at of a customer and
+ * starts_at of an onboarding step may be NULL: known all along.
+ */
+bool
+cs_anchor_required(const CsSource *source)
+{
+	return source->anchor != NULL && strcmp(source->kind, "customer") != 0 &&
+		   strcmp(source->kind, "onboarding_step") != 0;
+}
+
+/*
  * known_sql: the instant from which a later column is known: least of the
  * mapped ones that say so, NULL when the column is known with its row.
  */
@@ -460,11 +471,7 @@ rows_sql(const CsSource *source, const char *key_condition, const char *users, b
 	}
 	if (cut && anchor != NULL)
 	{
-		CsMapped *m = cs_mapped(source, source->anchor);
-
-		/* created_at and starts_at may be NULL: known all along */
-		if (m != NULL && !(m->canon->flags & CS_COL_REQUIRED) &&
-			strcmp(source->kind, "other") != 0 && strncmp(anchor, "coalesce", 8) != 0)
+		if (!cs_anchor_required(source))
 			appendStringInfo(&sql, " AND (%s IS NULL OR %s < as_of)", anchor, anchor);
 		else
 			appendStringInfo(&sql, " AND %s < as_of", anchor);
@@ -525,4 +532,73 @@ cs_source_rows(const CsSource *source, bool keyed, bool cut)
 	if (source->by_user)
 		return rows_sql(source, NULL, cs_source_users(source, keyed), cut);
 	return rows_sql(source, keyed ? key_condition_of(source, false) : NULL, NULL, cut);
+}
+
+/*
+ * cs_source_preview: the first rows, usable or not, with the reason and the
+ * mapped columns as they would be read now.
+ */
+char *
+cs_source_preview(const CsSource *source, int max_rows)
+{
+	CsMapping *mapping = CS_MAPPING(source);
+	StringInfoData sql;
+	ListCell *lc;
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql,
+					 "SELECT r.reason IS NULL, r.reason, to_jsonb(r) - 'reason' FROM (SELECT %s AS "
+					 "reason, %s AS %s",
+					 cs_source_reason(source),
+					 cs_key_text(mapping->key_native,
+								 source->by_user ? "f.user_key" : "f.customer_key"),
+					 source->by_user ? "user_id" : "customer_id");
+	for (const CsKindColumn *c = mapping->kind->columns; c->name != NULL; c++)
+	{
+		if (strcmp(c->name, "customer_id") == 0 || (source->by_user && strcmp(c->name, "user_id") == 0))
+			continue;
+		if (cs_mapped(source, c->name) != NULL)
+			appendStringInfo(&sql, ", %s AS %s", col(c->name), quote_identifier(c->name));
+		else if (strcmp(source->kind, "subscription") == 0 && strcmp(c->name, "mrr") == 0)
+			appendStringInfoString(&sql, ", round(f.mrr, 6) AS mrr");
+	}
+	foreach (lc, mapping->columns)
+	{
+		CsMapped *m = lfirst(lc);
+
+		if (m->canon == NULL && strncmp(m->name, "x_", 2) == 0)
+			appendStringInfo(&sql, ", %s", col(m->name));
+	}
+	appendStringInfo(&sql, " FROM (%s) f LIMIT %d) r", cs_source_facts(source, NULL), max_rows);
+	return sql.data;
+}
+
+/*
+ * cs_source_extent_sql: least and greatest anchor of usable rows, and whether
+ * there are any; without the users of a by_user source.  required: the anchor
+ * is never NULL, so its least value says whether there are rows.
+ */
+char *
+cs_source_extent_sql(const CsSource *source, bool required)
+{
+	char *anchor = cs_source_anchor(source);
+	StringInfoData rows;
+	ListCell *lc;
+
+	initStringInfo(&rows);
+	appendStringInfo(&rows, " FROM (%s) f", cs_source_facts(source, NULL));
+	foreach (lc, conditions_of(source))
+	{
+		Condition *c = lfirst(lc);
+
+		appendStringInfo(&rows, "%s %s", foreach_current_index(lc) ? " AND" : " WHERE", c->sql);
+	}
+	if (required)
+		return psprintf("SELECT first_at, last_at, first_at IS NOT NULL AS has_rows FROM (SELECT "
+						"min(%s) AS first_at, max(%s) AS last_at%s) b",
+						anchor, anchor, rows.data);
+	return psprintf("SELECT %s AS first_at, %s AS last_at, EXISTS (SELECT 1%s) AS has_rows",
+					anchor ? psprintf("(SELECT min(%s)%s)", anchor, rows.data) : "NULL::timestamptz",
+					anchor ? psprintf("(SELECT max(%s)%s)", anchor, rows.data) : "NULL::timestamptz",
+					rows.data);
 }

@@ -1,0 +1,647 @@
+/*
+ * scan.c
+ *		Finding out what changed: the change log, whole re-reads, checksums.
+ *
+ * In: cs_internal.change_log (written by capture), the relations of sources.
+ * Out: cs_internal.pending (source, customer, range of anchors), the marks of
+ * changed definitions, counts of unusable rows, how far each source reaches.
+ *
+ * All of it runs in one transaction and, as refresh calls it, on one snapshot:
+ * facts and their change log rows commit together, so both or neither are seen.
+ * What a source's own SQL raises stands in source_state.error and leaves the
+ * source marked to be read whole; the others go on.
+ *
+ *	trigger		change log rows become pending rows; where a row says "whole
+ *				source", or the storage of the table changed without rows
+ *				changing (partition attached or detached, truncated or rewritten),
+ *				every customer of the source is pending.
+ *	scan		every scan_interval a checksum per customer is compared with the
+ *				one kept: new, changed and vanished customers are pending.
+ */
+#include "cs_ext.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "utils/array.h"
+#include "utils/lsyscache.h"
+
+#include "facts/source_kind.h"
+
+/* Change log rows that are handled at a time, which bounds memory. */
+#define CHUNK 50000
+
+#define UPSERT_PENDING                                                                             \
+	" ON CONFLICT (source, customer_id) DO UPDATE SET since = least(pending.since, "               \
+	"excluded.since), until = greatest(pending.until, excluded.until)"
+
+static void count_unusable(const CsSource *source, Datum ids, bool whole, bool without_customer);
+
+/* ---- what a source looks like now ----------------------------------------- */
+
+static void
+set_error(const CsSource *source, const char *error)
+{
+	cs_exec("UPDATE cs_internal.source_state SET error = $2 WHERE source = $1 AND error IS DISTINCT "
+			"FROM $2",
+			CS_ARGS(cs_text(source->name), cs_text(error)));
+}
+
+static void
+set_needs_scan(const char *source)
+{
+	cs_exec("UPDATE cs_internal.source_state SET needs_scan = true WHERE source = $1 AND NOT "
+			"needs_scan",
+			CS_ARGS(cs_text(source)));
+}
+
+/*
+ * cs_source_has_triggers: both of them, always enabled.
+ */
+bool
+cs_source_has_triggers(const CsSource *source)
+{
+	cs_exec("SELECT count(*) = 2 FROM pg_trigger WHERE tgrelid = $1 AND tgenabled = 'A' AND tgname IN "
+			"('cs_capture_' || $2, 'cs_capture_' || $2 || '_truncate')",
+			CS_ARGS(cs_datum(OIDOID, ObjectIdGetDatum(source->relid), false), cs_text(source->name)));
+	return *cs_value() == 't';
+}
+
+/*
+ * check_storage: the relation, its partitions and their files as a text; true
+ * when rows may have come or gone without a row trigger.  Read by SQL, so on
+ * the snapshot that the facts are read on.  Partitions made empty are no news.
+ */
+static bool
+check_storage(const CsSource *source, const char *before)
+{
+	static const char *const now_sql =
+		"WITH RECURSIVE t AS (SELECT $1::oid AS oid UNION ALL SELECT i.inhrelid FROM pg_inherits i "
+		"JOIN t ON i.inhparent = t.oid) SELECT string_agg(c.oid || ':' || c.relfilenode, ' ' ORDER BY "
+		"c.oid) FROM t JOIN pg_class c ON c.oid = t.oid";
+	CsArg relid = cs_datum(OIDOID, ObjectIdGetDatum(source->relid), false);
+	char *now;
+
+	cs_exec(now_sql, CS_ARGS(relid));
+	now = cs_value();
+	if (before != NULL && now != NULL && strcmp(before, now) == 0)
+		return false;
+	cs_exec("UPDATE cs_internal.source_state SET storage = $2 WHERE source = $1",
+			CS_ARGS(cs_text(source->name), cs_text(now)));
+	if (before == NULL || now == NULL)
+		return true;
+	cs_exec("SELECT EXISTS (SELECT 1 FROM string_to_table($1, ' ') o WHERE o <> ALL "
+			"(string_to_array($2, ' '))) OR EXISTS (SELECT 1 FROM string_to_table($2, ' ') n WHERE n <> "
+			"ALL (string_to_array($1, ' ')) AND coalesce(pg_relation_size(split_part(n, ':', "
+			"1)::oid), 1) > 0)",
+			CS_ARGS(cs_text(before), cs_text(now)));
+	return *cs_value() == 't';
+}
+
+/*
+ * verify: brings source_state up to date; false when the source can't be read.
+ */
+static bool
+verify(CsSource *source)
+{
+	char *storage = NULL;
+	char *types;
+	const char *capture;
+	const char *reason;
+	ErrorData *error;
+
+	if (cs_exec("SELECT storage FROM cs_internal.source_state WHERE source = $1",
+				CS_ARGS(cs_text(source->name))) > 0)
+		storage = cs_cell(0, 1);
+	else
+		cs_exec("INSERT INTO cs_internal.source_state (source, capture, capture_reason) VALUES ($1, "
+				"'scan', 'not looked at yet')",
+				CS_ARGS(cs_text(source->name)));
+
+	if (!OidIsValid(source->relid))
+	{
+		set_error(source, psprintf("relation %s does not exist", source->relation));
+		set_needs_scan(source->name);
+		return false;
+	}
+	error = cs_source_analyse(source, NULL);
+	if (error != NULL)
+	{
+		set_error(source, error->message);
+		set_needs_scan(source->name);
+		return false;
+	}
+
+	cs_exec("SELECT capture FROM cs.source WHERE name = $1", CS_ARGS(cs_text(source->name)));
+	capture = cs_source_capture(source, cs_value(), &reason);
+	if (strcmp(capture, "trigger") == 0 && !cs_source_has_triggers(source))
+	{
+		capture = "scan";
+		reason = "its capture triggers are missing or disabled";
+	}
+	source->capture = pstrdup(capture);
+	types = cs_source_types(source);
+	cs_exec("UPDATE cs_internal.source_state SET capture = $2, capture_reason = $3, column_types = "
+			"$4::jsonb, error = NULL, needs_scan = needs_scan OR (column_types IS NOT NULL AND "
+			"column_types <> $4::jsonb) OR capture <> $2 WHERE source = $1 AND (capture, "
+			"capture_reason, error) IS DISTINCT FROM ($2, $3, NULL) OR source = $1 AND column_types IS "
+			"DISTINCT FROM $4::jsonb",
+			CS_ARGS(cs_text(source->name), cs_text(capture), cs_text(reason), cs_text(types)));
+	if (strcmp(capture, "trigger") == 0 && check_storage(source, storage))
+		set_needs_scan(source->name);
+	return true;
+}
+
+/* ---- pending -------------------------------------------------------------- */
+
+/*
+ * cs_pending_known: every id that is known from before is pending for a source,
+ * so that what is no longer in the source is seen to be gone.
+ */
+void
+cs_pending_known(const char *source)
+{
+	cs_exec("INSERT INTO cs_internal.pending (source, customer_id) SELECT $1, customer_id FROM (SELECT "
+			"customer_id FROM cs_internal.customer UNION SELECT customer_id FROM cs_internal.state "
+			"UNION SELECT customer_id FROM cs_internal.movement UNION SELECT customer_id FROM "
+			"cs_internal.usage_month UNION SELECT customer_id FROM cs_internal.unusable WHERE source = "
+			"$1 AND customer_id <> '') k" UPSERT_PENDING,
+			CS_ARGS(cs_text(source)));
+}
+
+/*
+ * can_have_orphans: whether its ids may be no customers.
+ */
+static bool
+can_have_orphans(const CsSource *source)
+{
+	return strcmp(source->kind, "customer") != 0 && strcmp(source->kind, "subscription") != 0;
+}
+
+/*
+ * done_reading: the source was read whole.
+ */
+static void
+done_reading(const CsSource *source)
+{
+	cs_exec("UPDATE cs_internal.source_state SET needs_scan = false, scanned_at = clock_timestamp(), "
+			"changed_since = '-infinity', changed_until = 'infinity', error = NULL WHERE source = $1",
+			CS_ARGS(cs_text(source->name)));
+	if (can_have_orphans(source))
+		cs_exec("DELETE FROM cs_internal.orphan WHERE source = $1", CS_ARGS(cs_text(source->name)));
+}
+
+/*
+ * read_whole: every customer of the source, and every one known before, is pending.
+ */
+static void
+read_whole(const CsSource *source)
+{
+	CsUserQuery query = {0};
+	ErrorData *error = NULL;
+	CsResult *rows;
+
+	query.sql = psprintf("SELECT DISTINCT %s AS customer_id FROM (SELECT DISTINCT customer_key FROM (%s) "
+						 "r) d",
+						 cs_source_id(source, "customer_key"), cs_source_rows(source, false, false));
+	query.search_path = source->search_path;
+	rows = cs_user_query(&query, &error);
+	if (rows == NULL)
+	{
+		set_error(source, error->message);
+		set_needs_scan(source->name);
+		return;
+	}
+	cs_register("found", rows);
+	cs_exec("INSERT INTO cs_internal.pending (source, customer_id) SELECT $1, customer_id FROM "
+			"found" UPSERT_PENDING,
+			CS_ARGS(cs_text(source->name)));
+	cs_unregister("found");
+	tuplestore_end(rows->store);
+	cs_pending_known(source->name);
+	cs_count_unusable(source, (Datum) 0, true);
+	done_reading(source);
+}
+
+/*
+ * read_checksums: compares a checksum per customer.  It is a sum over the rows,
+ * so their order does not matter; a row counts as often as it stands there.
+ */
+static void
+read_checksums(const CsSource *source, bool everything)
+{
+	CsUserQuery query = {0};
+	ErrorData *error = NULL;
+	CsResult *rows;
+	CsArg name = cs_text(source->name);
+
+	query.sql = psprintf("SELECT %s AS customer_id, sum(hashtextextended(r::text, 0)::numeric) AS "
+						 "checksum FROM (%s) r GROUP BY customer_key",
+						 cs_source_id(source, "customer_key"), cs_source_rows(source, false, false));
+	query.search_path = source->search_path;
+	rows = cs_user_query(&query, &error);
+	if (rows == NULL)
+	{
+		set_error(source, error->message);
+		set_needs_scan(source->name);
+		return;
+	}
+	cs_register("found", rows);
+	cs_exec("INSERT INTO cs_internal.pending (source, customer_id) SELECT $1, coalesce(n.customer_id, "
+			"o.customer_id) FROM found n FULL JOIN (SELECT * FROM cs_internal.scan_checksum WHERE "
+			"source = $1) o ON o.customer_id = n.customer_id WHERE n.checksum IS DISTINCT FROM "
+			"o.checksum OR $2" UPSERT_PENDING,
+			CS_ARGS(name, cs_bool(everything)));
+	if (SPI_processed > 0)
+	{
+		cs_exec("DELETE FROM cs_internal.scan_checksum s WHERE s.source = $1 AND NOT EXISTS (SELECT 1 "
+				"FROM found n WHERE n.customer_id = s.customer_id)",
+				CS_ARGS(name));
+		cs_exec("INSERT INTO cs_internal.scan_checksum AS s (source, customer_id, checksum) SELECT $1, "
+				"customer_id, checksum FROM found ON CONFLICT (source, customer_id) DO UPDATE SET "
+				"checksum = excluded.checksum WHERE s.checksum <> excluded.checksum",
+				CS_ARGS(name));
+	}
+	cs_unregister("found");
+	tuplestore_end(rows->store);
+	if (everything)
+		cs_pending_known(source->name);
+	cs_count_unusable(source, (Datum) 0, true);
+	done_reading(source);
+}
+
+/* ---- the change log ------------------------------------------------------- */
+
+/*
+ * names_in: sources in the relation "changes" for which the condition holds.
+ */
+static List *
+names_in(const char *condition)
+{
+	List *names = NIL;
+	uint64 n = cs_exec(psprintf("SELECT DISTINCT source FROM changes WHERE %s", condition), CS_NO_ARGS);
+
+	for (uint64 i = 0; i < n; i++)
+		names = lappend(names, cs_cell(i, 1));
+	return names;
+}
+
+static bool
+named(List *names, const char *name)
+{
+	ListCell *lc;
+
+	foreach (lc, names)
+	{
+		if (strcmp(lfirst(lc), name) == 0)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * users_to_customers: change log rows of a source that maps user_id: all
+ * customers that the users ever belonged to are pending.  Users that no user
+ * source knows are found when their user row appears.
+ */
+static void
+users_to_customers(const CsSource *source)
+{
+	ListCell *lc;
+	Datum ids;
+	bool isnull;
+
+	cs_exec("SELECT array_agg(customer_key) FROM changes WHERE source = $1 AND customer_key <> ''",
+			CS_ARGS(cs_text(source->name)));
+	ids = cs_value_datum(&isnull);
+	if (isnull)
+		return;
+	ids = PointerGetDatum(DatumGetArrayTypePCopy(ids));
+	foreach (lc, CS_MAPPING(source)->users)
+	{
+		CsSource *users = lfirst(lc);
+		CsMapped *user_id = cs_mapped(users, "user_id");
+		bool native = user_id->attnum > 0 && OidIsValid(user_id->type) &&
+					  cs_native_key_type(getBaseType(user_id->type));
+		CsUserQuery query = {0};
+		ErrorData *error = NULL;
+		CsResult *rows;
+
+		cs_user_keys(native ? getBaseType(user_id->type) : TEXTOID, ids, &query);
+		query.sql = psprintf("SELECT customer_id, user_id FROM (%s) u WHERE %s = ANY ($1)",
+							 cs_source_rows(users, false, false),
+							 native ? "user_key" : "(user_id COLLATE \"C\")");
+		query.search_path = users->search_path;
+		rows = cs_user_query(&query, &error);
+		if (rows == NULL)
+		{
+			set_error(users, error->message);
+			set_needs_scan(source->name);
+			continue;
+		}
+		cs_register("members", rows);
+		cs_exec("INSERT INTO cs_internal.pending (source, customer_id, since, until) SELECT $1, "
+				"m.customer_id, min(c.since), max(c.until) FROM members m JOIN changes c ON c.source = $1 "
+				"AND c.customer_key = m.user_id GROUP BY m.customer_id" UPSERT_PENDING,
+				CS_ARGS(cs_text(source->name)));
+		cs_unregister("members");
+		tuplestore_end(rows->store);
+	}
+}
+
+/*
+ * take_chunk: some change log rows, in the relation "changes"; false when none
+ * are left.  What concerns a whole source is added to *whole.
+ */
+static bool
+take_chunk(List *all, List **whole)
+{
+	CsResult *changes;
+	List *keyed;
+	List *without_customer;
+	ListCell *lc;
+
+	changes = cs_query("WITH d AS (DELETE FROM cs_internal.change_log WHERE ctid = ANY (ARRAY(SELECT ctid "
+					   "FROM cs_internal.change_log LIMIT $1)) RETURNING *) SELECT source, customer_key "
+					   "COLLATE \"C\" AS customer_key, min(coalesce(since, '-infinity')) AS since, "
+					   "max(coalesce(until, 'infinity')) AS until FROM d GROUP BY 1, 2",
+					   CS_ARGS(cs_int4(CHUNK)));
+	if (changes->nrows == 0)
+		return false;
+	cs_register("changes", changes);
+
+	if (named(names_in("source = '*'"), "*"))
+		cs_exec("INSERT INTO cs_internal.dirty (customer_id, marked_at, cause) SELECT customer_id, "
+				"clock_timestamp(), 'definition' FROM cs_internal.customer ON CONFLICT DO NOTHING",
+				CS_NO_ARGS);
+	*whole = list_concat(*whole, names_in("customer_key IS NULL AND source <> '*'"));
+	keyed = names_in("customer_key <> ''");
+	without_customer = names_in("customer_key = ''");
+	cs_exec("UPDATE cs_internal.source_state t SET changed_since = least(t.changed_since, c.since), "
+			"changed_until = greatest(t.changed_until, c.until) FROM (SELECT source, min(since) AS "
+			"since, max(until) AS until FROM changes GROUP BY source) c WHERE c.source = t.source",
+			CS_NO_ARGS);
+
+	foreach (lc, all)
+	{
+		CsSource *source = lfirst(lc);
+
+		if (!named(keyed, source->name))
+			continue;
+		if (source->by_user)
+			users_to_customers(source);
+		else
+			cs_exec("INSERT INTO cs_internal.pending (source, customer_id, since, until) SELECT source, "
+					"customer_key, since, until FROM changes WHERE source = $1 AND customer_key <> "
+					"''" UPSERT_PENDING,
+					CS_ARGS(cs_text(source->name)));
+	}
+
+	foreach (lc, all)
+	{
+		CsSource *source = lfirst(lc);
+
+		if (named(without_customer, source->name))
+			count_unusable(source, (Datum) 0, false, true);
+	}
+	cs_unregister("changes");
+	tuplestore_end(changes->store);
+	return true;
+}
+
+/*
+ * scan_due: a scanned source is to be re-read.
+ */
+static bool
+scan_due(const CsSource *source, bool force)
+{
+	if (strcmp(source->capture, "scan") != 0)
+		return false;
+	if (force)
+		return true;
+	cs_exec("SELECT scanned_at IS NULL OR scanned_at <= clock_timestamp() - make_interval(secs => $2) "
+			"FROM cs_internal.source_state WHERE source = $1",
+			CS_ARGS(cs_text(source->name), cs_float8(cs_scan_interval)));
+	return *cs_value() == 't';
+}
+
+/*
+ * follow_users: where users changed, what these users did counts for other
+ * customers now.
+ */
+static void
+follow_users(List *all)
+{
+	ListCell *lc;
+
+	foreach (lc, all)
+	{
+		CsSource *source = lfirst(lc);
+
+		if (!source->by_user)
+			continue;
+		cs_exec("INSERT INTO cs_internal.pending (source, customer_id) SELECT DISTINCT $1, "
+				"p.customer_id FROM cs_internal.pending p JOIN cs.source s ON s.name = p.source WHERE "
+				"s.kind = 'user'" UPSERT_PENDING,
+				CS_ARGS(cs_text(source->name)));
+		if (SPI_processed > 0)
+			cs_exec("UPDATE cs_internal.source_state SET changed_since = '-infinity', changed_until = "
+					"'infinity' WHERE source = $1",
+					CS_ARGS(cs_text(source->name)));
+	}
+}
+
+/*
+ * cs_collect: see source.h.
+ */
+void
+cs_collect(TimestampTz as_of, bool force_scan)
+{
+	List *all;
+	List *readable = NIL;
+	List *whole = NIL;
+	ListCell *lc;
+
+	cs_capture_flush();
+	CommandCounterIncrement();
+	cs_exec("DELETE FROM cs_internal.orphan o USING cs_internal.customer c WHERE c.customer_id = "
+			"o.customer_id",
+			CS_NO_ARGS);
+	all = cs_sources(NULL);
+	foreach (lc, all)
+	{
+		if (verify(lfirst(lc)))
+			readable = lappend(readable, lfirst(lc));
+	}
+	while (take_chunk(readable, &whole))
+		CHECK_FOR_INTERRUPTS();
+
+	foreach (lc, readable)
+	{
+		CsSource *source = lfirst(lc);
+		bool needs_scan;
+
+		cs_exec("SELECT needs_scan FROM cs_internal.source_state WHERE source = $1",
+				CS_ARGS(cs_text(source->name)));
+		needs_scan = *cs_value() == 't' || named(whole, source->name);
+		if (strcmp(source->capture, "scan") == 0)
+		{
+			if (needs_scan || scan_due(source, force_scan))
+				read_checksums(source, needs_scan);
+		}
+		else if (needs_scan)
+			read_whole(source);
+	}
+	follow_users(readable);
+	cs_exec("INSERT INTO cs_internal.orphan (source, customer_id) SELECT p.source, p.customer_id FROM "
+			"cs_internal.pending p JOIN cs.source s ON s.name = p.source WHERE s.kind NOT IN "
+			"('customer', 'subscription') AND NOT EXISTS (SELECT 1 FROM cs_internal.customer c WHERE "
+			"c.customer_id = p.customer_id) ON CONFLICT DO NOTHING",
+			CS_NO_ARGS);
+}
+
+/* ---- unusable rows -------------------------------------------------------- */
+
+/*
+ * count_unusable: see cs_count_unusable; without_customer: only rows whose key
+ * is NULL or empty.
+ */
+static void
+count_unusable(const CsSource *source, Datum ids, bool whole, bool without_customer)
+{
+	CsMapping *mapping = CS_MAPPING(source);
+	CsUserQuery query = {0};
+	ErrorData *error = NULL;
+	CsResult *rows;
+	char *key = cs_source_key(source);
+	char *condition = NULL;
+	StringInfoData sql;
+
+	if (without_customer)
+		condition = mapping->key_native == TEXTOID || mapping->key_native == VARCHAROID ||
+							mapping->key_native == BPCHAROID
+						? psprintf("(%s IS NULL OR %s = '')", key, key)
+						: psprintf("%s IS NULL", key);
+	else if (!whole && !source->by_user)
+		condition = psprintf("%s = ANY ($1)", key);
+	if (!whole && !without_customer)
+		cs_source_keys(source, ids, &query);
+	query.search_path = source->search_path;
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql,
+					 "SELECT customer_id, reason, count(*) AS row_count, min(example) AS example FROM "
+					 "(SELECT coalesce(%s, '') AS customer_id, %s AS reason, left(f::text, 200) COLLATE "
+					 "\"C\" AS example FROM (%s) f",
+					 cs_source_id(source, source->by_user ? "u.customer_key" : "f.customer_key"),
+					 cs_source_reason(source), cs_source_facts(source, condition));
+	if (source->by_user)
+		appendStringInfo(&sql, " %s JOIN (%s) u ON (u.user_id COLLATE \"C\") = %s",
+						 whole || without_customer ? "LEFT" : "",
+						 cs_source_users(source, !whole && !without_customer),
+						 cs_key_text(mapping->key_native, "f.user_key"));
+	appendStringInfoString(&sql, ") x WHERE reason IS NOT NULL GROUP BY 1, 2");
+	query.sql = sql.data;
+	rows = cs_user_query(&query, &error);
+	if (rows == NULL)
+	{
+		set_error(source, error->message);
+		return;
+	}
+	cs_register("counted", rows);
+	cs_exec("DELETE FROM cs_internal.unusable WHERE source = $1 AND ($2 OR customer_id = ANY ($3))",
+			CS_ARGS(cs_text(source->name), cs_bool(whole),
+					without_customer
+						? cs_textarray(PointerGetDatum(construct_array(
+							  (Datum[]){CStringGetTextDatum("")}, 1, TEXTOID, -1, false, TYPALIGN_INT)))
+						: cs_datum(TEXTARRAYOID, ids, whole)));
+	cs_exec("INSERT INTO cs_internal.unusable (source, customer_id, reason, row_count, example) SELECT "
+			"$1, customer_id, reason, row_count, example FROM counted ON CONFLICT (source, customer_id, "
+			"reason) DO UPDATE SET row_count = excluded.row_count, example = excluded.example",
+			CS_ARGS(cs_text(source->name)));
+	cs_unregister("counted");
+	tuplestore_end(rows->store);
+}
+
+/*
+ * cs_count_unusable: see source.h.
+ */
+void
+cs_count_unusable(const CsSource *source, Datum ids, bool whole)
+{
+	if (source->mapping == NULL || !OidIsValid(source->relid))
+		return;
+	count_unusable(source, ids, whole, false);
+}
+
+/* ---- extent --------------------------------------------------------------- */
+
+/*
+ * anchor_is_cheap: an index begins with the anchor, or the table is small, so
+ * that its least and greatest value are cheap to find.
+ */
+static bool
+anchor_is_cheap(const CsSource *source)
+{
+	CsMapped *m = source->anchor ? cs_mapped(source, source->anchor) : NULL;
+
+	if (m == NULL || m->attnum <= 0)
+		return true;
+	cs_exec("SELECT EXISTS (SELECT 1 FROM pg_index WHERE indrelid = $1 AND indkey[0] = $2 AND indisvalid "
+			"AND indpred IS NULL) OR (SELECT sum(c.relpages) < 10000 FROM pg_class c WHERE c.oid = $1 "
+			"OR c.oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = $1))",
+			CS_ARGS(cs_datum(OIDOID, ObjectIdGetDatum(source->relid), false), cs_int4(m->attnum)));
+	return *cs_value() == 't';
+}
+
+/*
+ * cs_source_extent: see source.h.  Looks only where something changed.  In a
+ * big table without an index on the anchor, the bounds are widened by what
+ * capture saw, and are exact again after the next whole read.
+ */
+bool
+cs_source_extent(const CsSource *source, TimestampTz as_of)
+{
+	bool required = cs_anchor_required(source);
+	CsUserQuery query = {0};
+	ErrorData *error = NULL;
+	CsResult *rows;
+
+	if (!OidIsValid(source->relid) ||
+		cs_exec("SELECT changed_since IS NULL, changed_since = '-infinity', changed_until = 'infinity' "
+				"FROM cs_internal.source_state WHERE source = $1",
+				CS_ARGS(cs_text(source->name))) == 0)
+		return false;
+	if (*cs_cell(0, 1) != 't')
+	{
+		bool whole = *cs_cell(0, 2) == 't' || *cs_cell(0, 3) == 't';
+
+		if (!whole && required && !anchor_is_cheap(source))
+			cs_exec("UPDATE cs_internal.source_state SET first_at = least(first_at, changed_since), "
+					"last_at = greatest(last_at, changed_until), changed_since = NULL, changed_until = "
+					"NULL WHERE source = $1",
+					CS_ARGS(cs_text(source->name)));
+		else
+		{
+			query.sql = cs_source_extent_sql(source, required);
+			query.search_path = source->search_path;
+			rows = cs_user_query(&query, &error);
+			if (rows == NULL)
+			{
+				set_error(source, error->message);
+				return false;
+			}
+			cs_register("bounds", rows);
+			cs_exec("UPDATE cs_internal.source_state SET first_at = b.first_at, last_at = b.last_at, "
+					"has_rows = b.has_rows, changed_since = NULL, changed_until = NULL FROM bounds b "
+					"WHERE source = $1",
+					CS_ARGS(cs_text(source->name)));
+			cs_unregister("bounds");
+			tuplestore_end(rows->store);
+		}
+	}
+
+	/* Where the anchor may be NULL, or there is none, any row is known all along. */
+	return cs_exec("UPDATE cs_internal.source_state SET available = NOT available WHERE source = $1 AND "
+				   "available <> CASE WHEN $3 THEN coalesce(first_at < $2, false) ELSE has_rows END",
+				   CS_ARGS(cs_text(source->name), cs_tstz(as_of), cs_bool(required))) > 0;
+}

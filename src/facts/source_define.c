@@ -1,0 +1,987 @@
+/*
+ * source_define.c
+ *		add_source, drop_source, preview_source.
+ *
+ * In: what a user maps.  Out: a row of cs.source and cs_internal.source_state,
+ * capture triggers on the relation, SELECT for run_as; or an error that names
+ * the column and says what to do.
+ *
+ * These are no gates: who calls matters.  The caller's rights are checked by
+ * name (member of run_as, TRIGGER and grant option on the relation), the work
+ * is done as the owner.
+ */
+#include "cs_ext.h"
+
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
+#include "catalog/pg_namespace.h"
+#include "catalog/pg_type.h"
+#include "commands/extension.h"
+#include "funcapi.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "storage/proc.h"
+#include "utils/acl.h"
+#include "utils/guc.h"
+#include "utils/json.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
+
+#include "core/core.h"
+#include "facts/source_kind.h"
+
+#define LOCK_TIMEOUT_MS 3000
+#define MAX_NAME 40
+
+PG_FUNCTION_INFO_V1(cs_add_source);
+PG_FUNCTION_INFO_V1(cs_drop_source);
+PG_FUNCTION_INFO_V1(cs_preview_source);
+
+typedef CsDefinition Definition;
+
+/* ---- who ------------------------------------------------------------------ */
+
+/*
+ * must_be_member: the SQL of a source runs as run_as, so only who may act as
+ * that role may write it.
+ */
+static void
+must_be_member(const CsPolicy *policy, Oid caller, const char *what)
+{
+	if (!OidIsValid(policy->run_as_oid))
+		ereport(ERROR, errcode(ERRCODE_UNDEFINED_OBJECT),
+				errmsg("role \"%s\" of cs.policy.run_as does not exist", policy->run_as),
+				errhint("Create the role, or UPDATE cs.policy SET run_as to one that exists."));
+	if (!has_privs_of_role(caller, policy->run_as_oid))
+		ereport(ERROR, errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				errmsg("must be a member of role \"%s\" to %s", policy->run_as, what),
+				errdetail("The SQL of sources runs as that role."),
+				errhint("Ask for: GRANT %s TO %s.", quote_identifier(policy->run_as),
+						quote_identifier(GetUserNameFromId(caller, false))));
+}
+
+/* ---- what ----------------------------------------------------------------- */
+
+static bool
+good_name(const char *name, int max)
+{
+	const char *p = name;
+
+	if (!(*p >= 'a' && *p <= 'z'))
+		return false;
+	for (; *p; p++)
+	{
+		if (!((*p >= 'a' && *p <= 'z') || (*p >= '0' && *p <= '9') || *p == '_'))
+			return false;
+	}
+	return p - name <= max;
+}
+
+/*
+ * check_words: name, kind, capture and terms.
+ */
+static void
+check_words(const Definition *def)
+{
+	const CsKind *kind = cs_kind(def->kind);
+
+	if (!good_name(def->name, MAX_NAME))
+		ereport(ERROR, errcode(ERRCODE_INVALID_NAME),
+				errmsg("\"%s\" is not a name for a source", def->name),
+				errhint("A name is a lower case letter followed by letters, digits and _, at most %d "
+						"in all.",
+						MAX_NAME));
+	if (kind == NULL)
+		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				errmsg("unknown kind of facts \"%s\"", def->kind),
+				cs_nearest(def->kind, cs_kind_names())
+					? cs_errhint_nearest(def->kind, cs_kind_names())
+					: errhint("Kinds are customer, user, subscription, usage_event, ticket, survey, "
+							  "invoice, touchpoint, message, onboarding_step, cancellation, other."));
+	if (kind->refused != NULL)
+		ereport(ERROR, errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				errmsg("sources of kind \"%s\" are not supported yet", def->kind),
+				errhint("%s", kind->refused));
+	if (strcmp(def->name, def->kind) != 0 &&
+		(cs_kind(def->name) != NULL || strcmp(def->name, "usage") == 0 ||
+		 strcmp(def->name, "ledger") == 0 || strcmp(def->name, "formula") == 0))
+		ereport(ERROR, errcode(ERRCODE_RESERVED_NAME),
+				errmsg("\"%s\" cannot be the name of a source of kind \"%s\"", def->name, def->kind),
+				errdetail("Metrics use that name for something else."),
+				errhint("Choose another name, e.g. \"%s_%s\".", def->name, def->kind));
+	if (strcmp(def->terms, "current") == 0)
+		ereport(ERROR, errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				errmsg("terms => 'current' is not supported yet"),
+				errhint("Keep one row per term and map it with terms => 'interval'."));
+	if (strcmp(def->terms, "interval") != 0)
+		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				errmsg("unknown terms \"%s\"", def->terms), errhint("Use 'interval'."));
+	if (strcmp(def->capture, "watermark") == 0 || strcmp(def->capture, "window") == 0)
+		ereport(ERROR, errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				errmsg("capture => '%s' is not supported yet", def->capture),
+				errhint("Use 'auto', 'trigger' or 'scan'."));
+	if (strcmp(def->capture, "auto") != 0 && strcmp(def->capture, "trigger") != 0 &&
+		strcmp(def->capture, "scan") != 0)
+		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				errmsg("unknown capture \"%s\"", def->capture),
+				errhint("Use 'auto', 'trigger' or 'scan'."));
+}
+
+/*
+ * relation_name: qualified and quoted; refuses what can't be a source.
+ */
+static char *
+relation_name(Oid relid)
+{
+	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	Form_pg_class form;
+	char *schema;
+	char *name;
+
+	if (!HeapTupleIsValid(tuple))
+		ereport(ERROR, errcode(ERRCODE_UNDEFINED_TABLE),
+				errmsg("relation with OID %u does not exist", relid),
+				errhint("Give the relation by name, e.g. 'public.subscriptions'."));
+	form = (Form_pg_class) GETSTRUCT(tuple);
+	schema = get_namespace_name(form->relnamespace);
+	name = pstrdup(quote_qualified_identifier(schema, NameStr(form->relname)));
+	if (form->relkind != RELKIND_RELATION && form->relkind != RELKIND_PARTITIONED_TABLE &&
+		form->relkind != RELKIND_VIEW && form->relkind != RELKIND_MATVIEW &&
+		form->relkind != RELKIND_FOREIGN_TABLE)
+		ereport(ERROR, errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				errmsg("%s is not a table, view, materialized view or foreign table", name));
+	if (form->relpersistence == RELPERSISTENCE_TEMP)
+		ereport(ERROR, errcode(ERRCODE_WRONG_OBJECT_TYPE), errmsg("%s is temporary", name),
+				errdetail("Other sessions, which refresh, do not see its rows."),
+				errhint("Use an ordinary table."));
+	if (IsCatalogNamespace(form->relnamespace) || strcmp(schema, "cs") == 0 ||
+		strcmp(schema, "cs_internal") == 0)
+		ereport(ERROR, errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				errmsg("%s is not a table of facts", name),
+				errhint("Map tables of your own; what cs_ext computes can't be its source."));
+	ReleaseSysCache(tuple);
+	return name;
+}
+
+static List *
+relation_columns(Oid relid)
+{
+	List *names = NIL;
+	int natts = get_relnatts(relid);
+
+	for (AttrNumber i = 1; i <= natts; i++)
+	{
+		char *name = get_attname(relid, i, true);
+
+		if (name != NULL)
+			names = lappend(names, name);
+	}
+	return names;
+}
+
+static char *
+kind_columns(const CsKind *kind)
+{
+	StringInfoData list;
+
+	initStringInfo(&list);
+	for (const CsKindColumn *c = kind->columns; c->name != NULL; c++)
+		appendStringInfo(&list, "%s%s", list.len ? ", " : "", c->name);
+	return list.data;
+}
+
+/*
+ * check_columns: which columns are mapped.
+ */
+static void
+check_columns(const CsSource *source)
+{
+	CsMapping *mapping = CS_MAPPING(source);
+	const CsKind *kind = mapping->kind;
+	bool subscription = strcmp(source->kind, "subscription") == 0;
+	List *names = NIL;
+	ListCell *lc;
+
+	for (const CsKindColumn *c = kind->columns; c->name != NULL; c++)
+		names = lappend(names, pstrdup(c->name));
+	names = lappend(names, pstrdup("user_id"));
+
+	foreach (lc, mapping->columns)
+	{
+		CsMapped *m = lfirst(lc);
+
+		if (m->canon != NULL || strcmp(m->name, "user_id") == 0)
+			continue;
+		if (strncmp(m->name, "x_", 2) == 0 && good_name(m->name, 63) && m->name[2] != '\0')
+			continue;
+		ereport(ERROR, errcode(ERRCODE_UNDEFINED_COLUMN),
+				errmsg("kind \"%s\" has no column \"%s\"", source->kind, m->name),
+				errdetail("Its columns are %s.", kind_columns(kind)),
+				cs_nearest(m->name, names)
+					? cs_errhint_nearest(m->name, names)
+					: errhint("Name an extra column of your own \"x_%s\".", m->name));
+	}
+
+	for (const CsKindColumn *c = kind->columns; c->name != NULL; c++)
+	{
+		if (!(c->flags & CS_COL_REQUIRED) || cs_mapped(source, c->name) != NULL)
+			continue;
+		if (strcmp(c->name, "customer_id") == 0 && source->by_user)
+			continue;
+		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				errmsg("column \"%s\" is required for kind \"%s\"", c->name, source->kind),
+				errhint("Add \"%s\": \"<expression>\" to columns%s.", c->name,
+						strcmp(c->name, "customer_id") == 0 && strcmp(source->kind, "user") != 0
+							? ", or \"user_id\" where a user source maps users to customers"
+							: ""));
+	}
+	if (source->by_user && mapping->users == NIL)
+		ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				errmsg("source \"%s\" maps user_id, but there is no user source", source->name),
+				errhint("Register the table of users first: cs.add_source('user', 'user', …), or map "
+						"customer_id."));
+	if (subscription && cs_mapped(source, "mrr") && cs_mapped(source, "amount"))
+		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				errmsg("both \"mrr\" and \"amount\" are mapped"),
+				errhint("Map \"mrr\" where the table has a monthly figure, else \"amount\" with "
+						"\"interval\"."));
+	if (subscription && !cs_mapped(source, "mrr") && !cs_mapped(source, "amount"))
+		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				errmsg("column \"mrr\" or \"amount\" is required for kind \"subscription\""),
+				errhint("Map \"mrr\" where the table has a monthly figure, else \"amount\" with "
+						"\"interval\"."));
+	if (subscription && cs_mapped(source, "amount") && !cs_mapped(source, "interval"))
+		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				errmsg("\"amount\" is mapped without \"interval\""),
+				errhint("Add \"interval\", an expression that gives day, week, month, quarter or year; "
+						"a constant is written \"'month'\"."));
+	if (subscription && cs_mapped(source, "mrr") &&
+		(cs_mapped(source, "interval") || cs_mapped(source, "interval_count")))
+		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				errmsg("\"interval\" belongs to \"amount\", but \"mrr\" is mapped"),
+				errhint("Leave \"interval\" out, or map \"amount\"."));
+}
+
+/*
+ * column_error: what the parser said about one expression, told of the column.
+ */
+static void
+column_error(const CsSource *source, const CsMapped *m, const ErrorData *e)
+{
+	/* The analysed text began with "SELECT (". */
+	int position = (e->internalpos > 0 ? e->internalpos : e->cursorpos) - (int) strlen("SELECT (");
+	bool inside = position > 0 && position <= pg_mbstrlen(m->expr);
+	char *near = NULL;
+
+	if (e->sqlerrcode == ERRCODE_UNDEFINED_COLUMN)
+	{
+		/* the message quotes the name it did not find */
+		const char *open = strchr(e->message, '"');
+		const char *close = open ? strchr(open + 1, '"') : NULL;
+
+		if (close != NULL)
+			near = cs_nearest(pnstrdup(open + 1, close - open - 1), relation_columns(source->relid));
+	}
+	ereport(ERROR, errcode(e->sqlerrcode),
+			errmsg("column \"%s\" of source \"%s\": %s", m->name, source->name, e->message),
+			errdetail("The expression is: %s", m->expr), inside ? internalerrposition(position) : 0,
+			inside ? internalerrquery(m->expr) : 0,
+			near ? errhint("Did you mean \"%s\"?", near)
+				 : errhint("%s", e->hint ? e->hint
+										 : "Values of columns are SQL expressions over the relation; a "
+										   "constant text is written \"'month'\"."));
+}
+
+/*
+ * check_type: the type of an expression must become the canonical type without
+ * a cast that can fail on a row.
+ */
+static void
+check_type(const CsSource *source, const CsMapped *m)
+{
+	Oid base = getBaseType(m->type);
+	const char *wanted = NULL;
+	const char *cast = NULL;
+
+	if (get_typtype(base) == TYPTYPE_PSEUDO)
+		ereport(ERROR, errcode(ERRCODE_DATATYPE_MISMATCH),
+				errmsg("column \"%s\" of source \"%s\" has the pseudo-type %s", m->name, source->name,
+					   format_type_be(m->type)),
+				errhint("Map a column or an expression with a value."));
+	if (m->canon == NULL || m->canon->type == CS_COL_TEXT)
+	{
+		bool key = strcmp(m->name, "customer_id") == 0 || strcmp(m->name, "user_id") == 0;
+
+		if (key && OidIsValid(m->collation) && !get_collation_isdeterministic(m->collation))
+			ereport(ERROR, errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					errmsg("column \"%s\" of source \"%s\" has a nondeterministic collation", m->name,
+						   source->name),
+					errdetail("Ids that differ would count as equal in some queries and not in others."),
+					errhint("Map it as (%s) COLLATE \"C\", with ids written in one way.", m->expr));
+		if (key && (type_is_rowtype(base) || OidIsValid(get_element_type(base))))
+			ereport(ERROR, errcode(ERRCODE_DATATYPE_MISMATCH),
+					errmsg("column \"%s\" of source \"%s\" is of type %s, which is no id", m->name,
+						   source->name, format_type_be(m->type)),
+					errhint("Map one column with the id."));
+		return;
+	}
+	switch (m->canon->type)
+	{
+		case CS_COL_TIME:
+			if (base != TIMESTAMPTZOID && base != TIMESTAMPOID && base != DATEOID)
+			{
+				wanted = "a date or timestamp";
+				cast = base == INT8OID || base == INT4OID ? "to_timestamp(%s)" : "(%s)::timestamptz";
+			}
+			break;
+		case CS_COL_NUMERIC:
+			if (base != NUMERICOID && base != INT2OID && base != INT4OID && base != INT8OID &&
+				base != FLOAT4OID && base != FLOAT8OID)
+			{
+				wanted = "a number";
+				cast = base == BOOLOID ? "(%s)::int" : "(%s)::numeric";
+			}
+			break;
+		case CS_COL_INT:
+			if (base != INT2OID && base != INT4OID && base != INT8OID)
+			{
+				wanted = "an integer";
+				cast = "(%s)::bigint";
+			}
+			break;
+		case CS_COL_BOOL:
+			if (base != BOOLOID)
+			{
+				wanted = "boolean";
+				cast = base == TEXTOID || base == VARCHAROID ? "(%s)::boolean" : "(%s) <> 0";
+			}
+			break;
+		case CS_COL_JSONB:
+			if (base != JSONBOID)
+			{
+				wanted = "jsonb";
+				cast = base == JSONOID ? "(%s)::jsonb" : "to_jsonb(%s)";
+			}
+			break;
+		case CS_COL_TEXT:
+			break;
+	}
+	if (wanted == NULL)
+		return;
+	ereport(ERROR, errcode(ERRCODE_DATATYPE_MISMATCH),
+			errmsg("column \"%s\" of source \"%s\" must be %s, but the expression is of type %s", m->name,
+				   source->name, wanted, format_type_be(m->type)),
+			errdetail("The expression is: %s", m->expr),
+			errhint("Map it as %s.", psprintf(cast, m->expr)));
+}
+
+/*
+ * check_expressions: each of them alone, in a place where aggregates, window
+ * functions and sets are refused by the parser; then its type.
+ */
+static void
+check_expressions(CsSource *source)
+{
+	CsMapping *mapping = CS_MAPPING(source);
+	ErrorData *error;
+	CsMapped *failed;
+	ListCell *lc;
+
+	foreach (lc, mapping->columns)
+	{
+		CsMapped *m = lfirst(lc);
+		CsUserQuery query = {0};
+
+		query.sql = psprintf("SELECT (%s\n) FROM %s WHERE (%s\n) IS NULL", m->expr, source->relation,
+							 m->expr);
+		query.search_path = source->search_path;
+		if (cs_user_check(&query, &error) == NULL)
+			column_error(source, m, error);
+	}
+	error = cs_source_analyse(source, &failed);
+	if (error != NULL)
+		ReThrowError(error);
+	foreach (lc, mapping->columns)
+		check_type(source, lfirst(lc));
+}
+
+/* ---- rights --------------------------------------------------------------- */
+
+static bool
+can_grant_select(Oid relid, Oid role)
+{
+	AclMode mode = ACL_GRANT_OPTION_FOR(ACL_SELECT);
+
+	return has_privs_of_role(role, get_rel_owner(relid)) ||
+		   (pg_class_aclmask(relid, role, mode, ACLMASK_ANY) & mode) != 0;
+}
+
+/*
+ * let_read: SELECT on the relation and USAGE on its schema for run_as, granted
+ * where the caller could do so, else an error that says who can.
+ */
+static void
+let_read(const CsSource *source, const CsPolicy *policy, Oid caller)
+{
+	Oid schema = get_rel_namespace(source->relid);
+	const char *role = quote_identifier(policy->run_as);
+	const char *schema_name = quote_identifier(get_namespace_name(schema));
+
+	if (pg_namespace_aclcheck(schema, policy->run_as_oid, ACL_USAGE) != ACLCHECK_OK)
+	{
+		if (!has_privs_of_role(caller, get_namespace_owner(schema)))
+			ereport(ERROR, errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+					errmsg("role \"%s\" may not use schema %s", policy->run_as, schema_name),
+					errhint("Role %s or a superuser must run: GRANT USAGE ON SCHEMA %s TO %s;",
+							GetUserNameFromId(get_namespace_owner(schema), false), schema_name, role));
+		cs_exec(psprintf("GRANT USAGE ON SCHEMA %s TO %s", schema_name, role), CS_NO_ARGS);
+	}
+	if (pg_class_aclcheck(source->relid, policy->run_as_oid, ACL_SELECT) == ACLCHECK_OK ||
+		pg_attribute_aclcheck_all(source->relid, policy->run_as_oid, ACL_SELECT, ACLMASK_ANY) ==
+			ACLCHECK_OK)
+		return;
+	if (!can_grant_select(source->relid, caller))
+		ereport(ERROR, errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				errmsg("role \"%s\" may not read %s", policy->run_as, source->relation),
+				errhint("Role %s or a superuser must run: GRANT SELECT ON %s TO %s;",
+						GetUserNameFromId(get_rel_owner(source->relid), false), source->relation, role));
+	cs_exec(psprintf("GRANT SELECT ON %s TO %s", source->relation, role), CS_NO_ARGS);
+}
+
+/* ---- capture -------------------------------------------------------------- */
+
+/*
+ * cs_source_capture: what is in force, and why; what is asked for is not
+ * refused here, only replaced.
+ */
+const char *
+cs_source_capture(const CsSource *source, const char *wanted, const char **reason)
+{
+	CsMapping *mapping = CS_MAPPING(source);
+	char relkind = get_rel_relkind(source->relid);
+	const char *obstacle = NULL;
+
+	if (relkind == RELKIND_VIEW || relkind == RELKIND_MATVIEW)
+		obstacle = "a view has no rows of its own to put a trigger on";
+	else if (relkind == RELKIND_FOREIGN_TABLE)
+		obstacle = "a foreign table changes where no trigger of this database sees it";
+	else if (relkind == RELKIND_RELATION && has_subclass(source->relid))
+		obstacle = "child tables do not inherit triggers";
+	else if (mapping->key->attnum <= 0)
+		obstacle = psprintf("%s is an expression, not a column", mapping->key->name);
+	else if (!mapping->native)
+		obstacle = psprintf("%s is of type %s", mapping->key->name, format_type_be(mapping->key->type));
+
+	if (strcmp(wanted, "scan") == 0)
+	{
+		*reason = "as asked for";
+		return "scan";
+	}
+	if (obstacle == NULL)
+	{
+		*reason = strcmp(wanted, "auto") == 0 ? "a table whose key is a column" : "as asked for";
+		return "trigger";
+	}
+	*reason = obstacle;
+	return "scan";
+}
+
+/* Adds the hint to a lock timeout while triggers are made. */
+static void
+lock_context(void *arg)
+{
+	if (geterrcode() == ERRCODE_LOCK_NOT_AVAILABLE)
+		errhint("Another transaction is using %s for long. Call again when it has ended, or set "
+				"lock_timeout higher first.",
+				(const char *) arg);
+}
+
+/*
+ * cs_source_add_triggers: capture triggers, ENABLE ALWAYS, gone with the
+ * extension.  Inside a frame.
+ */
+void
+cs_source_add_triggers(const CsSource *source)
+{
+	CsMapping *mapping = CS_MAPPING(source);
+	CsMapped *anchor = source->anchor ? cs_mapped(source, source->anchor) : NULL;
+	char *extension = get_extension_name(get_extension_oid("cs_ext", false));
+	const char *triggers[2];
+	StringInfoData args;
+
+	initStringInfo(&args);
+	appendStringInfo(&args, "%s, %s", quote_literal_cstr(source->name),
+					 quote_literal_cstr(get_attname(source->relid, mapping->key->attnum, false)));
+
+	/* signed_at and issued_at may be NULL, and then another column counts */
+	if (anchor != NULL && anchor->attnum > 0 && (anchor->canon->flags & CS_COL_REQUIRED))
+		appendStringInfo(&args, ", %s",
+						 quote_literal_cstr(get_attname(source->relid, anchor->attnum, false)));
+
+	triggers[0] = quote_identifier(psprintf("cs_capture_%s", source->name));
+	triggers[1] = quote_identifier(psprintf("cs_capture_%s_truncate", source->name));
+	cs_exec(psprintf("CREATE TRIGGER %s AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW EXECUTE "
+					 "FUNCTION cs_internal.capture(%s)",
+					 triggers[0], source->relation, args.data),
+			CS_NO_ARGS);
+	cs_exec(psprintf("CREATE TRIGGER %s AFTER TRUNCATE ON %s FOR EACH STATEMENT EXECUTE FUNCTION "
+					 "cs_internal.capture(%s)",
+					 triggers[1], source->relation, args.data),
+			CS_NO_ARGS);
+	for (int i = 0; i < 2; i++)
+	{
+		cs_exec(psprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER %s", source->relation, triggers[i]),
+				CS_NO_ARGS);
+		cs_exec(psprintf("ALTER TRIGGER %s ON %s DEPENDS ON EXTENSION %s", triggers[i],
+						 source->relation, quote_identifier(extension)),
+				CS_NO_ARGS);
+	}
+}
+
+/*
+ * lock_relation: SHARE ROW EXCLUSIVE, not waited for long.
+ */
+static void
+lock_relation(const CsSource *source, bool quiet)
+{
+	ErrorContextCallback callback;
+
+	if (!quiet)
+		ereport(NOTICE,
+				errmsg("taking a SHARE ROW EXCLUSIVE lock on %s to change its capture triggers",
+					   source->relation),
+				errdetail("Writers wait until this transaction ends; readers do not."));
+	if (LockTimeout == 0)
+		(void) set_config_option("lock_timeout", psprintf("%d", LOCK_TIMEOUT_MS), PGC_USERSET,
+								 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	callback.callback = lock_context;
+	callback.arg = (void *) source->relation;
+	callback.previous = error_context_stack;
+	error_context_stack = &callback;
+	LockRelationOid(source->relid, ShareRowExclusiveLock);
+	error_context_stack = callback.previous;
+}
+
+/* ---- add_source ----------------------------------------------------------- */
+
+/*
+ * cs_column_types: what cs_source_analyse found, as kept in source_state.
+ */
+char *
+cs_source_types(const CsSource *source)
+{
+	StringInfoData json;
+	ListCell *lc;
+
+	initStringInfo(&json);
+	appendStringInfoChar(&json, '{');
+	foreach (lc, CS_MAPPING(source)->columns)
+	{
+		CsMapped *m = lfirst(lc);
+
+		if (json.len > 1)
+			appendStringInfoString(&json, ", ");
+		escape_json(&json, m->name);
+		appendStringInfo(&json, ": %u", m->type);
+	}
+	appendStringInfoChar(&json, '}');
+	return json.data;
+}
+
+/*
+ * sample_of: the first row, as text, or NULL; an error becomes a warning.
+ */
+static CsResult *
+sample_of(const CsSource *source, char **warning)
+{
+	CsMapping *mapping = CS_MAPPING(source);
+	CsUserQuery query = {0};
+	ErrorData *error = NULL;
+	CsResult *result;
+	StringInfoData sql;
+	ListCell *lc;
+
+	initStringInfo(&sql);
+	appendStringInfoString(&sql, "SELECT ");
+	foreach (lc, mapping->columns)
+	{
+		CsMapped *m = lfirst(lc);
+
+		appendStringInfo(&sql, "%sleft((%s\n)::text, 60)", foreach_current_index(lc) ? ", " : "",
+						 m->expr);
+	}
+	appendStringInfo(&sql, " FROM %s LIMIT 1", source->relation);
+	query.sql = sql.data;
+	query.search_path = source->search_path;
+	result = cs_user_query(&query, &error);
+	if (result == NULL)
+	{
+		if (error->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE)
+			ReThrowError(error);
+		*warning = psprintf("reading the first row failed: %s", error->message);
+	}
+	return result;
+}
+
+/*
+ * warning_of: what is worth knowing about a mapped column; NULL when nothing is.
+ */
+static char *
+warning_of(const CsSource *source, const CsMapped *m)
+{
+	CsMapping *mapping = CS_MAPPING(source);
+	Oid base = getBaseType(m->type);
+
+	if (m == mapping->key && !mapping->native)
+		return psprintf("not a plain column: reading some customers needs CREATE INDEX ON %s ((%s) "
+						"COLLATE \"C\")",
+						source->relation,
+						cs_key_text(m->type, m->expr) /* with its own COLLATE, harmless */);
+	if (strcmp(m->name, "end_at") == 0 && base == DATEOID)
+		return pstrdup("the first day without entitlement; where it is the last day with it, map it as "
+					   "end_date + 1");
+	if (m->canon != NULL && m->canon->type == CS_COL_TIME && base == DATEOID)
+		return pstrdup("a date is midnight in the policy's zone");
+	if (m->canon != NULL && m->canon->type == CS_COL_TIME && base == TIMESTAMPOID)
+		return pstrdup("a timestamp without zone is local time in the policy's zone");
+	return NULL;
+}
+
+/*
+ * return_row: of a column, mapped (m) or not.
+ */
+static void
+return_row(ReturnSetInfo *rsinfo, const char *name, const CsMapped *m, const char *sample,
+		   const char *warning)
+{
+	const char *cells[4] = {name, m ? m->expr : NULL, sample, warning};
+	Datum values[4];
+	bool nulls[4];
+
+	for (int i = 0; i < 4; i++)
+	{
+		nulls[i] = cells[i] == NULL;
+		values[i] = nulls[i] ? (Datum) 0 : CStringGetTextDatum(cells[i]);
+	}
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+}
+
+/*
+ * return_rows: one row per canonical column in the kind's order, then user_id
+ * where it links, then x_ columns.
+ */
+static void
+return_rows(ReturnSetInfo *rsinfo, const CsSource *source)
+{
+	CsMapping *mapping = CS_MAPPING(source);
+	char *warning = NULL;
+	CsResult *sample = sample_of(source, &warning);
+	List *samples = NIL;
+	ListCell *lc;
+
+	if (sample != NULL)
+	{
+		TupleTableSlot *slot = MakeSingleTupleTableSlot(sample->desc, &TTSOpsMinimalTuple);
+
+		if (!tuplestore_gettupleslot(sample->store, true, false, slot))
+			warning = pstrdup("the relation has no rows yet");
+		else
+		{
+			slot_getallattrs(slot);
+			for (int i = 0; i < sample->desc->natts; i++)
+				samples = lappend(samples, slot->tts_isnull[i]
+											   ? NULL
+											   : TextDatumGetCString(slot->tts_values[i]));
+		}
+		ExecDropSingleTupleTableSlot(slot);
+	}
+	for (const CsKindColumn *c = mapping->kind->columns; c->name != NULL; c++)
+	{
+		if (cs_mapped(source, c->name) == NULL)
+			return_row(rsinfo, c->name, NULL, NULL, NULL);
+		foreach (lc, mapping->columns)
+		{
+			CsMapped *m = lfirst(lc);
+			char *said = warning_of(source, m);
+
+			if (m->canon == c)
+				return_row(rsinfo, m->name, m,
+						   samples ? list_nth(samples, foreach_current_index(lc)) : NULL,
+						   said == NULL && m == mapping->key ? warning : said);
+		}
+	}
+	foreach (lc, mapping->columns)
+	{
+		CsMapped *m = lfirst(lc);
+		char *said = warning_of(source, m);
+
+		if (m->canon == NULL)
+			return_row(rsinfo, m->name, m,
+					   samples ? list_nth(samples, foreach_current_index(lc)) : NULL,
+					   said == NULL && m == mapping->key ? warning : said);
+	}
+}
+
+/*
+ * cs_define_source: all of it, inside a frame.  Returns the source.
+ */
+CsSource *
+cs_define_source(const Definition *def, Oid caller)
+{
+	CsPolicy *policy = cs_policy(false);
+	CsSource *source;
+	const char *capture;
+	const char *reason;
+
+	must_be_member(policy, caller, "add a source");
+	check_words(def);
+	source = cs_source_make(def->name, def->kind, relation_name(def->relid), def->columns,
+							def->search_path, true);
+	check_columns(source);
+	cs_exec("SELECT name FROM cs.source WHERE name = $1", CS_ARGS(cs_text(def->name)));
+	if (SPI_processed > 0)
+		ereport(ERROR, errcode(ERRCODE_DUPLICATE_OBJECT),
+				errmsg("source \"%s\" already exists", def->name),
+				errhint("Choose another name, or drop it first: SELECT cs.drop_source(%s);",
+						quote_literal_cstr(def->name)));
+	let_read(source, policy, caller);
+	check_expressions(source);
+	capture = cs_source_capture(source, def->capture, &reason);
+	if (strcmp(def->capture, "trigger") == 0 && strcmp(capture, "trigger") != 0)
+		ereport(ERROR, errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				errmsg("source \"%s\" cannot be captured by trigger", def->name),
+				errdetail("The reason: %s.", reason),
+				errhint("Use capture => 'scan', which re-reads the relation."));
+	source->capture = pstrdup(capture);
+
+	if (strcmp(capture, "trigger") == 0)
+	{
+		if (pg_class_aclcheck(source->relid, caller, ACL_TRIGGER) != ACLCHECK_OK)
+			ereport(ERROR, errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+					errmsg("permission denied to add capture triggers to %s", source->relation),
+					errhint("Role %s or a superuser must run: GRANT TRIGGER ON %s TO %s; or use capture "
+							"=> 'scan'.",
+							GetUserNameFromId(get_rel_owner(source->relid), false), source->relation,
+							quote_identifier(GetUserNameFromId(caller, false))));
+		lock_relation(source, def->quiet);
+		cs_source_add_triggers(source);
+	}
+
+	cs_exec("INSERT INTO cs.source (name, kind, relation, columns, capture, terms, search_path) "
+			"VALUES ($1, $2, $3, $4::jsonb, $5, $6, $7)",
+			CS_ARGS(cs_text(def->name), cs_text(def->kind), cs_text(source->relation),
+					cs_text(def->columns), cs_text(def->capture), cs_text(def->terms),
+					cs_text(def->search_path)));
+	cs_exec("INSERT INTO cs_internal.source_state (source, capture, capture_reason, column_types) "
+			"VALUES ($1, $2, $3, $4::jsonb) ON CONFLICT (source) DO UPDATE SET capture = "
+			"EXCLUDED.capture, capture_reason = EXCLUDED.capture_reason, column_types = "
+			"EXCLUDED.column_types, needs_scan = true, scanned_at = NULL, error = NULL",
+			CS_ARGS(cs_text(def->name), cs_text(capture), cs_text(reason),
+					cs_text(cs_source_types(source))));
+	cs_exec("INSERT INTO cs_internal.definition_history (at, actor, table_name, key, cause, new_row) "
+			"SELECT clock_timestamp(), $2, 'source', s.name, 'insert', to_jsonb(s) FROM cs.source s "
+			"WHERE s.name = $1",
+			CS_ARGS(cs_text(def->name), cs_text(GetUserNameFromId(GetSessionUserId(), false))));
+	cs_capture_note("*", NULL, 0, 0);
+	return source;
+}
+
+/*
+ * cs_add_source: cs.add_source(name, kind, relation, columns, capture, terms).
+ */
+Datum
+cs_add_source(PG_FUNCTION_ARGS)
+{
+	Definition def = {0};
+	Oid caller = GetUserId();
+	CsFrame frame;
+	static const char *const arguments[] = {"name",	   "kind",	  "relation",
+											"columns", "capture", "terms"};
+
+	for (int i = 0; i < lengthof(arguments); i++)
+	{
+		if (PG_ARGISNULL(i))
+			ereport(ERROR, errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					errmsg("%s of a source must not be NULL", arguments[i]));
+	}
+	def.name = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	def.kind = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	def.relid = PG_GETARG_OID(2);
+	def.columns = DatumGetCString(DirectFunctionCall1(jsonb_out, PG_GETARG_DATUM(3)));
+	def.capture = text_to_cstring(PG_GETARG_TEXT_PP(4));
+	def.terms = text_to_cstring(PG_GETARG_TEXT_PP(5));
+	def.search_path = pstrdup(GetConfigOption("search_path", false, false));
+
+	InitMaterializedSRF(fcinfo, 0);
+	cs_enter(&frame);
+	return_rows((ReturnSetInfo *) fcinfo->resultinfo, cs_define_source(&def, caller));
+	cs_leave(&frame);
+	return (Datum) 0;
+}
+
+/* ---- drop_source ---------------------------------------------------------- */
+
+/*
+ * refuse_in_use: what could not be computed without the source.
+ */
+static void
+refuse_in_use(const CsSource *source)
+{
+	char *users;
+
+	if (strcmp(source->kind, "other") == 0)
+	{
+		cs_exec("SELECT string_agg(quote_ident(name), ', ' ORDER BY name) FROM cs.metric WHERE source = "
+				"$1",
+				CS_ARGS(cs_text(source->name)));
+		users = cs_value();
+		if (users != NULL)
+			ereport(ERROR, errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+					errmsg("source \"%s\" is used by metrics", source->name),
+					errdetail("They are: %s.", users),
+					errhint("Delete these metrics first, or let them read another source."));
+	}
+	if (strcmp(source->kind, "user") == 0 && list_length(cs_sources("user")) == 1)
+	{
+		ListCell *lc;
+
+		foreach (lc, cs_sources(NULL))
+		{
+			CsSource *other = lfirst(lc);
+
+			if (other->by_user)
+				ereport(ERROR, errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+						errmsg("source \"%s\" is the only user source, and source \"%s\" maps user_id",
+							   source->name, other->name),
+						errhint("Drop source \"%s\" first.", other->name));
+		}
+	}
+}
+
+/*
+ * cs_drop_source: cs.drop_source(name).  Facts stay; what was derived from them
+ * goes at the next refresh, because all customers are pending for a source
+ * that is no more.
+ */
+Datum
+cs_drop_source(PG_FUNCTION_ARGS)
+{
+	Oid caller = GetUserId();
+	char *name;
+	CsFrame frame;
+	CsSource *source;
+	static const char *const derived[] = {"source_state", "scan_checksum", "unusable", "orphan"};
+
+	if (PG_ARGISNULL(0))
+		ereport(ERROR, errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				errmsg("name of a source must not be NULL"));
+	name = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	cs_enter(&frame);
+	must_be_member(cs_policy(false), caller, "drop a source");
+	source = cs_source(name);
+	if (source == NULL)
+	{
+		List *names = NIL;
+		ListCell *lc;
+
+		foreach (lc, cs_sources(NULL))
+			names = lappend(names, ((CsSource *) lfirst(lc))->name);
+		ereport(ERROR, errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("there is no source \"%s\"", name),
+				cs_nearest(name, names) ? cs_errhint_nearest(name, names)
+										: errhint("Sources stand in cs.source."));
+	}
+	refuse_in_use(source);
+	if (OidIsValid(source->relid))
+	{
+		static const char *const suffix[] = {"", "_truncate"};
+
+		for (int i = 0; i < 2; i++)
+		{
+			const char *trigger = quote_identifier(psprintf("cs_capture_%s%s", name, suffix[i]));
+
+			if (cs_exec("SELECT 1 FROM pg_trigger WHERE tgrelid = $1 AND quote_ident(tgname) = $2",
+						CS_ARGS(cs_datum(OIDOID, ObjectIdGetDatum(source->relid), false),
+								cs_text(trigger))) == 0)
+				continue;
+			if (i == 0)
+				lock_relation(source, false);
+			cs_exec(psprintf("DROP TRIGGER %s ON %s", trigger, source->relation), CS_NO_ARGS);
+		}
+	}
+	cs_exec("INSERT INTO cs_internal.definition_history (at, actor, table_name, key, cause, old_row) "
+			"SELECT clock_timestamp(), $2, 'source', s.name, 'delete', to_jsonb(s) FROM cs.source s "
+			"WHERE s.name = $1",
+			CS_ARGS(cs_text(name), cs_text(GetUserNameFromId(GetSessionUserId(), false))));
+	cs_exec("DELETE FROM cs.source WHERE name = $1", CS_ARGS(cs_text(name)));
+	for (int i = 0; i < lengthof(derived); i++)
+		cs_exec(psprintf("DELETE FROM cs_internal.%s WHERE source = $1", derived[i]),
+				CS_ARGS(cs_text(name)));
+	cs_pending_known(name);
+	cs_capture_note("*", NULL, 0, 0);
+	cs_leave(&frame);
+	PG_RETURN_VOID();
+}
+
+/* ---- preview_source ------------------------------------------------------- */
+
+/*
+ * cs_preview_source: cs.preview_source(kind, relation, columns, max_rows): the
+ * first rows as they would be read, and why a row could not be used.
+ */
+Datum
+cs_preview_source(PG_FUNCTION_ARGS)
+{
+	Definition def = {0};
+	Oid caller = GetUserId();
+	ReturnSetInfo *rsinfo;
+	CsUserQuery query = {0};
+	CsPolicy *policy;
+	CsSource *source;
+	CsResult *rows;
+	CsFrame frame;
+	TupleTableSlot *slot;
+
+	for (int i = 0; i < 4; i++)
+	{
+		if (PG_ARGISNULL(i))
+			ereport(ERROR, errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					errmsg("kind, relation, columns and max_rows must not be NULL"));
+	}
+	if (PG_GETARG_INT32(3) < 1 || PG_GETARG_INT32(3) > 1000)
+		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				errmsg("max_rows must be from 1 to 1000"));
+	def.name = def.kind = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	def.relid = PG_GETARG_OID(1);
+	def.columns = DatumGetCString(DirectFunctionCall1(jsonb_out, PG_GETARG_DATUM(2)));
+	def.capture = "auto";
+	def.terms = "interval";
+
+	InitMaterializedSRF(fcinfo, 0);
+	rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	def.search_path = pstrdup(GetConfigOption("search_path", false, false));
+	cs_enter(&frame);
+	policy = cs_policy(false);
+	must_be_member(policy, caller, "preview a source");
+	check_words(&def);
+	source = cs_source_make(def.name, def.kind, relation_name(def.relid), def.columns,
+							def.search_path, true);
+	check_columns(source);
+	check_expressions(source);
+	query.sql = cs_source_preview(source, PG_GETARG_INT32(3));
+	query.search_path = source->search_path;
+	query.as_of = cs_now();
+	query.as_of_day = cs_local_day(query.as_of, policy->time_zone);
+	rows = cs_user_query(&query, NULL);
+	slot = MakeSingleTupleTableSlot(rows->desc, &TTSOpsMinimalTuple);
+	while (tuplestore_gettupleslot(rows->store, true, false, slot))
+	{
+		slot_getallattrs(slot);
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, slot->tts_values, slot->tts_isnull);
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	cs_leave(&frame);
+	return (Datum) 0;
+}
