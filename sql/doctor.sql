@@ -1,4 +1,123 @@
 
 -- ---------------------------------------------------------------------------
--- doctor
+-- doctor: what is wrong, and what to do about it.
 -- ---------------------------------------------------------------------------
+
+CREATE VIEW cs.source_status WITH (security_barrier) AS
+SELECT s.name AS source, s.kind, s.relation, coalesce(t.capture, 'scan') AS capture,
+	coalesce(t.capture_reason, 'not looked at yet') AS why, s.enabled, coalesce(t.needs_scan, true) AS needs_scan,
+	coalesce(u.row_count, 0)::bigint AS unusable_rows, u.unusable,
+	(SELECT count(*) FROM cs_internal.orphan o WHERE o.source = s.name
+		AND NOT EXISTS (SELECT 1 FROM cs_internal.customer c WHERE c.customer_id = o.customer_id)) AS orphans,
+	(SELECT count(*) FROM cs_internal.pending p WHERE p.source = s.name) AS pending_customers,
+	t.first_at, t.last_at, t.scanned_at, t.error,
+	k.last_as_of AS data_through_at, k.last_refresh_at AS computed_at
+FROM cs.source s
+LEFT JOIN cs_internal.source_state t ON t.source = s.name
+LEFT JOIN (
+	SELECT r.source, sum(r.row_count)::bigint AS row_count,
+		jsonb_object_agg(r.reason, jsonb_build_object('rows', r.row_count, 'example', r.example) ORDER BY r.reason) AS unusable
+	FROM (SELECT n.source, n.reason, sum(n.row_count)::bigint AS row_count, min(n.example COLLATE "C") AS example
+		FROM cs_internal.unusable n GROUP BY n.source, n.reason) r
+	GROUP BY r.source) u ON u.source = s.name
+LEFT JOIN cs_internal.clock k ON true;
+COMMENT ON VIEW cs.source_status IS 'One row per source: how it is captured, what of it cannot be used, how far it reaches.';
+COMMENT ON COLUMN cs.source_status.source IS 'Name of the source.';
+COMMENT ON COLUMN cs.source_status.kind IS 'Kind of facts.';
+COMMENT ON COLUMN cs.source_status.relation IS 'The relation, qualified and quoted.';
+COMMENT ON COLUMN cs.source_status.capture IS 'How changes are noticed now: trigger, or scan (re-read and compared).';
+COMMENT ON COLUMN cs.source_status.why IS 'Why it is captured that way.';
+COMMENT ON COLUMN cs.source_status.enabled IS 'false: the source is not read.';
+COMMENT ON COLUMN cs.source_status.needs_scan IS 'true: it is read whole at the next refresh.';
+COMMENT ON COLUMN cs.source_status.unusable_rows IS 'Number of rows that cannot be used and are left out.';
+COMMENT ON COLUMN cs.source_status.unusable IS 'Per reason the number of rows and an example: {"reason": {"rows": n, "example": "…"}}. NULL: every row is usable.';
+COMMENT ON COLUMN cs.source_status.orphans IS 'Number of ids in the source that are no customers.';
+COMMENT ON COLUMN cs.source_status.pending_customers IS 'Number of customers whose facts changed and are not ingested yet.';
+COMMENT ON COLUMN cs.source_status.first_at IS 'Least anchor of usable rows; NULL: no rows, or no anchor.';
+COMMENT ON COLUMN cs.source_status.last_at IS 'Greatest anchor of usable rows; NULL: no rows, or no anchor.';
+COMMENT ON COLUMN cs.source_status.scanned_at IS 'When it was last read whole.';
+COMMENT ON COLUMN cs.source_status.error IS 'Why it could not be read at the last refresh; NULL: it could.';
+COMMENT ON COLUMN cs.source_status.data_through_at IS 'The instant up to which facts are evaluated.';
+COMMENT ON COLUMN cs.source_status.computed_at IS 'When that was computed.';
+
+CREATE FUNCTION cs_internal.doctor_sources() RETURNS TABLE ("check" text, severity text, object text, finding text, remedy text)
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_doctor_sources';
+COMMENT ON FUNCTION cs_internal.doctor_sources() IS 'What cs.doctor() finds by looking at the relations of sources.';
+
+CREATE FUNCTION cs_internal.doctor() RETURNS TABLE ("check" text, severity text, object text, finding text, remedy text)
+LANGUAGE plpgsql STABLE AS $$
+#variable_conflict use_column
+BEGIN
+	IF NOT EXISTS (SELECT 1 FROM cs.policy) THEN
+		RETURN QUERY SELECT 'setup', 'error', 'cs_ext', 'cs_ext is not set up in this database',
+			'SELECT cs.setup(time_zone => ''Europe/Berlin'', currency => ''EUR'');';
+		RETURN;
+	END IF;
+
+	RETURN QUERY
+	WITH f AS (
+		SELECT 'run_as' AS "check", 'error' AS severity, p.run_as AS object,
+			CASE WHEN r.rolname IS NULL THEN 'the role does not exist' ELSE 'the role is a superuser' END AS finding,
+			'UPDATE cs.policy SET run_as = … to an ordinary role.' AS remedy
+		FROM cs.policy p LEFT JOIN pg_roles r ON r.rolname = p.run_as
+		WHERE r.rolname IS NULL OR r.rolsuper
+		UNION ALL
+		SELECT 'scheduler', 'warning', 'shared_preload_libraries', 'cs_ext is not preloaded: nothing is refreshed by itself',
+			'Add cs_ext to shared_preload_libraries and restart, or CALL cs.refresh() from a scheduler of your own.'
+		WHERE NOT 'cs_ext' = ANY (regexp_split_to_array(replace(current_setting('shared_preload_libraries'), '"', ''), '\s*,\s*'))
+		UNION ALL
+		SELECT 'scheduler', 'warning', 'cs_ext.scheduler', 'the scheduler is switched off',
+			'ALTER SYSTEM SET cs_ext.scheduler = on; SELECT pg_reload_conf();'
+		WHERE current_setting('cs_ext.scheduler') = 'off'
+		UNION ALL
+		SELECT 'hold', 'warning', 'cs_ext', 'the scheduler is held since a restore: ' || h.reason, 'SELECT cs.release_hold();'
+		FROM cs_internal.hold h
+		UNION ALL
+		SELECT 'sources', 'warning', 'cs.source', 'there is no source: nothing to compute from',
+			'Map your tables with cs.add_source(), or SELECT * FROM cs.create_tables(''facts'');'
+		WHERE NOT EXISTS (SELECT 1 FROM cs.source)
+		UNION ALL
+		SELECT * FROM cs_internal.doctor_sources()
+		UNION ALL
+		SELECT 'unreadable', 'error', t.source, t.error, 'Correct what the error says; then CALL cs.refresh().'
+		FROM cs_internal.source_state t WHERE t.error IS NOT NULL
+		UNION ALL
+		SELECT 'unusable', 'warning', u.source, format('%s rows cannot be used: %s; e.g. %s', sum(u.row_count), u.reason, min(u.example COLLATE "C")),
+			'Correct these rows, or map an expression that does.'
+		FROM cs_internal.unusable u GROUP BY u.source, u.reason
+		UNION ALL
+		SELECT 'orphans', 'warning', s.source, format('%s ids are no customers, e.g. "%s"', s.orphans,
+				(SELECT min(o.customer_id) FROM cs_internal.orphan o WHERE o.source = s.source
+					AND NOT EXISTS (SELECT 1 FROM cs_internal.customer c WHERE c.customer_id = o.customer_id))),
+			'Map the column that holds the customer''s id, or add the missing customers.'
+		FROM cs.source_status s WHERE s.orphans > 0
+		UNION ALL
+		SELECT 'definition', 'error', d.table_name || ' ' || d.key, d.status || coalesce(': ' || d.error, ''),
+			'Correct the definition; it is tried again at the next refresh.'
+		FROM cs_internal.definition_status d WHERE d.status <> 'ok'
+		UNION ALL
+		SELECT 'change_log', 'warning', 'cs_internal.change_log', format('more than %s changes are waiting for a refresh', w.n),
+			'CALL cs.refresh(); and see that the scheduler runs.'
+		FROM (SELECT current_setting('cs_ext.change_log_warn_rows')::bigint AS n) w
+		WHERE (SELECT count(*) FROM (SELECT 1 FROM cs_internal.change_log LIMIT w.n + 1) c) > w.n
+		UNION ALL
+		SELECT 'refresh', 'warning', 'cs_ext', CASE WHEN k.last_refresh_at IS NULL THEN 'nothing was computed yet'
+				ELSE format('the last refresh was at %s', k.last_refresh_at) END,
+			'CALL cs.refresh();'
+		FROM (SELECT max(c.last_refresh_at) AS last_refresh_at FROM cs_internal.clock c) k
+		WHERE EXISTS (SELECT 1 FROM cs.source)
+			AND (k.last_refresh_at IS NULL OR k.last_refresh_at < clock_timestamp() - interval '1 day')
+		UNION ALL
+		SELECT 'stale', 'info', t.source, format('the newest row is of %s', t.last_at),
+			'See whether what fills the relation still runs.'
+		FROM cs_internal.source_state t JOIN cs.source s ON s.name = t.source
+		WHERE s.kind = 'usage_event' AND t.last_at < cs_internal.now() - interval '7 days')
+	SELECT f."check", f.severity, f.object, f.finding, f.remedy FROM f
+	ORDER BY array_position('{error,warning,info}', f.severity), f."check" COLLATE "C", f.object COLLATE "C", f.finding COLLATE "C";
+END $$;
+COMMENT ON FUNCTION cs_internal.doctor() IS 'See cs.doctor.';
+
+CREATE FUNCTION cs.doctor() RETURNS TABLE ("check" text, severity text, object text, finding text, remedy text)
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
+COMMENT ON FUNCTION cs.doctor() IS
+'What is wrong with the set-up, the sources and the definitions: check, severity (error, warning, info), the object, what was found, and what to do. No rows: nothing was found. Reads subscription and user sources whole.';

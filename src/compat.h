@@ -31,4 +31,11 @@
 	PortalRun((portal), FETCH_ALL, true, true, (dest), (dest), (qc))
 #endif
 
+/* Right of a role on a schema: one function for all objects from 16 on. */
+#if PG_VERSION_NUM >= 160000
+#define CS_NAMESPACE_ACLCHECK(nsp, role, mode) object_aclcheck(NamespaceRelationId, nsp, role, mode)
+#else
+#define CS_NAMESPACE_ACLCHECK(nsp, role, mode) pg_namespace_aclcheck(nsp, role, mode)
+#endif
+
 #endif							/* CS_COMPAT_H */

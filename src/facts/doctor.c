@@ -8,6 +8,7 @@
 #include "cs_ext.h"
 
 #include "catalog/pg_type.h"
+#include "miscadmin.h"
 #include "funcapi.h"
 #include "utils/acl.h"
 #include "utils/lsyscache.h"
@@ -78,23 +79,26 @@ check_index(ReturnSetInfo *rsinfo, const CsSource *source)
 	CsMapped *key = mapping->key;
 	char *column;
 
-	if (relkind != RELKIND_RELATION && relkind != RELKIND_PARTITIONED_TABLE && relkind != RELKIND_MATVIEW)
+	if (relkind != RELKIND_RELATION && relkind != RELKIND_PARTITIONED_TABLE &&
+		relkind != RELKIND_MATVIEW)
 		return;
 	if (mapping->native)
 	{
-		if (cs_exec("SELECT 1 FROM pg_index WHERE indrelid = $1 AND indkey[0] = $2 AND indisvalid AND "
-					"indpred IS NULL",
-					CS_ARGS(cs_datum(OIDOID, ObjectIdGetDatum(source->relid), false),
-							cs_int4(key->attnum))) > 0)
+		if (cs_exec(
+				"SELECT 1 FROM pg_index WHERE indrelid = $1 AND indkey[0] = $2 AND indisvalid AND "
+				"indpred IS NULL",
+				CS_ARGS(cs_datum(OIDOID, ObjectIdGetDatum(source->relid), false),
+						cs_int4(key->attnum))) > 0)
 			return;
 		column = psprintf("(%s)", quote_identifier(get_attname(source->relid, key->attnum, false)));
 	}
 	else
 	{
 		/* Which expression an index has is not compared here: any on an expression will do. */
-		if (cs_exec("SELECT 1 FROM pg_index WHERE indrelid = $1 AND indkey[0] = 0 AND indisvalid AND "
-					"indpred IS NULL",
-					CS_ARGS(cs_datum(OIDOID, ObjectIdGetDatum(source->relid), false))) > 0)
+		if (cs_exec(
+				"SELECT 1 FROM pg_index WHERE indrelid = $1 AND indkey[0] = 0 AND indisvalid AND "
+				"indpred IS NULL",
+				CS_ARGS(cs_datum(OIDOID, ObjectIdGetDatum(source->relid), false))) > 0)
 			return;
 		column = psprintf("(((%s)::text) COLLATE \"C\")", key->expr);
 	}
@@ -128,13 +132,16 @@ check_ends(ReturnSetInfo *rsinfo, const CsSource *source)
 	if (rows == NULL)
 		return;
 	cs_register("terms", rows);
-	if (cs_exec("SELECT inclusive FROM terms WHERE inclusive > 0 AND inclusive >= touching", CS_NO_ARGS) > 0)
-		finding(rsinfo, "inclusive_end", "warning", source->name,
-				psprintf("%s terms begin exactly one day after the end of the customer's term before, as "
-						 "if end_at were the last day",
-						 cs_value()),
-				psprintf("Map end_at as (%s) + 1: it is the first instant without entitlement.",
-						 end->expr));
+	if (cs_exec("SELECT inclusive FROM terms WHERE inclusive > 0 AND inclusive >= touching",
+				CS_NO_ARGS) > 0)
+		finding(
+			rsinfo, "inclusive_end", "warning", source->name,
+			psprintf(
+				"%s terms begin exactly one day after the end of the customer's term before, as "
+				"if end_at were the last day",
+				cs_value()),
+			psprintf("Map end_at as (%s) + 1: it is the first instant without entitlement.",
+					 end->expr));
 	cs_unregister("terms");
 	tuplestore_end(rows->store);
 }
@@ -153,13 +160,15 @@ check_triggers(ReturnSetInfo *rsinfo, const CsSource *source)
 	if (strcmp(cs_source_capture(source, wanted, &reason), "trigger") != 0 ||
 		cs_source_has_triggers(source))
 		return;
-	finding(rsinfo, "triggers", "error", source->name,
-			psprintf("capture triggers of %s are missing or disabled: it is re-read whole instead",
-					 source->relation),
-			psprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER %s; likewise %s; or drop the source and add it "
-					 "again.",
-					 source->relation, quote_identifier(psprintf("cs_capture_%s", source->name)),
-					 quote_identifier(psprintf("cs_capture_%s_truncate", source->name))));
+	finding(
+		rsinfo, "triggers", "error", source->name,
+		psprintf("capture triggers of %s are missing or disabled: it is re-read whole instead",
+				 source->relation),
+		psprintf(
+			"ALTER TABLE %s ENABLE ALWAYS TRIGGER %s; likewise %s; or drop the source and add it "
+			"again.",
+			source->relation, quote_identifier(psprintf("cs_capture_%s", source->name)),
+			quote_identifier(psprintf("cs_capture_%s_truncate", source->name))));
 }
 
 /*
@@ -174,21 +183,24 @@ check_users(ReturnSetInfo *rsinfo, const CsSource *source)
 
 	if (strcmp(source->kind, "user") != 0)
 		return;
-	query.sql = psprintf("SELECT count(*) AS twice, min(user_id) AS example FROM (SELECT user_id, "
-						 "lead(coalesce(valid_from, '-infinity')) OVER w AS next_from, valid_to FROM (%s) "
-						 "r WINDOW w AS (PARTITION BY user_id ORDER BY coalesce(valid_from, "
-						 "'-infinity'))) u WHERE next_from < coalesce(valid_to, 'infinity')",
-						 cs_source_rows(source, false, false));
+	query.sql =
+		psprintf("SELECT count(*) AS twice, min(user_id) AS example FROM (SELECT user_id, "
+				 "lead(coalesce(valid_from, '-infinity')) OVER w AS next_from, valid_to FROM (%s) "
+				 "r WINDOW w AS (PARTITION BY user_id ORDER BY coalesce(valid_from, "
+				 "'-infinity'))) u WHERE next_from < coalesce(valid_to, 'infinity')",
+				 cs_source_rows(source, false, false));
 	query.search_path = source->search_path;
 	rows = cs_user_query(&query, &error);
 	if (rows == NULL)
 		return;
 	cs_register("doubles", rows);
 	if (cs_exec("SELECT twice, example FROM doubles WHERE twice > 0", CS_NO_ARGS) > 0)
-		finding(rsinfo, "users", "warning", source->name,
-				psprintf("%s users belong to two rows at one time, e.g. \"%s\": what they do counts twice",
-						 cs_cell(0, 1), cs_cell(0, 2)),
-				"Give each user one row at a time, with valid_from and valid_to where they move.");
+		finding(
+			rsinfo, "users", "warning", source->name,
+			psprintf(
+				"%s users belong to two rows at one time, e.g. \"%s\": what they do counts twice",
+				cs_cell(0, 1), cs_cell(0, 2)),
+			"Give each user one row at a time, with valid_from and valid_to where they move.");
 	cs_unregister("doubles");
 	tuplestore_end(rows->store);
 }

@@ -22,6 +22,7 @@
 
 #include "access/xact.h"
 #include "catalog/pg_type.h"
+#include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/lsyscache.h"
 
@@ -30,8 +31,8 @@
 /* Change log rows that are handled at a time, which bounds memory. */
 #define CHUNK 50000
 
-#define UPSERT_PENDING                                                                             \
-	" ON CONFLICT (source, customer_id) DO UPDATE SET since = least(pending.since, "               \
+#define UPSERT_PENDING                                                               \
+	" ON CONFLICT (source, customer_id) DO UPDATE SET since = least(pending.since, " \
 	"excluded.since), until = greatest(pending.until, excluded.until)"
 
 static void count_unusable(const CsSource *source, Datum ids, bool whole, bool without_customer);
@@ -41,9 +42,10 @@ static void count_unusable(const CsSource *source, Datum ids, bool whole, bool w
 static void
 set_error(const CsSource *source, const char *error)
 {
-	cs_exec("UPDATE cs_internal.source_state SET error = $2 WHERE source = $1 AND error IS DISTINCT "
-			"FROM $2",
-			CS_ARGS(cs_text(source->name), cs_text(error)));
+	cs_exec(
+		"UPDATE cs_internal.source_state SET error = $2 WHERE source = $1 AND error IS DISTINCT "
+		"FROM $2",
+		CS_ARGS(cs_text(source->name), cs_text(error)));
 }
 
 static void
@@ -60,9 +62,10 @@ set_needs_scan(const char *source)
 bool
 cs_source_has_triggers(const CsSource *source)
 {
-	cs_exec("SELECT count(*) = 2 FROM pg_trigger WHERE tgrelid = $1 AND tgenabled = 'A' AND tgname IN "
-			"('cs_capture_' || $2, 'cs_capture_' || $2 || '_truncate')",
-			CS_ARGS(cs_datum(OIDOID, ObjectIdGetDatum(source->relid), false), cs_text(source->name)));
+	cs_exec(
+		"SELECT count(*) = 2 FROM pg_trigger WHERE tgrelid = $1 AND tgenabled = 'A' AND tgname IN "
+		"('cs_capture_' || $2, 'cs_capture_' || $2 || '_truncate')",
+		CS_ARGS(cs_datum(OIDOID, ObjectIdGetDatum(source->relid), false), cs_text(source->name)));
 	return *cs_value() == 't';
 }
 
@@ -76,7 +79,8 @@ check_storage(const CsSource *source, const char *before)
 {
 	static const char *const now_sql =
 		"WITH RECURSIVE t AS (SELECT $1::oid AS oid UNION ALL SELECT i.inhrelid FROM pg_inherits i "
-		"JOIN t ON i.inhparent = t.oid) SELECT string_agg(c.oid || ':' || c.relfilenode, ' ' ORDER BY "
+		"JOIN t ON i.inhparent = t.oid) SELECT string_agg(c.oid || ':' || c.relfilenode, ' ' ORDER "
+		"BY "
 		"c.oid) FROM t JOIN pg_class c ON c.oid = t.oid";
 	CsArg relid = cs_datum(OIDOID, ObjectIdGetDatum(source->relid), false);
 	char *now;
@@ -90,7 +94,8 @@ check_storage(const CsSource *source, const char *before)
 	if (before == NULL || now == NULL)
 		return true;
 	cs_exec("SELECT EXISTS (SELECT 1 FROM string_to_table($1, ' ') o WHERE o <> ALL "
-			"(string_to_array($2, ' '))) OR EXISTS (SELECT 1 FROM string_to_table($2, ' ') n WHERE n <> "
+			"(string_to_array($2, ' '))) OR EXISTS (SELECT 1 FROM string_to_table($2, ' ') n WHERE "
+			"n <> "
 			"ALL (string_to_array($1, ' ')) AND coalesce(pg_relation_size(split_part(n, ':', "
 			"1)::oid), 1) > 0)",
 			CS_ARGS(cs_text(before), cs_text(now)));
@@ -113,9 +118,10 @@ verify(CsSource *source)
 				CS_ARGS(cs_text(source->name))) > 0)
 		storage = cs_cell(0, 1);
 	else
-		cs_exec("INSERT INTO cs_internal.source_state (source, capture, capture_reason) VALUES ($1, "
-				"'scan', 'not looked at yet')",
-				CS_ARGS(cs_text(source->name)));
+		cs_exec(
+			"INSERT INTO cs_internal.source_state (source, capture, capture_reason) VALUES ($1, "
+			"'scan', 'not looked at yet')",
+			CS_ARGS(cs_text(source->name)));
 
 	if (!OidIsValid(source->relid))
 	{
@@ -140,12 +146,13 @@ verify(CsSource *source)
 	}
 	source->capture = pstrdup(capture);
 	types = cs_source_types(source);
-	cs_exec("UPDATE cs_internal.source_state SET capture = $2, capture_reason = $3, column_types = "
-			"$4::jsonb, error = NULL, needs_scan = needs_scan OR (column_types IS NOT NULL AND "
-			"column_types <> $4::jsonb) OR capture <> $2 WHERE source = $1 AND (capture, "
-			"capture_reason, error) IS DISTINCT FROM ($2, $3, NULL) OR source = $1 AND column_types IS "
-			"DISTINCT FROM $4::jsonb",
-			CS_ARGS(cs_text(source->name), cs_text(capture), cs_text(reason), cs_text(types)));
+	cs_exec(
+		"UPDATE cs_internal.source_state SET capture = $2, capture_reason = $3, column_types = "
+		"$4::jsonb, error = NULL, needs_scan = needs_scan OR (column_types IS NOT NULL AND "
+		"column_types <> $4::jsonb) OR capture <> $2 WHERE source = $1 AND (capture, "
+		"capture_reason, error) IS DISTINCT FROM ($2, $3, NULL) OR source = $1 AND column_types IS "
+		"DISTINCT FROM $4::jsonb",
+		CS_ARGS(cs_text(source->name), cs_text(capture), cs_text(reason), cs_text(types)));
 	if (strcmp(capture, "trigger") == 0 && check_storage(source, storage))
 		set_needs_scan(source->name);
 	return true;
@@ -160,12 +167,13 @@ verify(CsSource *source)
 void
 cs_pending_known(const char *source)
 {
-	cs_exec("INSERT INTO cs_internal.pending (source, customer_id) SELECT $1, customer_id FROM (SELECT "
-			"customer_id FROM cs_internal.customer UNION SELECT customer_id FROM cs_internal.state "
-			"UNION SELECT customer_id FROM cs_internal.movement UNION SELECT customer_id FROM "
-			"cs_internal.usage_month UNION SELECT customer_id FROM cs_internal.unusable WHERE source = "
-			"$1 AND customer_id <> '') k" UPSERT_PENDING,
-			CS_ARGS(cs_text(source)));
+	cs_exec(
+		"INSERT INTO cs_internal.pending (source, customer_id) SELECT $1, customer_id FROM (SELECT "
+		"customer_id FROM cs_internal.customer UNION SELECT customer_id FROM cs_internal.state "
+		"UNION SELECT customer_id FROM cs_internal.movement UNION SELECT customer_id FROM "
+		"cs_internal.usage_month UNION SELECT customer_id FROM cs_internal.unusable WHERE source = "
+		"$1 AND customer_id <> '') k" UPSERT_PENDING,
+		CS_ARGS(cs_text(source)));
 }
 
 /*
@@ -183,9 +191,10 @@ can_have_orphans(const CsSource *source)
 static void
 done_reading(const CsSource *source)
 {
-	cs_exec("UPDATE cs_internal.source_state SET needs_scan = false, scanned_at = clock_timestamp(), "
-			"changed_since = '-infinity', changed_until = 'infinity', error = NULL WHERE source = $1",
-			CS_ARGS(cs_text(source->name)));
+	cs_exec(
+		"UPDATE cs_internal.source_state SET needs_scan = false, scanned_at = clock_timestamp(), "
+		"changed_since = '-infinity', changed_until = 'infinity', error = NULL WHERE source = $1",
+		CS_ARGS(cs_text(source->name)));
 	if (can_have_orphans(source))
 		cs_exec("DELETE FROM cs_internal.orphan WHERE source = $1", CS_ARGS(cs_text(source->name)));
 }
@@ -200,9 +209,10 @@ read_whole(const CsSource *source)
 	ErrorData *error = NULL;
 	CsResult *rows;
 
-	query.sql = psprintf("SELECT DISTINCT %s AS customer_id FROM (SELECT DISTINCT customer_key FROM (%s) "
-						 "r) d",
-						 cs_source_id(source, "customer_key"), cs_source_rows(source, false, false));
+	query.sql =
+		psprintf("SELECT DISTINCT %s AS customer_id FROM (SELECT DISTINCT customer_key FROM (%s) "
+				 "r) d",
+				 cs_source_id(source, "customer_key"), cs_source_rows(source, false, false));
 	query.search_path = source->search_path;
 	rows = cs_user_query(&query, &error);
 	if (rows == NULL)
@@ -234,9 +244,10 @@ read_checksums(const CsSource *source, bool everything)
 	CsResult *rows;
 	CsArg name = cs_text(source->name);
 
-	query.sql = psprintf("SELECT %s AS customer_id, sum(hashtextextended(r::text, 0)::numeric) AS "
-						 "checksum FROM (%s) r GROUP BY customer_key",
-						 cs_source_id(source, "customer_key"), cs_source_rows(source, false, false));
+	query.sql =
+		psprintf("SELECT %s AS customer_id, sum(hashtextextended(r::text, 0)::numeric) AS "
+				 "checksum FROM (%s) r GROUP BY customer_key",
+				 cs_source_id(source, "customer_key"), cs_source_rows(source, false, false));
 	query.search_path = source->search_path;
 	rows = cs_user_query(&query, &error);
 	if (rows == NULL)
@@ -246,20 +257,23 @@ read_checksums(const CsSource *source, bool everything)
 		return;
 	}
 	cs_register("found", rows);
-	cs_exec("INSERT INTO cs_internal.pending (source, customer_id) SELECT $1, coalesce(n.customer_id, "
-			"o.customer_id) FROM found n FULL JOIN (SELECT * FROM cs_internal.scan_checksum WHERE "
-			"source = $1) o ON o.customer_id = n.customer_id WHERE n.checksum IS DISTINCT FROM "
-			"o.checksum OR $2" UPSERT_PENDING,
-			CS_ARGS(name, cs_bool(everything)));
+	cs_exec(
+		"INSERT INTO cs_internal.pending (source, customer_id) SELECT $1, coalesce(n.customer_id, "
+		"o.customer_id) FROM found n FULL JOIN (SELECT * FROM cs_internal.scan_checksum WHERE "
+		"source = $1) o ON o.customer_id = n.customer_id WHERE n.checksum IS DISTINCT FROM "
+		"o.checksum OR $2" UPSERT_PENDING,
+		CS_ARGS(name, cs_bool(everything)));
 	if (SPI_processed > 0)
 	{
-		cs_exec("DELETE FROM cs_internal.scan_checksum s WHERE s.source = $1 AND NOT EXISTS (SELECT 1 "
-				"FROM found n WHERE n.customer_id = s.customer_id)",
-				CS_ARGS(name));
-		cs_exec("INSERT INTO cs_internal.scan_checksum AS s (source, customer_id, checksum) SELECT $1, "
-				"customer_id, checksum FROM found ON CONFLICT (source, customer_id) DO UPDATE SET "
-				"checksum = excluded.checksum WHERE s.checksum <> excluded.checksum",
-				CS_ARGS(name));
+		cs_exec(
+			"DELETE FROM cs_internal.scan_checksum s WHERE s.source = $1 AND NOT EXISTS (SELECT 1 "
+			"FROM found n WHERE n.customer_id = s.customer_id)",
+			CS_ARGS(name));
+		cs_exec(
+			"INSERT INTO cs_internal.scan_checksum AS s (source, customer_id, checksum) SELECT $1, "
+			"customer_id, checksum FROM found ON CONFLICT (source, customer_id) DO UPDATE SET "
+			"checksum = excluded.checksum WHERE s.checksum <> excluded.checksum",
+			CS_ARGS(name));
 	}
 	cs_unregister("found");
 	tuplestore_end(rows->store);
@@ -278,7 +292,8 @@ static List *
 names_in(const char *condition)
 {
 	List *names = NIL;
-	uint64 n = cs_exec(psprintf("SELECT DISTINCT source FROM changes WHERE %s", condition), CS_NO_ARGS);
+	uint64 n =
+		cs_exec(psprintf("SELECT DISTINCT source FROM changes WHERE %s", condition), CS_NO_ARGS);
 
 	for (uint64 i = 0; i < n; i++)
 		names = lappend(names, cs_cell(i, 1));
@@ -340,7 +355,8 @@ users_to_customers(const CsSource *source)
 		}
 		cs_register("members", rows);
 		cs_exec("INSERT INTO cs_internal.pending (source, customer_id, since, until) SELECT $1, "
-				"m.customer_id, min(c.since), max(c.until) FROM members m JOIN changes c ON c.source = $1 "
+				"m.customer_id, min(c.since), max(c.until) FROM members m JOIN changes c ON "
+				"c.source = $1 "
 				"AND c.customer_key = m.user_id GROUP BY m.customer_id" UPSERT_PENDING,
 				CS_ARGS(cs_text(source->name)));
 		cs_unregister("members");
@@ -360,11 +376,12 @@ take_chunk(List *all, List **whole)
 	List *without_customer;
 	ListCell *lc;
 
-	changes = cs_query("WITH d AS (DELETE FROM cs_internal.change_log WHERE ctid = ANY (ARRAY(SELECT ctid "
-					   "FROM cs_internal.change_log LIMIT $1)) RETURNING *) SELECT source, customer_key "
-					   "COLLATE \"C\" AS customer_key, min(coalesce(since, '-infinity')) AS since, "
-					   "max(coalesce(until, 'infinity')) AS until FROM d GROUP BY 1, 2",
-					   CS_ARGS(cs_int4(CHUNK)));
+	changes = cs_query(
+		"WITH d AS (DELETE FROM cs_internal.change_log WHERE ctid = ANY (ARRAY(SELECT ctid "
+		"FROM cs_internal.change_log LIMIT $1)) RETURNING *) SELECT source, customer_key "
+		"COLLATE \"C\" AS customer_key, min(coalesce(since, '-infinity')) AS since, "
+		"max(coalesce(until, 'infinity')) AS until FROM d GROUP BY 1, 2",
+		CS_ARGS(cs_int4(CHUNK)));
 	if (changes->nrows == 0)
 		return false;
 	cs_register("changes", changes);
@@ -376,10 +393,11 @@ take_chunk(List *all, List **whole)
 	*whole = list_concat(*whole, names_in("customer_key IS NULL AND source <> '*'"));
 	keyed = names_in("customer_key <> ''");
 	without_customer = names_in("customer_key = ''");
-	cs_exec("UPDATE cs_internal.source_state t SET changed_since = least(t.changed_since, c.since), "
-			"changed_until = greatest(t.changed_until, c.until) FROM (SELECT source, min(since) AS "
-			"since, max(until) AS until FROM changes GROUP BY source) c WHERE c.source = t.source",
-			CS_NO_ARGS);
+	cs_exec(
+		"UPDATE cs_internal.source_state t SET changed_since = least(t.changed_since, c.since), "
+		"changed_until = greatest(t.changed_until, c.until) FROM (SELECT source, min(since) AS "
+		"since, max(until) AS until FROM changes GROUP BY source) c WHERE c.source = t.source",
+		CS_NO_ARGS);
 
 	foreach (lc, all)
 	{
@@ -390,7 +408,8 @@ take_chunk(List *all, List **whole)
 		if (source->by_user)
 			users_to_customers(source);
 		else
-			cs_exec("INSERT INTO cs_internal.pending (source, customer_id, since, until) SELECT source, "
+			cs_exec("INSERT INTO cs_internal.pending (source, customer_id, since, until) SELECT "
+					"source, "
 					"customer_key, since, until FROM changes WHERE source = $1 AND customer_key <> "
 					"''" UPSERT_PENDING,
 					CS_ARGS(cs_text(source->name)));
@@ -418,9 +437,10 @@ scan_due(const CsSource *source, bool force)
 		return false;
 	if (force)
 		return true;
-	cs_exec("SELECT scanned_at IS NULL OR scanned_at <= clock_timestamp() - make_interval(secs => $2) "
-			"FROM cs_internal.source_state WHERE source = $1",
-			CS_ARGS(cs_text(source->name), cs_float8(cs_scan_interval)));
+	cs_exec(
+		"SELECT scanned_at IS NULL OR scanned_at <= clock_timestamp() - make_interval(secs => $2) "
+		"FROM cs_internal.source_state WHERE source = $1",
+		CS_ARGS(cs_text(source->name), cs_float8(cs_scan_interval)));
 	return *cs_value() == 't';
 }
 
@@ -439,14 +459,16 @@ follow_users(List *all)
 
 		if (!source->by_user)
 			continue;
-		cs_exec("INSERT INTO cs_internal.pending (source, customer_id) SELECT DISTINCT $1, "
-				"p.customer_id FROM cs_internal.pending p JOIN cs.source s ON s.name = p.source WHERE "
-				"s.kind = 'user'" UPSERT_PENDING,
-				CS_ARGS(cs_text(source->name)));
+		cs_exec(
+			"INSERT INTO cs_internal.pending (source, customer_id) SELECT DISTINCT $1, "
+			"p.customer_id FROM cs_internal.pending p JOIN cs.source s ON s.name = p.source WHERE "
+			"s.kind = 'user'" UPSERT_PENDING,
+			CS_ARGS(cs_text(source->name)));
 		if (SPI_processed > 0)
-			cs_exec("UPDATE cs_internal.source_state SET changed_since = '-infinity', changed_until = "
-					"'infinity' WHERE source = $1",
-					CS_ARGS(cs_text(source->name)));
+			cs_exec(
+				"UPDATE cs_internal.source_state SET changed_since = '-infinity', changed_until = "
+				"'infinity' WHERE source = $1",
+				CS_ARGS(cs_text(source->name)));
 	}
 }
 
@@ -492,11 +514,12 @@ cs_collect(TimestampTz as_of, bool force_scan)
 			read_whole(source);
 	}
 	follow_users(readable);
-	cs_exec("INSERT INTO cs_internal.orphan (source, customer_id) SELECT p.source, p.customer_id FROM "
-			"cs_internal.pending p JOIN cs.source s ON s.name = p.source WHERE s.kind NOT IN "
-			"('customer', 'subscription') AND NOT EXISTS (SELECT 1 FROM cs_internal.customer c WHERE "
-			"c.customer_id = p.customer_id) ON CONFLICT DO NOTHING",
-			CS_NO_ARGS);
+	cs_exec(
+		"INSERT INTO cs_internal.orphan (source, customer_id) SELECT p.source, p.customer_id FROM "
+		"cs_internal.pending p JOIN cs.source s ON s.name = p.source WHERE s.kind NOT IN "
+		"('customer', 'subscription') AND NOT EXISTS (SELECT 1 FROM cs_internal.customer c WHERE "
+		"c.customer_id = p.customer_id) ON CONFLICT DO NOTHING",
+		CS_NO_ARGS);
 }
 
 /* ---- unusable rows -------------------------------------------------------- */
@@ -528,12 +551,13 @@ count_unusable(const CsSource *source, Datum ids, bool whole, bool without_custo
 	query.search_path = source->search_path;
 
 	initStringInfo(&sql);
-	appendStringInfo(&sql,
-					 "SELECT customer_id, reason, count(*) AS row_count, min(example) AS example FROM "
-					 "(SELECT coalesce(%s, '') AS customer_id, %s AS reason, left(f::text, 200) COLLATE "
-					 "\"C\" AS example FROM (%s) f",
-					 cs_source_id(source, source->by_user ? "u.customer_key" : "f.customer_key"),
-					 cs_source_reason(source), cs_source_facts(source, condition));
+	appendStringInfo(
+		&sql,
+		"SELECT customer_id, reason, count(*) AS row_count, min(example) AS example FROM "
+		"(SELECT coalesce(%s, '') AS customer_id, %s AS reason, left(f::text, 200) COLLATE "
+		"\"C\" AS example FROM (%s) f",
+		cs_source_id(source, source->by_user ? "u.customer_key" : "f.customer_key"),
+		cs_source_reason(source), cs_source_facts(source, condition));
 	if (source->by_user)
 		appendStringInfo(&sql, " %s JOIN (%s) u ON (u.user_id COLLATE \"C\") = %s",
 						 whole || without_customer ? "LEFT" : "",
@@ -550,14 +574,16 @@ count_unusable(const CsSource *source, Datum ids, bool whole, bool without_custo
 	cs_register("counted", rows);
 	cs_exec("DELETE FROM cs_internal.unusable WHERE source = $1 AND ($2 OR customer_id = ANY ($3))",
 			CS_ARGS(cs_text(source->name), cs_bool(whole),
-					without_customer
-						? cs_textarray(PointerGetDatum(construct_array(
-							  (Datum[]){CStringGetTextDatum("")}, 1, TEXTOID, -1, false, TYPALIGN_INT)))
-						: cs_datum(TEXTARRAYOID, ids, whole)));
-	cs_exec("INSERT INTO cs_internal.unusable (source, customer_id, reason, row_count, example) SELECT "
-			"$1, customer_id, reason, row_count, example FROM counted ON CONFLICT (source, customer_id, "
-			"reason) DO UPDATE SET row_count = excluded.row_count, example = excluded.example",
-			CS_ARGS(cs_text(source->name)));
+					without_customer ? cs_textarray(PointerGetDatum(
+										   construct_array((Datum[]){CStringGetTextDatum("")}, 1,
+														   TEXTOID, -1, false, TYPALIGN_INT)))
+									 : cs_datum(TEXTARRAYOID, ids, whole)));
+	cs_exec(
+		"INSERT INTO cs_internal.unusable (source, customer_id, reason, row_count, example) SELECT "
+		"$1, customer_id, reason, row_count, example FROM counted ON CONFLICT (source, "
+		"customer_id, "
+		"reason) DO UPDATE SET row_count = excluded.row_count, example = excluded.example",
+		CS_ARGS(cs_text(source->name)));
 	cs_unregister("counted");
 	tuplestore_end(rows->store);
 }
@@ -586,10 +612,12 @@ anchor_is_cheap(const CsSource *source)
 
 	if (m == NULL || m->attnum <= 0)
 		return true;
-	cs_exec("SELECT EXISTS (SELECT 1 FROM pg_index WHERE indrelid = $1 AND indkey[0] = $2 AND indisvalid "
-			"AND indpred IS NULL) OR (SELECT sum(c.relpages) < 10000 FROM pg_class c WHERE c.oid = $1 "
-			"OR c.oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = $1))",
-			CS_ARGS(cs_datum(OIDOID, ObjectIdGetDatum(source->relid), false), cs_int4(m->attnum)));
+	cs_exec(
+		"SELECT EXISTS (SELECT 1 FROM pg_index WHERE indrelid = $1 AND indkey[0] = $2 AND "
+		"indisvalid "
+		"AND indpred IS NULL) OR (SELECT sum(c.relpages) < 10000 FROM pg_class c WHERE c.oid = $1 "
+		"OR c.oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = $1))",
+		CS_ARGS(cs_datum(OIDOID, ObjectIdGetDatum(source->relid), false), cs_int4(m->attnum)));
 	return *cs_value() == 't';
 }
 
@@ -607,19 +635,21 @@ cs_source_extent(const CsSource *source, TimestampTz as_of)
 	CsResult *rows;
 
 	if (!OidIsValid(source->relid) ||
-		cs_exec("SELECT changed_since IS NULL, changed_since = '-infinity', changed_until = 'infinity' "
-				"FROM cs_internal.source_state WHERE source = $1",
-				CS_ARGS(cs_text(source->name))) == 0)
+		cs_exec(
+			"SELECT changed_since IS NULL, changed_since = '-infinity', changed_until = 'infinity' "
+			"FROM cs_internal.source_state WHERE source = $1",
+			CS_ARGS(cs_text(source->name))) == 0)
 		return false;
 	if (*cs_cell(0, 1) != 't')
 	{
 		bool whole = *cs_cell(0, 2) == 't' || *cs_cell(0, 3) == 't';
 
 		if (!whole && required && !anchor_is_cheap(source))
-			cs_exec("UPDATE cs_internal.source_state SET first_at = least(first_at, changed_since), "
-					"last_at = greatest(last_at, changed_until), changed_since = NULL, changed_until = "
-					"NULL WHERE source = $1",
-					CS_ARGS(cs_text(source->name)));
+			cs_exec(
+				"UPDATE cs_internal.source_state SET first_at = least(first_at, changed_since), "
+				"last_at = greatest(last_at, changed_until), changed_since = NULL, changed_until = "
+				"NULL WHERE source = $1",
+				CS_ARGS(cs_text(source->name)));
 		else
 		{
 			query.sql = cs_source_extent_sql(source, required);
@@ -631,17 +661,20 @@ cs_source_extent(const CsSource *source, TimestampTz as_of)
 				return false;
 			}
 			cs_register("bounds", rows);
-			cs_exec("UPDATE cs_internal.source_state SET first_at = b.first_at, last_at = b.last_at, "
-					"has_rows = b.has_rows, changed_since = NULL, changed_until = NULL FROM bounds b "
-					"WHERE source = $1",
-					CS_ARGS(cs_text(source->name)));
+			cs_exec(
+				"UPDATE cs_internal.source_state SET first_at = b.first_at, last_at = b.last_at, "
+				"has_rows = b.has_rows, changed_since = NULL, changed_until = NULL FROM bounds b "
+				"WHERE source = $1",
+				CS_ARGS(cs_text(source->name)));
 			cs_unregister("bounds");
 			tuplestore_end(rows->store);
 		}
 	}
 
 	/* Where the anchor may be NULL, or there is none, any row is known all along. */
-	return cs_exec("UPDATE cs_internal.source_state SET available = NOT available WHERE source = $1 AND "
-				   "available <> CASE WHEN $3 THEN coalesce(first_at < $2, false) ELSE has_rows END",
-				   CS_ARGS(cs_text(source->name), cs_tstz(as_of), cs_bool(required))) > 0;
+	return cs_exec(
+			   "UPDATE cs_internal.source_state SET available = NOT available WHERE source = $1 "
+			   "AND "
+			   "available <> CASE WHEN $3 THEN coalesce(first_at < $2, false) ELSE has_rows END",
+			   CS_ARGS(cs_text(source->name), cs_tstz(as_of), cs_bool(required))) > 0;
 }

@@ -13,6 +13,7 @@
 #include "cs_ext.h"
 
 #include "access/xact.h"
+#include "catalog/catalog.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
@@ -63,6 +64,23 @@ must_be_member(const CsPolicy *policy, Oid caller, const char *what)
 						quote_identifier(GetUserNameFromId(caller, false))));
 }
 
+/*
+ * owner_of: of a relation or a namespace.
+ */
+static Oid
+owner_of(int cache, Oid oid)
+{
+	HeapTuple tuple = SearchSysCache1(cache, ObjectIdGetDatum(oid));
+	Oid owner;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for object %u", oid);
+	owner = cache == RELOID ? ((Form_pg_class) GETSTRUCT(tuple))->relowner
+							: ((Form_pg_namespace) GETSTRUCT(tuple))->nspowner;
+	ReleaseSysCache(tuple);
+	return owner;
+}
+
 /* ---- what ----------------------------------------------------------------- */
 
 static bool
@@ -89,18 +107,20 @@ check_words(const Definition *def)
 	const CsKind *kind = cs_kind(def->kind);
 
 	if (!good_name(def->name, MAX_NAME))
-		ereport(ERROR, errcode(ERRCODE_INVALID_NAME),
-				errmsg("\"%s\" is not a name for a source", def->name),
-				errhint("A name is a lower case letter followed by letters, digits and _, at most %d "
-						"in all.",
-						MAX_NAME));
+		ereport(
+			ERROR, errcode(ERRCODE_INVALID_NAME),
+			errmsg("\"%s\" is not a name for a source", def->name),
+			errhint("A name is a lower case letter followed by letters, digits and _, at most %d "
+					"in all.",
+					MAX_NAME));
 	if (kind == NULL)
-		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				errmsg("unknown kind of facts \"%s\"", def->kind),
-				cs_nearest(def->kind, cs_kind_names())
-					? cs_errhint_nearest(def->kind, cs_kind_names())
-					: errhint("Kinds are customer, user, subscription, usage_event, ticket, survey, "
-							  "invoice, touchpoint, message, onboarding_step, cancellation, other."));
+		ereport(
+			ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			errmsg("unknown kind of facts \"%s\"", def->kind),
+			cs_nearest(def->kind, cs_kind_names())
+				? cs_errhint_nearest(def->kind, cs_kind_names())
+				: errhint("Kinds are customer, user, subscription, usage_event, ticket, survey, "
+						  "invoice, touchpoint, message, onboarding_step, cancellation, other."));
 	if (kind->refused != NULL)
 		ereport(ERROR, errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				errmsg("sources of kind \"%s\" are not supported yet", def->kind),
@@ -108,10 +128,11 @@ check_words(const Definition *def)
 	if (strcmp(def->name, def->kind) != 0 &&
 		(cs_kind(def->name) != NULL || strcmp(def->name, "usage") == 0 ||
 		 strcmp(def->name, "ledger") == 0 || strcmp(def->name, "formula") == 0))
-		ereport(ERROR, errcode(ERRCODE_RESERVED_NAME),
-				errmsg("\"%s\" cannot be the name of a source of kind \"%s\"", def->name, def->kind),
-				errdetail("Metrics use that name for something else."),
-				errhint("Choose another name, e.g. \"%s_%s\".", def->name, def->kind));
+		ereport(
+			ERROR, errcode(ERRCODE_RESERVED_NAME),
+			errmsg("\"%s\" cannot be the name of a source of kind \"%s\"", def->name, def->kind),
+			errdetail("Metrics use that name for something else."),
+			errhint("Choose another name, e.g. \"%s_%s\".", def->name, def->kind));
 	if (strcmp(def->terms, "current") == 0)
 		ereport(ERROR, errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				errmsg("terms => 'current' is not supported yet"),
@@ -170,15 +191,13 @@ static List *
 relation_columns(Oid relid)
 {
 	List *names = NIL;
-	int natts = get_relnatts(relid);
+	uint64 n =
+		cs_exec("SELECT attname FROM pg_attribute WHERE attrelid = $1 AND attnum > 0 AND NOT "
+				"attisdropped ORDER BY attnum",
+				CS_ARGS(cs_datum(OIDOID, ObjectIdGetDatum(relid), false)));
 
-	for (AttrNumber i = 1; i <= natts; i++)
-	{
-		char *name = get_attname(relid, i, true);
-
-		if (name != NULL)
-			names = lappend(names, name);
-	}
+	for (uint64 i = 0; i < n; i++)
+		names = lappend(names, cs_cell(i, 1));
 	return names;
 }
 
@@ -239,10 +258,11 @@ check_columns(const CsSource *source)
 							: ""));
 	}
 	if (source->by_user && mapping->users == NIL)
-		ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				errmsg("source \"%s\" maps user_id, but there is no user source", source->name),
-				errhint("Register the table of users first: cs.add_source('user', 'user', …), or map "
-						"customer_id."));
+		ereport(
+			ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			errmsg("source \"%s\" maps user_id, but there is no user source", source->name),
+			errhint("Register the table of users first: cs.add_source('user', 'user', …), or map "
+					"customer_id."));
 	if (subscription && cs_mapped(source, "mrr") && cs_mapped(source, "amount"))
 		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				errmsg("both \"mrr\" and \"amount\" are mapped"),
@@ -254,10 +274,11 @@ check_columns(const CsSource *source)
 				errhint("Map \"mrr\" where the table has a monthly figure, else \"amount\" with "
 						"\"interval\"."));
 	if (subscription && cs_mapped(source, "amount") && !cs_mapped(source, "interval"))
-		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				errmsg("\"amount\" is mapped without \"interval\""),
-				errhint("Add \"interval\", an expression that gives day, week, month, quarter or year; "
-						"a constant is written \"'month'\"."));
+		ereport(
+			ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			errmsg("\"amount\" is mapped without \"interval\""),
+			errhint("Add \"interval\", an expression that gives day, week, month, quarter or year; "
+					"a constant is written \"'month'\"."));
 	if (subscription && cs_mapped(source, "mrr") &&
 		(cs_mapped(source, "interval") || cs_mapped(source, "interval_count")))
 		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -283,16 +304,18 @@ column_error(const CsSource *source, const CsMapped *m, const ErrorData *e)
 		const char *close = open ? strchr(open + 1, '"') : NULL;
 
 		if (close != NULL)
-			near = cs_nearest(pnstrdup(open + 1, close - open - 1), relation_columns(source->relid));
+			near =
+				cs_nearest(pnstrdup(open + 1, close - open - 1), relation_columns(source->relid));
 	}
 	ereport(ERROR, errcode(e->sqlerrcode),
 			errmsg("column \"%s\" of source \"%s\": %s", m->name, source->name, e->message),
 			errdetail("The expression is: %s", m->expr), inside ? internalerrposition(position) : 0,
 			inside ? internalerrquery(m->expr) : 0,
 			near ? errhint("Did you mean \"%s\"?", near)
-				 : errhint("%s", e->hint ? e->hint
-										 : "Values of columns are SQL expressions over the relation; a "
-										   "constant text is written \"'month'\"."));
+				 : errhint("%s", e->hint
+									 ? e->hint
+									 : "Values of columns are SQL expressions over the relation; a "
+									   "constant text is written \"'month'\"."));
 }
 
 /*
@@ -308,8 +331,8 @@ check_type(const CsSource *source, const CsMapped *m)
 
 	if (get_typtype(base) == TYPTYPE_PSEUDO)
 		ereport(ERROR, errcode(ERRCODE_DATATYPE_MISMATCH),
-				errmsg("column \"%s\" of source \"%s\" has the pseudo-type %s", m->name, source->name,
-					   format_type_be(m->type)),
+				errmsg("column \"%s\" of source \"%s\" has the pseudo-type %s", m->name,
+					   source->name, format_type_be(m->type)),
 				errhint("Map a column or an expression with a value."));
 	if (m->canon == NULL || m->canon->type == CS_COL_TEXT)
 	{
@@ -317,9 +340,10 @@ check_type(const CsSource *source, const CsMapped *m)
 
 		if (key && OidIsValid(m->collation) && !get_collation_isdeterministic(m->collation))
 			ereport(ERROR, errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					errmsg("column \"%s\" of source \"%s\" has a nondeterministic collation", m->name,
-						   source->name),
-					errdetail("Ids that differ would count as equal in some queries and not in others."),
+					errmsg("column \"%s\" of source \"%s\" has a nondeterministic collation",
+						   m->name, source->name),
+					errdetail(
+						"Ids that differ would count as equal in some queries and not in others."),
 					errhint("Map it as (%s) COLLATE \"C\", with ids written in one way.", m->expr));
 		if (key && (type_is_rowtype(base) || OidIsValid(get_element_type(base))))
 			ereport(ERROR, errcode(ERRCODE_DATATYPE_MISMATCH),
@@ -334,7 +358,8 @@ check_type(const CsSource *source, const CsMapped *m)
 			if (base != TIMESTAMPTZOID && base != TIMESTAMPOID && base != DATEOID)
 			{
 				wanted = "a date or timestamp";
-				cast = base == INT8OID || base == INT4OID ? "to_timestamp(%s)" : "(%s)::timestamptz";
+				cast =
+					base == INT8OID || base == INT4OID ? "to_timestamp(%s)" : "(%s)::timestamptz";
 			}
 			break;
 		case CS_COL_NUMERIC:
@@ -372,8 +397,8 @@ check_type(const CsSource *source, const CsMapped *m)
 	if (wanted == NULL)
 		return;
 	ereport(ERROR, errcode(ERRCODE_DATATYPE_MISMATCH),
-			errmsg("column \"%s\" of source \"%s\" must be %s, but the expression is of type %s", m->name,
-				   source->name, wanted, format_type_be(m->type)),
+			errmsg("column \"%s\" of source \"%s\" must be %s, but the expression is of type %s",
+				   m->name, source->name, wanted, format_type_be(m->type)),
 			errdetail("The expression is: %s", m->expr),
 			errhint("Map it as %s.", psprintf(cast, m->expr)));
 }
@@ -395,8 +420,8 @@ check_expressions(CsSource *source)
 		CsMapped *m = lfirst(lc);
 		CsUserQuery query = {0};
 
-		query.sql = psprintf("SELECT (%s\n) FROM %s WHERE (%s\n) IS NULL", m->expr, source->relation,
-							 m->expr);
+		query.sql = psprintf("SELECT (%s\n) FROM %s WHERE (%s\n) IS NULL", m->expr,
+							 source->relation, m->expr);
 		query.search_path = source->search_path;
 		if (cs_user_check(&query, &error) == NULL)
 			column_error(source, m, error);
@@ -415,7 +440,7 @@ can_grant_select(Oid relid, Oid role)
 {
 	AclMode mode = ACL_GRANT_OPTION_FOR(ACL_SELECT);
 
-	return has_privs_of_role(role, get_rel_owner(relid)) ||
+	return has_privs_of_role(role, owner_of(RELOID, relid)) ||
 		   (pg_class_aclmask(relid, role, mode, ACLMASK_ANY) & mode) != 0;
 }
 
@@ -430,13 +455,14 @@ let_read(const CsSource *source, const CsPolicy *policy, Oid caller)
 	const char *role = quote_identifier(policy->run_as);
 	const char *schema_name = quote_identifier(get_namespace_name(schema));
 
-	if (pg_namespace_aclcheck(schema, policy->run_as_oid, ACL_USAGE) != ACLCHECK_OK)
+	if (CS_NAMESPACE_ACLCHECK(schema, policy->run_as_oid, ACL_USAGE) != ACLCHECK_OK)
 	{
-		if (!has_privs_of_role(caller, get_namespace_owner(schema)))
+		if (!has_privs_of_role(caller, owner_of(NAMESPACEOID, schema)))
 			ereport(ERROR, errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 					errmsg("role \"%s\" may not use schema %s", policy->run_as, schema_name),
 					errhint("Role %s or a superuser must run: GRANT USAGE ON SCHEMA %s TO %s;",
-							GetUserNameFromId(get_namespace_owner(schema), false), schema_name, role));
+							GetUserNameFromId(owner_of(NAMESPACEOID, schema), false), schema_name,
+							role));
 		cs_exec(psprintf("GRANT USAGE ON SCHEMA %s TO %s", schema_name, role), CS_NO_ARGS);
 	}
 	if (pg_class_aclcheck(source->relid, policy->run_as_oid, ACL_SELECT) == ACLCHECK_OK ||
@@ -447,7 +473,8 @@ let_read(const CsSource *source, const CsPolicy *policy, Oid caller)
 		ereport(ERROR, errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				errmsg("role \"%s\" may not read %s", policy->run_as, source->relation),
 				errhint("Role %s or a superuser must run: GRANT SELECT ON %s TO %s;",
-						GetUserNameFromId(get_rel_owner(source->relid), false), source->relation, role));
+						GetUserNameFromId(owner_of(RELOID, source->relid), false), source->relation,
+						role));
 	cs_exec(psprintf("GRANT SELECT ON %s TO %s", source->relation, role), CS_NO_ARGS);
 }
 
@@ -473,7 +500,8 @@ cs_source_capture(const CsSource *source, const char *wanted, const char **reaso
 	else if (mapping->key->attnum <= 0)
 		obstacle = psprintf("%s is an expression, not a column", mapping->key->name);
 	else if (!mapping->native)
-		obstacle = psprintf("%s is of type %s", mapping->key->name, format_type_be(mapping->key->type));
+		obstacle =
+			psprintf("%s is of type %s", mapping->key->name, format_type_be(mapping->key->type));
 
 	if (strcmp(wanted, "scan") == 0)
 	{
@@ -523,10 +551,11 @@ cs_source_add_triggers(const CsSource *source)
 
 	triggers[0] = quote_identifier(psprintf("cs_capture_%s", source->name));
 	triggers[1] = quote_identifier(psprintf("cs_capture_%s_truncate", source->name));
-	cs_exec(psprintf("CREATE TRIGGER %s AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW EXECUTE "
-					 "FUNCTION cs_internal.capture(%s)",
-					 triggers[0], source->relation, args.data),
-			CS_NO_ARGS);
+	cs_exec(
+		psprintf("CREATE TRIGGER %s AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW EXECUTE "
+				 "FUNCTION cs_internal.capture(%s)",
+				 triggers[0], source->relation, args.data),
+		CS_NO_ARGS);
 	cs_exec(psprintf("CREATE TRIGGER %s AFTER TRUNCATE ON %s FOR EACH STATEMENT EXECUTE FUNCTION "
 					 "cs_internal.capture(%s)",
 					 triggers[1], source->relation, args.data),
@@ -641,8 +670,9 @@ warning_of(const CsSource *source, const CsMapped *m)
 						source->relation,
 						cs_key_text(m->type, m->expr) /* with its own COLLATE, harmless */);
 	if (strcmp(m->name, "end_at") == 0 && base == DATEOID)
-		return pstrdup("the first day without entitlement; where it is the last day with it, map it as "
-					   "end_date + 1");
+		return pstrdup(
+			"the first day without entitlement; where it is the last day with it, map it as "
+			"end_date + 1");
 	if (m->canon != NULL && m->canon->type == CS_COL_TIME && base == DATEOID)
 		return pstrdup("a date is midnight in the policy's zone");
 	if (m->canon != NULL && m->canon->type == CS_COL_TIME && base == TIMESTAMPOID)
@@ -692,9 +722,8 @@ return_rows(ReturnSetInfo *rsinfo, const CsSource *source)
 		{
 			slot_getallattrs(slot);
 			for (int i = 0; i < sample->desc->natts; i++)
-				samples = lappend(samples, slot->tts_isnull[i]
-											   ? NULL
-											   : TextDatumGetCString(slot->tts_values[i]));
+				samples = lappend(
+					samples, slot->tts_isnull[i] ? NULL : TextDatumGetCString(slot->tts_values[i]));
 		}
 		ExecDropSingleTupleTableSlot(slot);
 	}
@@ -760,12 +789,14 @@ cs_define_source(const Definition *def, Oid caller)
 	if (strcmp(capture, "trigger") == 0)
 	{
 		if (pg_class_aclcheck(source->relid, caller, ACL_TRIGGER) != ACLCHECK_OK)
-			ereport(ERROR, errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-					errmsg("permission denied to add capture triggers to %s", source->relation),
-					errhint("Role %s or a superuser must run: GRANT TRIGGER ON %s TO %s; or use capture "
-							"=> 'scan'.",
-							GetUserNameFromId(get_rel_owner(source->relid), false), source->relation,
-							quote_identifier(GetUserNameFromId(caller, false))));
+			ereport(
+				ERROR, errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				errmsg("permission denied to add capture triggers to %s", source->relation),
+				errhint(
+					"Role %s or a superuser must run: GRANT TRIGGER ON %s TO %s; or use capture "
+					"=> 'scan'.",
+					GetUserNameFromId(owner_of(RELOID, source->relid), false), source->relation,
+					quote_identifier(GetUserNameFromId(caller, false))));
 		lock_relation(source, def->quiet);
 		cs_source_add_triggers(source);
 	}
@@ -781,10 +812,11 @@ cs_define_source(const Definition *def, Oid caller)
 			"EXCLUDED.column_types, needs_scan = true, scanned_at = NULL, error = NULL",
 			CS_ARGS(cs_text(def->name), cs_text(capture), cs_text(reason),
 					cs_text(cs_source_types(source))));
-	cs_exec("INSERT INTO cs_internal.definition_history (at, actor, table_name, key, cause, new_row) "
-			"SELECT clock_timestamp(), $2, 'source', s.name, 'insert', to_jsonb(s) FROM cs.source s "
-			"WHERE s.name = $1",
-			CS_ARGS(cs_text(def->name), cs_text(GetUserNameFromId(GetSessionUserId(), false))));
+	cs_exec(
+		"INSERT INTO cs_internal.definition_history (at, actor, table_name, key, cause, new_row) "
+		"SELECT clock_timestamp(), $2, 'source', s.name, 'insert', to_jsonb(s) FROM cs.source s "
+		"WHERE s.name = $1",
+		CS_ARGS(cs_text(def->name), cs_text(GetUserNameFromId(GetSessionUserId(), false))));
 	cs_capture_note("*", NULL, 0, 0);
 	return source;
 }
@@ -798,7 +830,7 @@ cs_add_source(PG_FUNCTION_ARGS)
 	Definition def = {0};
 	Oid caller = GetUserId();
 	CsFrame frame;
-	static const char *const arguments[] = {"name",	   "kind",	  "relation",
+	static const char *const arguments[] = {"name",    "kind",    "relation",
 											"columns", "capture", "terms"};
 
 	for (int i = 0; i < lengthof(arguments); i++)
@@ -834,7 +866,8 @@ refuse_in_use(const CsSource *source)
 
 	if (strcmp(source->kind, "other") == 0)
 	{
-		cs_exec("SELECT string_agg(quote_ident(name), ', ' ORDER BY name) FROM cs.metric WHERE source = "
+		cs_exec("SELECT string_agg(quote_ident(name), ', ' ORDER BY name) FROM cs.metric WHERE "
+				"source = "
 				"$1",
 				CS_ARGS(cs_text(source->name)));
 		users = cs_value();
@@ -853,10 +886,11 @@ refuse_in_use(const CsSource *source)
 			CsSource *other = lfirst(lc);
 
 			if (other->by_user)
-				ereport(ERROR, errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
-						errmsg("source \"%s\" is the only user source, and source \"%s\" maps user_id",
-							   source->name, other->name),
-						errhint("Drop source \"%s\" first.", other->name));
+				ereport(
+					ERROR, errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+					errmsg("source \"%s\" is the only user source, and source \"%s\" maps user_id",
+						   source->name, other->name),
+					errhint("Drop source \"%s\" first.", other->name));
 		}
 	}
 }
@@ -911,10 +945,11 @@ cs_drop_source(PG_FUNCTION_ARGS)
 			cs_exec(psprintf("DROP TRIGGER %s ON %s", trigger, source->relation), CS_NO_ARGS);
 		}
 	}
-	cs_exec("INSERT INTO cs_internal.definition_history (at, actor, table_name, key, cause, old_row) "
-			"SELECT clock_timestamp(), $2, 'source', s.name, 'delete', to_jsonb(s) FROM cs.source s "
-			"WHERE s.name = $1",
-			CS_ARGS(cs_text(name), cs_text(GetUserNameFromId(GetSessionUserId(), false))));
+	cs_exec(
+		"INSERT INTO cs_internal.definition_history (at, actor, table_name, key, cause, old_row) "
+		"SELECT clock_timestamp(), $2, 'source', s.name, 'delete', to_jsonb(s) FROM cs.source s "
+		"WHERE s.name = $1",
+		CS_ARGS(cs_text(name), cs_text(GetUserNameFromId(GetSessionUserId(), false))));
 	cs_exec("DELETE FROM cs.source WHERE name = $1", CS_ARGS(cs_text(name)));
 	for (int i = 0; i < lengthof(derived); i++)
 		cs_exec(psprintf("DELETE FROM cs_internal.%s WHERE source = $1", derived[i]),
@@ -979,7 +1014,8 @@ cs_preview_source(PG_FUNCTION_ARGS)
 	while (tuplestore_gettupleslot(rows->store, true, false, slot))
 	{
 		slot_getallattrs(slot);
-		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, slot->tts_values, slot->tts_isnull);
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, slot->tts_values,
+							 slot->tts_isnull);
 	}
 	ExecDropSingleTupleTableSlot(slot);
 	cs_leave(&frame);

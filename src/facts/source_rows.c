@@ -546,16 +546,17 @@ cs_source_preview(const CsSource *source, int max_rows)
 	ListCell *lc;
 
 	initStringInfo(&sql);
-	appendStringInfo(&sql,
-					 "SELECT r.reason IS NULL, r.reason, to_jsonb(r) - 'reason' FROM (SELECT %s AS "
-					 "reason, %s AS %s",
-					 cs_source_reason(source),
-					 cs_key_text(mapping->key_native,
-								 source->by_user ? "f.user_key" : "f.customer_key"),
-					 source->by_user ? "user_id" : "customer_id");
+	appendStringInfo(
+		&sql,
+		"SELECT r.reason IS NULL, r.reason, to_jsonb(r) - 'reason' FROM (SELECT %s AS "
+		"reason, %s AS %s",
+		cs_source_reason(source),
+		cs_key_text(mapping->key_native, source->by_user ? "f.user_key" : "f.customer_key"),
+		source->by_user ? "user_id" : "customer_id");
 	for (const CsKindColumn *c = mapping->kind->columns; c->name != NULL; c++)
 	{
-		if (strcmp(c->name, "customer_id") == 0 || (source->by_user && strcmp(c->name, "user_id") == 0))
+		if (strcmp(c->name, "customer_id") == 0 ||
+			(source->by_user && strcmp(c->name, "user_id") == 0))
 			continue;
 		if (cs_mapped(source, c->name) != NULL)
 			appendStringInfo(&sql, ", %s AS %s", col(c->name), quote_identifier(c->name));
@@ -597,8 +598,9 @@ cs_source_extent_sql(const CsSource *source, bool required)
 		return psprintf("SELECT first_at, last_at, first_at IS NOT NULL AS has_rows FROM (SELECT "
 						"min(%s) AS first_at, max(%s) AS last_at%s) b",
 						anchor, anchor, rows.data);
-	return psprintf("SELECT %s AS first_at, %s AS last_at, EXISTS (SELECT 1%s) AS has_rows",
-					anchor ? psprintf("(SELECT min(%s)%s)", anchor, rows.data) : "NULL::timestamptz",
-					anchor ? psprintf("(SELECT max(%s)%s)", anchor, rows.data) : "NULL::timestamptz",
-					rows.data);
+	return psprintf(
+		"SELECT %s AS first_at, %s AS last_at, EXISTS (SELECT 1%s) AS has_rows",
+		anchor ? psprintf("(SELECT min(%s)%s)", anchor, rows.data) : "NULL::timestamptz",
+		anchor ? psprintf("(SELECT max(%s)%s)", anchor, rows.data) : "NULL::timestamptz",
+		rows.data);
 }

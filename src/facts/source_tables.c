@@ -34,21 +34,26 @@ static const struct
 	{"subscription",
 	 "subscription_id text PRIMARY KEY, customer_id text NOT NULL, start_at timestamptz NOT NULL, "
 	 "end_at timestamptz, mrr numeric NOT NULL, currency text, product text, seats numeric, "
-	 "term_months integer, status text, is_trial boolean NOT NULL DEFAULT false, is_recurring boolean "
+	 "term_months integer, status text, is_trial boolean NOT NULL DEFAULT false, is_recurring "
+	 "boolean "
 	 "NOT NULL DEFAULT true, cancel_requested_at timestamptz, cancel_reason text, churn_kind text, "
-	 "auto_renew boolean, renews_at timestamptz, changed_at timestamptz, CHECK (end_at >= start_at)",
+	 "auto_renew boolean, renews_at timestamptz, changed_at timestamptz, CHECK (end_at >= "
+	 "start_at)",
 	 NULL},
 	{"usage_event",
-	 "id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, customer_id text NOT NULL, at timestamptz "
+	 "id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, customer_id text NOT NULL, at "
+	 "timestamptz "
 	 "NOT NULL, user_id text, event text, quantity numeric, event_count bigint",
 	 "at"},
 	{"ticket",
 	 "ticket_id text PRIMARY KEY, customer_id text NOT NULL, opened_at timestamptz NOT NULL, "
-	 "first_reply_at timestamptz, resolved_at timestamptz, severity text, category text, csat numeric, "
+	 "first_reply_at timestamptz, resolved_at timestamptz, severity text, category text, csat "
+	 "numeric, "
 	 "escalated boolean NOT NULL DEFAULT false",
 	 NULL},
 	{"survey",
-	 "id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, customer_id text NOT NULL, at timestamptz "
+	 "id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, customer_id text NOT NULL, at "
+	 "timestamptz "
 	 "NOT NULL, kind text NOT NULL, score numeric NOT NULL, respondent text",
 	 NULL},
 	{"invoice",
@@ -56,7 +61,8 @@ static const struct
 	 "timestamptz NOT NULL, paid_at timestamptz, amount numeric, currency text",
 	 NULL},
 	{"touchpoint",
-	 "id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, customer_id text NOT NULL, at timestamptz "
+	 "id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, customer_id text NOT NULL, at "
+	 "timestamptz "
 	 "NOT NULL, channel text, department text, author text, note text",
 	 NULL},
 	{"message",
@@ -69,7 +75,8 @@ static const struct
 	 "completed_at timestamptz, weight numeric, PRIMARY KEY (customer_id, step)",
 	 NULL},
 	{"cancellation",
-	 "id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, customer_id text NOT NULL, at timestamptz "
+	 "id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, customer_id text NOT NULL, at "
+	 "timestamptz "
 	 "NOT NULL, churn_kind text, reason text, note text",
 	 NULL},
 };
