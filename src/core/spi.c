@@ -171,6 +171,21 @@ cs_caller(void)
 }
 
 /*
+ * make_environment: SPI makes the list of registered relations with the first
+ * of them, in the memory context of that moment.  It must live as long as the
+ * frame, so it is made here.
+ */
+static void
+make_environment(void)
+{
+	EphemeralNamedRelationData none = {{0}};
+
+	none.md.name = "none";
+	(void) SPI_register_relation(&none);
+	(void) SPI_unregister_relation("none");
+}
+
+/*
  * cs_enter: become the extension's owner, pin the settings, connect SPI.
  */
 void
@@ -190,6 +205,7 @@ cs_enter(CsFrame *frame)
 		set_if_different(pinned[i].name, pinned[i].value);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
+	make_environment();
 
 	/* Dates are cut in the policy's zone, whatever the session's is; an unknown one is about to be refused. */
 	zone = cs_policy_time_zone();
