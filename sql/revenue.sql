@@ -10,7 +10,7 @@ RETURNS TABLE (
 	grr numeric, nrr numeric, gross_mrr_churn numeric, net_mrr_churn numeric,
 	customers_start bigint, customers_end bigint, period_start timestamptz, period_end timestamptz, basis text, currency text,
 	time_zone text, period_edge text, policy_version integer, complete boolean, as_of timestamptz)
-LANGUAGE plpgsql STABLE AS $$
+LANGUAGE plpgsql STABLE SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
 	seen_at timestamptz := cs_internal.now();
@@ -55,7 +55,7 @@ RETURNS TABLE (
 	grr numeric, nrr numeric, gross_mrr_churn numeric, net_mrr_churn numeric,
 	customers_start bigint, customers_end bigint, currency text,
 	complete boolean, data_through_at timestamptz, computed_at timestamptz)
-LANGUAGE plpgsql STABLE AS $$
+LANGUAGE plpgsql STABLE SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
 	seen_at timestamptz := cs_internal.now();
