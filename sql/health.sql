@@ -385,7 +385,7 @@ BEGIN
 	PERFORM cs_internal.scorecard_number('value', value, 0, 100);
 	PERFORM cs_internal.scorecard_number('delta', delta, -100, 100);
 	IF band IS NOT NULL THEN
-		PERFORM cs_internal.scorecard_word('band', band, '{red,yellow,green}');
+		PERFORM cs_internal.scorecard_word('band', 'of the override', band, '{red,yellow,green}');
 	END IF;
 
 	UPDATE cs_internal.health_override o SET ended_at = now_at

@@ -106,7 +106,7 @@ COMMENT ON FUNCTION cs_internal.score_parts(float8[], text, bigint) IS
 -- ---- checks, called by the definition trigger ------------------------------
 
 -- One of the words that a column accepts; those in `later` are refused with 0A000.
-CREATE FUNCTION cs_internal.scorecard_word(what text, word text, accepted text[], later text[] DEFAULT '{}') RETURNS void
+CREATE FUNCTION cs_internal.scorecard_word(kind text, what text, word text, accepted text[], later text[] DEFAULT '{}') RETURNS void
 LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	near text;
@@ -115,11 +115,11 @@ BEGIN
 		RETURN;
 	END IF;
 	IF word = ANY (later) THEN
-		RAISE EXCEPTION '% "%" is not available yet', what, word
+		RAISE EXCEPTION '% "%" % is not available yet', kind, word, what
 			USING ERRCODE = 'feature_not_supported', HINT = format('Use one of: %s.', array_to_string(accepted, ', '));
 	END IF;
 	near := cs_internal.nearest(word, accepted || later);
-	RAISE EXCEPTION 'unknown %: "%"', what, word
+	RAISE EXCEPTION 'unknown % "%" %', kind, word, what
 		USING ERRCODE = 'invalid_parameter_value',
 			HINT = CASE WHEN near IS NULL THEN format('Use one of: %s.', array_to_string(accepted, ', '))
 				ELSE format('Did you mean "%s"?', near) END;
@@ -164,7 +164,7 @@ DECLARE
 	seg text;
 	dims text[];
 	near text;
-	found cs.dimension;
+	dimension_row cs.dimension;
 BEGIN
 	IF wanted LIKE '%:%' THEN
 		dim := split_part(wanted, ':', 1);
@@ -187,7 +187,7 @@ BEGIN
 		dim := dims[1];
 	END IF;
 
-	SELECT * INTO found FROM cs.dimension d WHERE d.name = dim;
+	SELECT * INTO dimension_row FROM cs.dimension d WHERE d.name = dim;
 	IF NOT FOUND THEN
 		near := cs_internal.nearest(dim, ARRAY(SELECT d.name FROM cs.dimension d ORDER BY 1));
 		RAISE EXCEPTION 'unknown dimension "%" in segment "%" of scorecard "%"', dim, wanted, card
@@ -195,13 +195,13 @@ BEGIN
 				HINT = CASE WHEN near IS NULL THEN 'Insert the dimension and the segment first, then the scorecard.'
 					ELSE format('Did you mean "%s"?', near) END;
 	END IF;
-	IF found.sees = 'late' THEN
+	IF dimension_row.sees = 'late' THEN
 		RAISE EXCEPTION 'scorecard "%" is for segment "%" of a late dimension', card, wanted
 			USING ERRCODE = 'invalid_parameter_value',
 				DETAIL = format('Rules of dimension "%s" look at health, which is computed by the scorecard.', dim),
 				HINT = 'Use a segment of a dimension whose rules name neither health nor band.';
 	END IF;
-	IF found.attribute IS NULL AND found.fallback IS DISTINCT FROM seg
+	IF dimension_row.attribute IS NULL AND dimension_row.fallback IS DISTINCT FROM seg
 		AND NOT EXISTS (SELECT FROM cs.segment s WHERE s.dimension = dim AND s.name = seg)
 	THEN
 		near := cs_internal.nearest(seg, ARRAY(SELECT s.name FROM cs.segment s WHERE s.dimension = dim ORDER BY 1));
@@ -226,8 +226,8 @@ BEGIN
 	IF card.name !~ '\S' THEN
 		RAISE EXCEPTION 'the name of a scorecard is empty' USING ERRCODE = 'invalid_parameter_value';
 	END IF;
-	PERFORM cs_internal.scorecard_word('combine ' || what, card.combine, '{mean,min}');
-	PERFORM cs_internal.scorecard_word('edge_closed ' || what, card.edge_closed, '{above,below}');
+	PERFORM cs_internal.scorecard_word('combine', what, card.combine, '{mean,min}');
+	PERFORM cs_internal.scorecard_word('edge_closed', what, card.edge_closed, '{above,below}');
 	PERFORM cs_internal.scorecard_number('red_below ' || what, card.red_below, 0, 100);
 	PERFORM cs_internal.scorecard_number('green_from ' || what, card.green_from, 0, 100);
 	PERFORM cs_internal.scorecard_number('hysteresis ' || what, card.hysteresis, 0, 100);
@@ -271,7 +271,7 @@ BEGIN
 	IF grp.name !~ '\S' THEN
 		RAISE EXCEPTION 'the name of a group of scorecard "%" is empty', grp.scorecard USING ERRCODE = 'invalid_parameter_value';
 	END IF;
-	PERFORM cs_internal.scorecard_word('combine ' || what, grp.combine, '{mean,min}');
+	PERFORM cs_internal.scorecard_word('combine', what, grp.combine, '{mean,min}');
 	PERFORM cs_internal.scorecard_number('weight ' || what, grp.weight, 0, 1e9);
 	PERFORM cs_internal.scorecard_weights(grp.scorecard);
 END $$;
@@ -359,7 +359,7 @@ BEGIN
 		RAISE EXCEPTION 'curve "percentile" % needs "within"', what
 			USING ERRCODE = 'invalid_parameter_value', DETAIL = '"within" names the dimension within which customers are compared.';
 	END IF;
-	PERFORM cs_internal.scorecard_word('curve ' || what, m.curve, '{linear,bounded,steps,half_life,flag}', '{percentile,logistic}');
+	PERFORM cs_internal.scorecard_word('curve', what, m.curve, '{linear,bounded,steps,half_life,flag}', '{percentile,logistic}');
 	SELECT string_agg(format('"%s"', p.name), ', ') INTO stray
 		FROM (VALUES ('worst', m.worst IS NOT NULL, '{linear,bounded,flag}'::text[]),
 				('best', m.best IS NOT NULL, '{linear,bounded,flag}'),
@@ -393,7 +393,7 @@ BEGIN
 	END IF;
 
 	-- the missing policy
-	PERFORM cs_internal.scorecard_word('missing ' || what, m.missing, '{reweight,redistribute,zero,neutral,null_overall}', '{carry}');
+	PERFORM cs_internal.scorecard_word('missing', what, m.missing, '{reweight,redistribute,zero,neutral,null_overall}', '{carry}');
 	IF (m.missing = 'neutral') <> (m.missing_points IS NOT NULL) THEN
 		RAISE EXCEPTION 'missing_points % belong to missing = ''neutral'' and only there', what
 			USING ERRCODE = 'invalid_parameter_value', HINT = 'Give both or neither.';
