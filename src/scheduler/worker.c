@@ -41,6 +41,8 @@
 #define PROBE_MS 30000      /* first pause after a look that found nothing to serve ... */
 #define PROBE_MAX_MS 600000 /* ... doubled up to this */
 #define UNREADY_MS 500      /* ... and the least one when something was committed meanwhile */
+#define BARREN_MS 50        /* first pause after a refresh that could do nothing ... */
+#define BARREN_MAX_MS 5000  /* ... doubled up to this */
 #define LIFE_MS 600000      /* ends by then: a new one starts with fresh settings and memory */
 
 /* What a look at the database finds. */
@@ -58,6 +60,8 @@ static bool attached = false; /* the slot is ours */
 static bool ended = false;    /* ended as it should */
 static bool dropped = false;  /* the last unit found no extension: no news for the log */
 static TimestampTz deadline = 0;
+static bool progress = false; /* the last refresh did something */
+static int barren = 0; /* refreshes in a row that did nothing although there is something to do */
 
 /* ---- the slot ------------------------------------------------------------- */
 
@@ -485,6 +489,7 @@ cs_worker_refresh(bool force_scan, ErrorData **error)
 		*error = NULL;
 		return false;
 	}
+	progress = u.run.ingested > 0 || u.run.evaluated > 0;
 	cs_unit(sum_unit, &u, "bookkeeping of refreshes", CS_LOG_NEWS, &ignored);
 	return true;
 }
@@ -521,7 +526,8 @@ refresh_turn(TimestampTz *next)
 			if (cs_unit(number_unit, NULL, "numbering of alert events", CS_LOG_NEWS, &error))
 			{
 				note_message(NULL);
-				*next = u.next_due;
+				/* under a fixed cs_ext.now the next boundary never comes, though the clock is past it */
+				*next = u.next_due > now ? u.next_due : DT_NOEND;
 				return false;
 			}
 		}
@@ -533,8 +539,12 @@ refresh_turn(TimestampTz *next)
 			if (slot)
 				slot->refresh_failures = 0;
 			LWLockRelease(cs_shared->lock);
-			*next = now;
-			return true;
+			/* what is left is held by somebody, e.g. a customer locked by refresh_customer: not a busy loop */
+			barren = progress ? 0 : barren + 1;
+			*next = progress ? now
+							 : TimestampTzPlusMilliseconds(
+								   now, Min(BARREN_MAX_MS, BARREN_MS << Min(barren, 10)));
+			return progress;
 		}
 	}
 
