@@ -425,8 +425,10 @@ make_params(const CsUserQuery *query)
 	p[PARAM_KEYS - 1].isnull = !OidIsValid(query->key_type);
 	p[PARAM_KEYS - 1].ptype = query->key_type;
 	p[PARAM_AS_OF - 1].value = TimestampTzGetDatum(query->as_of);
+	p[PARAM_AS_OF - 1].isnull = false;
 	p[PARAM_AS_OF - 1].ptype = TIMESTAMPTZOID;
 	p[PARAM_AS_OF_DAY - 1].value = DateADTGetDatum(query->as_of_day);
+	p[PARAM_AS_OF_DAY - 1].isnull = false;
 	p[PARAM_AS_OF_DAY - 1].ptype = DATEOID;
 	for (int i = 0; i < NPARAMS; i++)
 		p[i].pflags = PARAM_FLAG_CONST;
