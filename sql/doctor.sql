@@ -44,6 +44,11 @@ CREATE FUNCTION cs_internal.doctor_sources() RETURNS TABLE ("check" text, severi
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_doctor_sources';
 COMMENT ON FUNCTION cs_internal.doctor_sources() IS 'What cs.doctor() finds by looking at the relations of sources.';
 
+CREATE FUNCTION cs_internal.source_sql(source text, keyed boolean, cut boolean) RETURNS text
+LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'cs_source_sql';
+COMMENT ON FUNCTION cs_internal.source_sql(text, boolean, boolean) IS
+'The SELECT that reads a source, to look at its plan; keyed: for the customers in $1; cut: as known at as_of. NULL for an unknown source.';
+
 CREATE FUNCTION cs_internal.doctor() RETURNS TABLE ("check" text, severity text, object text, finding text, remedy text)
 LANGUAGE plpgsql STABLE AS $$
 #variable_conflict use_column

@@ -153,7 +153,7 @@ BEGIN
 	END IF;
 	WITH pattern (kind, col, required, types, names) AS (VALUES
 		('customer', 'customer_id', true, '', 'customer_id|account_id|company_id|org_id|organization_id|organisation_id|tenant_id|id'),
-		('customer', 'created_at', false, 'D', 'created_at|signup_date|signed_up_at|created|created_on|since'),
+		('customer', 'created_at', false, 'D', 'created_at|signup_date|signup|signed_up_at|created|created_on|since'),
 		('customer', 'name', true, 'S', 'name|customer_name|account_name|company_name|company|org_name'),
 		('customer', 'owner', false, 'S', 'owner|csm|account_manager|csm_name|owner_name'),
 		('customer', 'parent_id', false, '', 'parent_id|parent_account_id|parent'),

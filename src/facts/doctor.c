@@ -17,6 +17,7 @@
 
 PG_FUNCTION_INFO_V1(cs_doctor_sources);
 PG_FUNCTION_INFO_V1(cs_mark_changed);
+PG_FUNCTION_INFO_V1(cs_source_sql);
 
 static void
 finding(ReturnSetInfo *rsinfo, const char *check, const char *severity, const char *object,
@@ -282,4 +283,30 @@ cs_mark_changed(PG_FUNCTION_ARGS)
 	}
 	cs_leave(&frame);
 	PG_RETURN_VOID();
+}
+
+/*
+ * cs_source_sql: cs_internal.source_sql(source, keyed, cut): the SELECT that
+ * reads a source, to look at its plan; NULL for an unknown source.
+ */
+Datum
+cs_source_sql(PG_FUNCTION_ARGS)
+{
+	CsFrame frame;
+	CsSource *source;
+	char *sql = NULL;
+
+	cs_enter(&frame);
+	source = cs_source(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	if (source != NULL)
+	{
+		char *rows = cs_source_rows(source, PG_GETARG_BOOL(1), PG_GETARG_BOOL(2));
+
+		sql = SPI_palloc(strlen(rows) + 1); /* outlives the frame */
+		strcpy(sql, rows);
+	}
+	cs_leave(&frame);
+	if (sql == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(sql));
 }

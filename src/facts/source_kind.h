@@ -97,6 +97,12 @@ typedef struct CsDefinition
 	bool quiet; /* no NOTICE about locks: a new table */
 } CsDefinition;
 
+/* source_check.c */
+extern void cs_check_words(const CsDefinition *def);
+extern char *cs_relation_name(Oid relid);
+extern void cs_check_columns(const CsSource *source);
+extern void cs_check_expressions(CsSource *source);
+
 extern CsSource *cs_define_source(const CsDefinition *def, Oid caller);
 extern const char *cs_source_capture(const CsSource *source, const char *wanted,
 									 const char **reason);
