@@ -432,8 +432,6 @@ make_params(const CsUserQuery *query)
 	p[PARAM_AS_OF_DAY - 1].value = DateADTGetDatum(query->as_of_day);
 	p[PARAM_AS_OF_DAY - 1].isnull = false;
 	p[PARAM_AS_OF_DAY - 1].ptype = DATEOID;
-	p[PARAM_AS_OF - 1].isnull = false;
-	p[PARAM_AS_OF_DAY - 1].isnull = false;
 	for (int i = 0; i < NPARAMS; i++)
 		p[i].pflags = PARAM_FLAG_CONST;
 	return params;
