@@ -45,15 +45,16 @@ RETURNS TABLE (
 LANGUAGE sql STABLE AS $$
 	WITH placed AS (
 		SELECT m.customer_id, m.at, m.seq, m.kind, m.delta, m.mrr_after, m.active_after, m.churn_kind, m.reason,
-			width_bucket(m.at - e.shift, bounds) AS period_no
+			-- in brackets, so that the policy is asked once, not per row
+			width_bucket(m.at - (SELECT cs_internal.edge_shift()), bounds) AS period_no
 		FROM cs_internal.movement m
-		CROSS JOIN (SELECT cs_internal.edge_shift() AS shift) e
-		WHERE m.at - e.shift < until
+		WHERE m.at < until + (SELECT cs_internal.edge_shift())
 			AND (dimension IS NULL OR EXISTS (
 				SELECT 1 FROM cs_internal.membership s
 				WHERE s.customer_id = m.customer_id AND s.dimension = customer_flow.dimension
 					AND s.segment = customer_flow.segment
 					AND s.valid_from <= attributed_at AND (s.valid_to IS NULL OR attributed_at < s.valid_to)))
+		OFFSET 0        -- so that period_no is worked out once a row
 	), neighbours AS (
 		SELECT p.*,
 			lag(p.period_no) OVER w IS DISTINCT FROM p.period_no AS is_first,
@@ -357,8 +358,7 @@ BEGIN
 	FROM (
 		SELECT DISTINCT ON (m.customer_id) m.mrr_after
 		FROM cs_internal.movement m
-		CROSS JOIN (SELECT cs_internal.edge_shift() AS shift) e
-		WHERE m.at - e.shift < bound
+		WHERE m.at < bound + (SELECT cs_internal.edge_shift())
 			AND (part.dimension IS NULL OR EXISTS (
 				SELECT 1 FROM cs_internal.membership s
 				WHERE s.customer_id = m.customer_id AND s.dimension = part.dimension AND s.segment = part.segment
