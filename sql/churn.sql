@@ -210,7 +210,8 @@ BEGIN
 			near := cs_internal.nearest(argument, (SELECT array_agg(substr(k, strpos(k, ':') + 1)) FROM unnest(known) k));
 		END IF;
 		RAISE EXCEPTION 'unknown segment "%"', argument USING ERRCODE = 'invalid_parameter_value',
-			HINT = coalesce('Did you mean "' || near || '"?', 'Segments are named dimension:segment; they stand in cs.segment.');
+			HINT = coalesce('Did you mean "' || near || '"?', 'Known: ' || array_to_string(known[1:20], ', ')
+				|| CASE WHEN cardinality(known) > 20 THEN ', ...' ELSE '' END || '.', 'There are no segments yet; they stand in cs.segment.');
 	END IF;
 	IF cardinality(found) > 1 THEN
 		RAISE EXCEPTION 'segment "%" is ambiguous', argument USING ERRCODE = 'invalid_parameter_value',
