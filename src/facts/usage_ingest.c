@@ -81,7 +81,8 @@ read_parts(Datum ids, const char *condition, bool cut, TimestampTz as_of, DateAD
 		*nparts += 1;
 	}
 	if (*nparts == 0)
-		return pstrdup("SELECT NULL::text AS customer_id, NULL::date AS month, NULL::cs.usage AS "
+		return pstrdup("SELECT NULL::text COLLATE \"C\" AS customer_id, NULL::date AS month, "
+					   "NULL::cs.usage AS "
 					   "usage WHERE false");
 	if (*nparts > 1)
 		return psprintf("SELECT customer_id, month, cs.union_agg(usage) AS usage FROM (%s) p"
