@@ -223,6 +223,23 @@ END $$;
 COMMENT ON FUNCTION cs_internal.find_segment(text) IS
 'Dimension and segment of a segment argument (dimension:segment, or a name that one dimension has); 22023 when unknown or ambiguous, NULL for NULL.';
 
+-- Nobody is in a segment before membership was first stored: say so, for the
+-- answer would look like an empty segment.
+CREATE FUNCTION cs_internal.note_stored_since(dimension text, at timestamptz) RETURNS void
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+	since timestamptz := (SELECT min(m.valid_from) FROM cs_internal.membership m WHERE m.dimension = note_stored_since.dimension);
+BEGIN
+	IF at < since THEN
+		RAISE NOTICE 'segments of % are stored from % on, so nobody is in one at %', dimension, since, at;
+	ELSIF dimension IS NOT NULL AND since IS NULL THEN
+		RAISE NOTICE 'no segments of % are stored yet', dimension
+			USING HINT = 'CALL cs.refresh() to find them.';
+	END IF;
+END $$;
+COMMENT ON FUNCTION cs_internal.note_stored_since(text, timestamptz) IS
+'A NOTICE where the instant lies before the first stored membership of the dimension; nothing for NULL.';
+
 CREATE FUNCTION cs_internal.churn_choice(INOUT method text, INOUT unit text)
 LANGUAGE plpgsql STABLE AS $$
 BEGIN
@@ -274,6 +291,7 @@ BEGIN
 	SELECT * INTO span FROM cs_internal.period(p_period, seen_at);
 	SELECT * INTO choice FROM cs_internal.churn_choice(p_method, p_unit);
 	SELECT * INTO part FROM cs_internal.find_segment(p_segment);
+	PERFORM cs_internal.note_stored_since(part.dimension, span.period_start);
 	RETURN QUERY
 	SELECT span.period_start, span.period_end, part.dimension || ':' || part.segment, choice.method, choice.unit,
 		v.numerator, v.denominator, cs_internal.rate(v.numerator, v.denominator),
@@ -309,6 +327,7 @@ BEGIN
 	SELECT * INTO span FROM cs_internal.period(p_period, cs_internal.now());
 	SELECT * INTO choice FROM cs_internal.churn_choice(p_method, NULL);
 	SELECT * INTO part FROM cs_internal.find_segment(p_segment);
+	PERFORM cs_internal.note_stored_since(part.dimension, span.period_start);
 	RETURN QUERY
 	WITH flow AS (
 		SELECT f.* FROM cs_internal.customer_flow(ARRAY[span.period_start], span.period_end, true,
@@ -355,6 +374,7 @@ BEGIN
 	END IF;
 	PERFORM cs_internal.require_fx_rates();
 	SELECT * INTO part FROM cs_internal.find_segment(p_segment);
+	PERFORM cs_internal.note_stored_since(part.dimension, bound);
 	SELECT sum(b.mrr_after) INTO total
 	FROM (
 		SELECT DISTINCT ON (m.customer_id) m.mrr_after

@@ -54,6 +54,12 @@ EXECUTE by_instant ('2024-02', NULL, NULL, NULL, '2024-05-31');
 SELECT cs.mrr('2024-01-06') AS text, cs.mrr(date '2024-01-06') AS date, cs.mrr(timestamp '2024-01-06') AS timestamp, cs.mrr(timestamptz '2024-01-06 00:00+09') AS timestamptz,
 	cs.mrr('2024-01-06 00:00:00.000001') AS after, cs.mrr() AS now, cs.mrr(segment => 'gold') AS now_gold, cs.mrr('2024-01-06', 'gold') AS gold, cs.mrr(at => date '2024-01-07', segment => 'tier:gold') AS named;
 
+-- before segments were stored nobody is in one, and a notice says so
+RESET client_min_messages;
+SELECT denominator, rate FROM cs.churn('2023-12', 'gold');
+SELECT cs.mrr('2023-12-31', 'gold');
+SET client_min_messages = warning;
+
 -- refused, each with its state and hint
 CREATE FUNCTION pg_temp.refused(call text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
