@@ -77,6 +77,7 @@ CREATE TABLE cs_internal.unusable (
 	reason text NOT NULL,
 	row_count bigint NOT NULL,
 	example text,
+	found_by text NOT NULL DEFAULT 'source',    -- who counts it again: source, or ledger (no rate, too much money)
 	PRIMARY KEY (source, customer_id, reason)
 );
 

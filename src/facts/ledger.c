@@ -298,12 +298,13 @@ write_movements(Datum ids, CsResult *result)
 static void
 write_unusable(Datum ids, CsResult *unusable)
 {
-	cs_exec("DELETE FROM cs_internal.unusable WHERE customer_id = ANY ($1)"
-			" AND (reason LIKE 'no fx_rate for %' OR reason = 'MRR out of range')",
+	cs_exec("DELETE FROM cs_internal.unusable"
+			" WHERE found_by = 'ledger' AND customer_id = ANY ($1)",
 			CS_ARGS(cs_textarray(ids)));
 	cs_register("ledger_unusable", unusable);
-	cs_exec("INSERT INTO cs_internal.unusable (source, customer_id, reason, row_count, example)"
-			" SELECT source, customer_id, reason, pg_catalog.count(*), customer_id"
+	cs_exec("INSERT INTO cs_internal.unusable (source, customer_id, reason, row_count, example, "
+			"found_by)"
+			" SELECT source, customer_id, reason, count(*), 'customer ' || customer_id, 'ledger'"
 			" FROM ledger_unusable GROUP BY 1, 2, 3",
 			CS_NO_ARGS);
 	cs_unregister("ledger_unusable");

@@ -572,7 +572,8 @@ count_unusable(const CsSource *source, Datum ids, bool whole, bool without_custo
 		return;
 	}
 	cs_register("counted", rows);
-	cs_exec("DELETE FROM cs_internal.unusable WHERE source = $1 AND ($2 OR customer_id = ANY ($3))",
+	cs_exec("DELETE FROM cs_internal.unusable WHERE source = $1 AND found_by = 'source' AND ($2 OR "
+			"customer_id = ANY ($3))",
 			CS_ARGS(cs_text(source->name), cs_bool(whole),
 					without_customer ? cs_textarray(PointerGetDatum(
 										   construct_array((Datum[]){CStringGetTextDatum("")}, 1,

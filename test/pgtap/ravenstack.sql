@@ -90,13 +90,13 @@ SELECT count(*) FROM cs.add_source('account', 'customer', 'account',
 SELECT count(*) FROM cs.add_source('subscription', 'subscription', 'subscription',
 	'{"customer_id": "account_id", "subscription_id": "subscription_id", "start_at": "start_date", "end_at": "end_date",
 	"mrr": "mrr_amount", "product": "plan_tier", "seats": "seats", "is_trial": "is_trial", "auto_renew": "auto_renew_flag"}') \g /dev/null
-SELECT count(*) FROM cs.add_source('usage', 'usage_event', 'account_usage',
+SELECT count(*) FROM cs.add_source('feature_usage', 'usage_event', 'account_usage',
 	'{"customer_id": "account_id", "at": "usage_date", "event": "feature_name", "event_count": "usage_count"}') \g /dev/null
 SELECT count(*) FROM cs.add_source('ticket', 'ticket', 'support_ticket',
 	'{"customer_id": "account_id", "ticket_id": "ticket_id", "opened_at": "submitted_at", "resolved_at": "closed_at",
 	"first_reply_at": "submitted_at + first_response_time_minutes * interval ''1 minute''", "severity": "priority",
 	"csat": "satisfaction_score", "escalated": "escalation_flag"}') \g /dev/null
-SELECT count(*) FROM cs.add_source('churn event', 'cancellation', 'churn_event',
+SELECT count(*) FROM cs.add_source('churn_event', 'cancellation', 'churn_event',
 	'{"customer_id": "account_id", "at": "churn_date", "reason": "reason_code", "note": "feedback_text"}') \g /dev/null
 
 -- ---- the day before: metrics of four accounts against pandas
