@@ -121,14 +121,14 @@ SELECT results_eq($$
 		(VALUES ('rs_mrr'), ('rs_usage_30d'), ('rs_usage_90d'), ('rs_features_90d'), ('rs_days_since'), ('rs_tickets_90d'),
 		('rs_urgent_90d'), ('rs_escalated_90d'), ('rs_csat')) i (name)
 	LEFT JOIN LATERAL (SELECT x.value FROM cs.customer_metric x WHERE x.customer_id = h.key AND x.metric = i.name) m ON true
-	ORDER BY 1 COLLATE "C", 2 COLLATE "C"
+	ORDER BY h.key COLLATE "C", i.name COLLATE "C"
 $$, $$
 	SELECT h.key, i.name, round((h.value ->> i.of)::numeric, 6)
 	FROM oracle o, jsonb_each(o.doc -> 'health_inputs_2024_12_31') h,
 		(VALUES ('rs_mrr', 'mrr'), ('rs_usage_30d', 'usage_count_30d'), ('rs_usage_90d', 'usage_count_90d'),
 		('rs_features_90d', 'distinct_features_90d'), ('rs_days_since', 'days_since_last_usage'), ('rs_tickets_90d', 'tickets_90d'),
 		('rs_urgent_90d', 'urgent_tickets_90d'), ('rs_escalated_90d', 'escalated_90d'), ('rs_csat', 'avg_csat_all')) i (name, of)
-	ORDER BY 1 COLLATE "C", 2 COLLATE "C"
+	ORDER BY h.key COLLATE "C", i.name COLLATE "C"
 $$, 'metrics of four accounts at 2024-12-31');
 
 -- ---- the first day of 2025
