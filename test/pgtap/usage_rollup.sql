@@ -49,11 +49,29 @@ CREATE FUNCTION app.add(n integer) RETURNS void LANGUAGE sql AS $$
 	SELECT 'c' || floor(random() * 7), timestamp '2024-01-15' + random() * 66 * interval '1 day', 'login' FROM generate_series(1, n / 4);
 $$;
 
--- NULL: all as plain SQL says; else the first difference
+-- NULL: values are what plain SQL over the facts before `now` says; else the first that is not
+CREATE FUNCTION app.metric_difference(now timestamptz, customer_ text, "values" float8[]) RETURNS text LANGUAGE sql SET TimeZone = 'America/New_York' AS $$
+	SELECT format('metric %s of %s at %s is %s, not %s', m.metric, customer_, now, "values"[m.slot], e.value)
+	FROM cs_internal.metric_slot m
+	JOIN (
+		SELECT k AS metric, v::float8 AS value FROM (
+			SELECT jsonb_build_object(
+				'n_30', coalesce(sum(coalesce(times, 1)) FILTER (WHERE day >= d - 30 AND day < d), 0),
+				'n_before', coalesce(sum(coalesce(times, 1)) FILTER (WHERE day >= d - 60 AND day < d - 30), 0),
+				'n_today', coalesce(sum(coalesce(times, 1)) FILTER (WHERE day >= d - 1), 0),
+				'users_7', count(DISTINCT who) FILTER (WHERE what = 'login' AND day >= d - 7 AND day < d),
+				'days_400', count(DISTINCT day) FILTER (WHERE day >= d - 400 AND day < d),
+				'amount_30', sum(amount) FILTER (WHERE what = 'api' AND day >= d - 30 AND day < d),
+				'since', max(d) - max(day) FILTER (WHERE day < d)) AS j
+			FROM (SELECT *, at::date AS day, now::date AS d FROM app.fact WHERE customer = customer_ AND at < now) f) o,
+			jsonb_each_text(j) AS e (k, v)) e USING (metric)
+	WHERE "values"[m.slot] IS DISTINCT FROM e.value
+	LIMIT 1
+$$;
+
+-- NULL: the rollup and the metrics of all customers are what plain SQL says
 CREATE FUNCTION app.difference() RETURNS text LANGUAGE plpgsql SET TimeZone = 'America/New_York' AS $$
 DECLARE
-	now timestamptz := current_setting('cs_ext.now')::timestamptz;
-	d date := now::date;
 	found text;
 BEGIN
 	SELECT 'usage_daily: ' || to_jsonb(x)::text INTO found FROM (
@@ -69,23 +87,7 @@ BEGIN
 	IF found IS NOT NULL THEN
 		RETURN found;
 	END IF;
-	SELECT format('metric %s of %s is %s, not %s', m.metric, s.customer_id, s.values[m.slot], e.value) INTO found
-	FROM cs_internal.state s
-	CROSS JOIN cs_internal.metric_slot m
-	JOIN LATERAL (
-		SELECT k AS metric, v::float8 AS value FROM (
-			SELECT jsonb_build_object(
-				'n_30', coalesce(sum(coalesce(times, 1)) FILTER (WHERE day >= d - 30 AND day < d), 0),
-				'n_before', coalesce(sum(coalesce(times, 1)) FILTER (WHERE day >= d - 60 AND day < d - 30), 0),
-				'n_today', coalesce(sum(coalesce(times, 1)) FILTER (WHERE day >= d - 1 AND at < now), 0),
-				'users_7', count(DISTINCT who) FILTER (WHERE what = 'login' AND day >= d - 7 AND day < d),
-				'days_400', count(DISTINCT day) FILTER (WHERE day >= d - 400 AND day < d),
-				'amount_30', sum(amount) FILTER (WHERE what = 'api' AND day >= d - 30 AND day < d),
-				'since', d - max(day) FILTER (WHERE day < d)) AS j
-			FROM (SELECT *, at::date AS day FROM app.fact WHERE customer = s.customer_id) f) o, jsonb_each_text(j) AS e (k, v)) e USING (metric)
-	WHERE s.values[m.slot] IS DISTINCT FROM e.value
-	LIMIT 1;
-	RETURN found;
+	RETURN (SELECT max(app.metric_difference(current_setting('cs_ext.now')::timestamptz, s.customer_id, s.values)) FROM cs_internal.state s);
 END $$;
 
 SELECT app.add(800) IS NULL AS added \gset
@@ -113,6 +115,11 @@ SET cs_ext.now = '2024-04-02 00:00:00-04';
 SELECT app.add(20) IS NULL AS added \gset
 CALL cs.refresh();
 SELECT is(app.difference(), NULL, 'on another day, at its first instant');
+
+-- metrics as of then: what came later on that day is not seen, not even by today => true
+SELECT sum(cs_internal.take_snapshot(t)) AS taken FROM unnest(ARRAY['2024-03-20 00:00-04', '2024-03-20 11:00-04', '2024-03-10 03:00-04', '2024-02-29 23:30-05']::timestamptz[]) t \gset
+SELECT cmp_ok((SELECT count(*) FROM cs_internal.metric_history WHERE as_of < '2024-04-01'), '>=', 20::bigint, 'there are values of past instants');
+SELECT is((SELECT max(app.metric_difference(h.as_of, h.customer_id, h.values)) FROM cs_internal.metric_history h), NULL, 'values of past instants see nothing later');
 
 CREATE TABLE app.kept AS SELECT * FROM cs_internal.usage_month;
 CALL cs.rebuild();
