@@ -100,8 +100,7 @@ static void range_period(const char *word, pg_tz *zone, CsPeriod *period);
 static bool calendar_period(const char *word, const char *given, DateADT *start, DateADT *end);
 static void word_period(const PeriodWord *word, DateADT today, DateADT *start, DateADT *end);
 static char *suggest(const char *word, int this_year, bool *ambiguous);
-static void refuse_period(const char *given, const char *word, DateADT today)
-	pg_attribute_noreturn();
+static void refuse_period(const char *given, const char *word, DateADT today);
 
 PG_FUNCTION_INFO_V1(cs_period_sql);
 

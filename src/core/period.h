@@ -31,7 +31,7 @@ extern pg_tz *cs_policy_zone(const CsPolicy *policy);
 extern bool cs_parse_instant(const char *text, pg_tz *zone, TimestampTz *result, const char **why);
 
 /* Raises 22007 with the accepted forms. */
-extern void cs_refuse_instant(const char *given, const char *why) pg_attribute_noreturn();
+extern void cs_refuse_instant(const char *given, const char *why);
 
 /* Exactly count digits at *s: their value, *s moved behind them. */
 extern bool cs_scan_digits(const char **s, int count, int *value);
