@@ -46,10 +46,11 @@ typedef struct Job
 	/* job_state */
 	TimestampTz last_slot; /* 0: none */
 	int attempt;
-	TimestampTz retry_at;   /* 0: none */
-	TimestampTz not_before; /* 0: none */
-	int64 run_id;           /* 0: none under way */
-	bool live;              /* the run under way is held by a process */
+	TimestampTz retry_at;    /* 0: none */
+	TimestampTz not_before;  /* 0: none */
+	int64 run_id;            /* 0: none under way */
+	TimestampTz next_run_at; /* as it stands there, 0: none */
+	bool live;               /* the run under way is held by a process */
 } Job;
 
 /* What the units below are given. */
@@ -115,7 +116,7 @@ load_unit(void *arg)
 		"SELECT j.name, j.kind, j.run_as, j.enabled, j.every, j.at, coalesce(j.on_day, 0),"
 		" coalesce(j.time_zone, p.time_zone), s.anchor, j.missed = 'skip', j.max_runtime,"
 		" j.retry_after, j.max_retries, s.last_slot, s.attempt, s.retry_at, s.not_before,"
-		" coalesce(s.run_id, 0), l.id IS NOT NULL"
+		" coalesce(s.run_id, 0), l.id IS NOT NULL, s.next_run_at"
 		" FROM cs.job j JOIN cs_internal.job_state s ON s.job = j.name CROSS JOIN cs.policy p"
 		" LEFT JOIN cs_internal.live_runs() AS l(id) ON l.id = s.run_id"
 		" ORDER BY coalesce(s.retry_at, s.last_slot, s.anchor), j.name",
@@ -152,6 +153,7 @@ load_unit(void *arg)
 		job->not_before = instant_cell(i, 17);
 		job->run_id = DatumGetInt64(cs_cell_datum(i, 18, &isnull));
 		job->live = DatumGetBool(cs_cell_datum(i, 19, &isnull));
+		job->next_run_at = instant_cell(i, 20);
 		old = MemoryContextSwitchTo(u->context);
 		u->jobs = lappend(u->jobs, job);
 		MemoryContextSwitchTo(old);
@@ -617,7 +619,8 @@ job_turn(Job *job, TimestampTz *next)
 	if (job->retry_at != 0 && job->run_id == 0)
 		*next = Min(*next, Max(job->retry_at, job->not_before));
 	u.next_run_at = *next;
-	cs_unit(plan_unit, &u, "planning of a job", CS_LOG_NEWS, &error);
+	if (job->next_run_at != (u.next_run_at == DT_NOEND ? 0 : u.next_run_at))
+		cs_unit(plan_unit, &u, "planning of a job", CS_LOG_NEWS, &error);
 	return false;
 }
 

@@ -77,6 +77,8 @@ add_database(Oid dboid)
 {
 	CsDatabaseSlot *slot = cs_database_slot(InvalidOid);
 
+	if (slot == NULL && cs_shared->used < CS_MAX_DATABASES)
+		slot = &cs_shared->databases[cs_shared->used++];
 	if (slot == NULL)
 	{
 		if (!full)

@@ -123,7 +123,7 @@ cs_scheduler_preloaded(void)
 CsDatabaseSlot *
 cs_database_slot(Oid dboid)
 {
-	for (int i = 0; i < CS_MAX_DATABASES; i++)
+	for (int i = 0; i < cs_shared->used; i++)
 		if (cs_shared->databases[i].dboid == dboid)
 			return &cs_shared->databases[i];
 	return NULL;

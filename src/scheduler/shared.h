@@ -72,6 +72,7 @@ typedef struct CsShared
 	Latch *launcher_latch;
 	TimestampTz launcher_since;
 	bool rescan; /* an unknown database has work: read pg_database now */
+	int used;    /* no slot from here on was ever used: every commit looks its slot up */
 	CsDatabaseSlot databases[CS_MAX_DATABASES];
 	CsJobProcess jobs[CS_MAX_JOB_PROCESSES];
 } CsShared;

@@ -41,6 +41,7 @@
 #define PROBE_MS 30000      /* first pause after a look that found nothing to serve ... */
 #define PROBE_MAX_MS 600000 /* ... doubled up to this */
 #define UNREADY_MS 500      /* ... and the least one when something was committed meanwhile */
+#define JOBS_MS 500         /* between two looks at jobs while refreshes follow each other */
 #define BARREN_MS 50        /* first pause after a refresh that could do nothing ... */
 #define BARREN_MAX_MS 5000  /* ... doubled up to this */
 #define LIFE_MS 600000      /* ends by then: a new one starts with fresh settings and memory */
@@ -599,6 +600,8 @@ cs_worker_main(Datum arg)
 	MemoryContext turn;
 	TimestampTz born = GetCurrentTimestamp();
 	TimestampTz last_work = born;
+	TimestampTz jobs_looked = 0;
+	TimestampTz job_due = 0;
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
@@ -619,7 +622,6 @@ cs_worker_main(Datum arg)
 		Readiness found;
 		char *version;
 		TimestampTz refresh_due;
-		TimestampTz job_due;
 		TimestampTz now;
 		TimestampTz due;
 		bool worked;
@@ -648,8 +650,14 @@ cs_worker_main(Datum arg)
 
 		worked = refresh_turn(&refresh_due);
 		MemoryContextSwitchTo(turn);
-		worked |= cs_jobs_turn(&job_due);
-		MemoryContextSwitchTo(turn);
+		/* while one refresh follows the other, jobs are looked at twice a second and not each time */
+		now = GetCurrentTimestamp();
+		if (!worked || job_due <= now || TimestampDifferenceExceeds(jobs_looked, now, JOBS_MS))
+		{
+			worked |= cs_jobs_turn(&job_due);
+			jobs_looked = now;
+			MemoryContextSwitchTo(turn);
+		}
 		cs_worker_activity("idle");
 		pgstat_report_stat(true);
 
