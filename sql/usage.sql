@@ -184,7 +184,7 @@ COMMENT ON VIEW cs.usage_daily IS 'What each customer did, a row per event and l
 COMMENT ON COLUMN cs.usage_daily.customer_id IS 'The customer.';
 COMMENT ON COLUMN cs.usage_daily.event IS 'Name of the event; NULL for events without a name.';
 COMMENT ON COLUMN cs.usage_daily.day IS 'Local day in the policy''s time zone.';
-COMMENT ON COLUMN cs.usage_daily.month IS 'First day of its month; a condition on it reads only that month.';
+COMMENT ON COLUMN cs.usage_daily.month IS 'First day of its month; a condition on it leaves out other months before their values are opened.';
 COMMENT ON COLUMN cs.usage_daily.events IS 'Number of events: the sum of event_count, or of rows where none is mapped.';
 COMMENT ON COLUMN cs.usage_daily.quantity IS 'Sum of quantity to nine decimals; NULL when no event of the day has one.';
 COMMENT ON COLUMN cs.usage_daily.active_users IS 'Different users of the event on the day; events without user count for nobody.';
