@@ -86,12 +86,22 @@ BEGIN
 		USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Run SELECT cs.setup(time_zone => ''Europe/Berlin'', currency => ''EUR'');';
 END $$;
 
+-- plpgsql for its plans, which are kept in the session.
 CREATE FUNCTION cs_internal.health_score(customer text, as_of timestamptz) RETURNS float8
-LANGUAGE sql STABLE AS $$
-	SELECT CASE WHEN NOT EXISTS (SELECT FROM cs.policy) THEN cs_internal.health_not_set_up()
-		WHEN as_of IS NULL THEN (SELECT h.score FROM cs_internal.health h WHERE h.customer_id = customer)
-		ELSE (SELECT h.score FROM cs_internal.health_at(customer, as_of) h) END
-$$;
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+	result float8;
+BEGIN
+	IF as_of IS NULL THEN
+		SELECT h.score INTO result FROM cs_internal.health h WHERE h.customer_id = customer;
+	ELSE
+		SELECT h.score INTO result FROM cs_internal.health_at(customer, as_of) h;
+	END IF;
+	IF result IS NULL AND NOT EXISTS (SELECT FROM cs.policy) THEN
+		RETURN cs_internal.health_not_set_up();
+	END IF;
+	RETURN result;
+END $$;
 CREATE FUNCTION cs_internal.health_score(customer text, as_of timestamp) RETURNS float8
 LANGUAGE sql STABLE AS 'SELECT cs_internal.health_score(customer, cs_internal.instant(as_of))';
 CREATE FUNCTION cs_internal.health_score(customer text, as_of date) RETURNS float8
@@ -160,7 +170,7 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	h record;
 	inputs float8[];
-	automatic record;
+	automatic float8;
 	o cs_internal.health_override;
 BEGIN
 	PERFORM cs_internal.health_not_set_up() WHERE NOT EXISTS (SELECT FROM cs.policy);
@@ -189,30 +199,36 @@ BEGIN
 				HINT = 'Ask for the start of a day, or leave as_of out for the newest score.';
 	END IF;
 
-	SELECT * INTO automatic FROM cs_internal.score(inputs, h.scorecard, h.version);
+	FOR measure, metric, value, points, weight, contribution, lost, reason IN
+		SELECT p.measure, p.metric, p.value, p.points, p.weight, p.contribution, p.lost, p.reason
+		FROM cs_internal.score_parts(inputs, h.scorecard, h.version) p
+	LOOP
+		automatic := CASE WHEN contribution IS NOT NULL THEN coalesce(automatic, 0) + contribution END;
+		RETURN NEXT;
+	END LOOP;
+
 	SELECT * INTO o FROM cs_internal.health_override x
 		WHERE x.customer_id = customer AND x.created_at <= h.as_of AND x.expires_at > h.as_of
 			AND (x.ended_at IS NULL OR x.ended_at > h.as_of)
 		ORDER BY x.id DESC LIMIT 1;
-	IF h.score IS DISTINCT FROM automatic.score AND coalesce(o.value, o.delta) IS NULL THEN
+	IF h.score IS DISTINCT FROM automatic AND coalesce(o.value, o.delta) IS NULL THEN
 		RAISE EXCEPTION 'the score of customer "%" at % cannot be explained: it was computed from something else', customer, h.as_of
 			USING ERRCODE = 'object_not_in_prerequisite_state',
-				DETAIL = format('Stored is %s; the values and the scorecard kept give %s.', coalesce(h.score::text, 'no score'), coalesce(automatic.score::text, 'no score')),
+				DETAIL = format('Stored is %s; the values and the scorecard kept give %s.', coalesce(h.score::text, 'no score'), coalesce(automatic::text, 'no score')),
 				HINT = 'CALL cs.refresh() evaluates what is outstanding; cs.health_recompute() gives the score as known now.';
 	END IF;
 
-	RETURN QUERY SELECT p.measure, p.metric, p.value, p.points, p.weight, p.contribution, p.lost, p.reason
-		FROM cs_internal.score_parts(inputs, h.scorecard, h.version) p;
-	IF o.id IS NOT NULL AND (o.delta IS NULL OR automatic.score IS NOT NULL) THEN
+	IF o.id IS NOT NULL AND (o.delta IS NULL OR automatic IS NOT NULL) THEN
 		RETURN QUERY SELECT '(override)'::text, NULL::text, coalesce(o.value, o.delta), NULL::float8, NULL::float8,
-			h.score - coalesce(automatic.score, 0), 
-			CASE WHEN automatic.score IS NULL THEN 100 - h.score ELSE automatic.score - h.score END,
+			h.score - coalesce(automatic, 0),
+			CASE WHEN automatic IS NULL THEN 100 - h.score ELSE automatic - h.score END,
 			format('%s by %s until %s: %s',
 				CASE WHEN o.value IS NOT NULL THEN 'set' WHEN o.delta IS NOT NULL THEN 'moved' ELSE 'band ' || o.band END,
 				o.actor, o.expires_at, o.reason);
 	END IF;
 	IF h.score IS NULL THEN
-		RETURN QUERY SELECT '(no score)'::text, NULL::text, NULL::float8, NULL::float8, NULL::float8, NULL::float8, NULL::float8, automatic.reason;
+		RETURN QUERY SELECT '(no score)'::text, NULL::text, NULL::float8, NULL::float8, NULL::float8, NULL::float8, NULL::float8,
+			(SELECT a.reason FROM cs_internal.score(inputs, h.scorecard, h.version) a);
 	END IF;
 END $$;
 CREATE FUNCTION cs_internal.health_explain(customer text, as_of timestamp) RETURNS TABLE (measure text, metric text, value float8, points float8, weight float8, contribution float8, lost float8, reason text)
