@@ -33,6 +33,8 @@ parse_expression(const char *expression, const char *what)
 
 	PG_TRY();
 	{
+		/* Without the parentheses first, so that "a) OR (b" does not pass as one. */
+		(void) raw_parser(psprintf("SELECT %s\n", expression), RAW_PARSE_DEFAULT);
 		parsed = raw_parser(psprintf(PREFIX "%s\n)", expression), RAW_PARSE_DEFAULT);
 	}
 	PG_CATCH();

@@ -286,15 +286,16 @@ cs_check_row_rule_sql(PG_FUNCTION_ARGS)
 		CsSource *source = lfirst(lc);
 		CsUserQuery query = {0};
 		ErrorData *error = NULL;
-		TupleDesc desc;
+		CsResult *result;
 
-		query.sql = psprintf("SELECT (%s\n) FROM (%s) AS %s", expression,
-							 cs_source_rows(source, false, true), quote_identifier(source->kind));
+		query.sql =
+			cs_row_check(expression, psprintf("(%s) AS %s", cs_source_rows(source, false, true),
+											  quote_identifier(source->kind)));
 		query.search_path = source->search_path && search_path
 								? psprintf("%s, %s", source->search_path, search_path)
 								: search_path;
 		query.as_of = cs_now();
-		desc = cs_user_check(&query, &error);
+		result = cs_user_query(&query, &error);
 		if (error != NULL)
 		{
 			char *near = NULL;
@@ -310,17 +311,19 @@ cs_check_row_rule_sql(PG_FUNCTION_ARGS)
 					}
 			ereport(ERROR, errcode(error->sqlerrcode), errmsg("%s: %s", what, error->message),
 					errdetail("The expression is: %s", expression),
-					near          ? errhint("Did you mean \"%s\"?", near)
-					: error->hint ? errhint("%s", error->hint)
-								  : errhint("The rule sees the columns of kind %s and the x_ "
-											"columns of source \"%s\".",
-											source->kind, source->name));
+					near ? errhint("Did you mean \"%s\"?", near)
+					: error->hint || error->sqlerrcode == ERRCODE_GROUPING_ERROR ||
+							error->sqlerrcode == ERRCODE_WINDOWING_ERROR
+						? cs_row_hint(error)
+						: errhint("The rule sees the columns of kind %s and the x_ "
+								  "columns of source \"%s\".",
+								  source->kind, source->name));
 		}
-		if (is_rule && TupleDescAttr(desc, 0)->atttypid != BOOLOID)
+		if (is_rule && TupleDescAttr(result->desc, 0)->atttypid != BOOLOID)
 			ereport(
 				ERROR, errcode(ERRCODE_DATATYPE_MISMATCH),
 				errmsg("%s must be boolean, but it is %s", what,
-					   format_type_be(TupleDescAttr(desc, 0)->atttypid)),
+					   format_type_be(TupleDescAttr(result->desc, 0)->atttypid)),
 				errdetail("The expression is: %s", expression),
 				errhint("Write a condition, such as severity = 'urgent' AND resolved_at IS NULL."));
 	}

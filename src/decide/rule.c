@@ -82,6 +82,13 @@ typedef struct Ago
 	int days;
 } Ago;
 
+/* Where name_of_ago() puts what it finds, and whom it blames. */
+typedef struct AgoSearch
+{
+	List **agos;
+	const char *what;
+} AgoSearch;
+
 /* The one namespace, read once per call. */
 typedef struct Names
 {
@@ -159,25 +166,25 @@ cs_state_columns(void)
 static char *
 name_of_ago(const char *func, List *constants, void *arg)
 {
-	List **agos = arg;
+	AgoSearch *search = arg;
 	Ago *ago = palloc0(sizeof(Ago));
 	char *end;
 	long days;
 
 	if (list_length(constants) != 2)
 		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				errmsg("ago() takes the name of a metric and a number of days"),
+				errmsg("%s: ago() takes the name of a metric and a number of days", search->what),
 				errhint("Write for example ago('mrr', 30)."));
 	days = strtol(lsecond(constants), &end, 10);
 	if (*end != '\0' || end == (char *) lsecond(constants) || days < 1 || days > AGO_MAX_DAYS)
 		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				errmsg("ago(): \"%s\" is not a number of days between 1 and %d",
+				errmsg("%s: \"%s\" in ago() is not a number of days between 1 and %d", search->what,
 					   (char *) lsecond(constants), AGO_MAX_DAYS),
 				errhint("Write for example ago('mrr', 30)."));
 	ago->metric = pstrdup(linitial(constants));
 	ago->days = (int) days;
 	ago->column = psprintf("_ago_%s_%d", ago->metric, ago->days);
-	*agos = lappend(*agos, ago);
+	*search->agos = lappend(*search->agos, ago);
 	return pstrdup(quote_identifier(ago->column));
 }
 
@@ -198,8 +205,10 @@ find_ago(List *agos, const char *column)
 static void
 compile(Compiled *compiled, Names *names, const char *what)
 {
+	AgoSearch search = {&names->agos, what};
+
 	compiled->expression =
-		cs_replace_calls(compiled->rule->expression, "ago", name_of_ago, &names->agos, what);
+		cs_replace_calls(compiled->rule->expression, "ago", name_of_ago, &search, what);
 	compiled->names = cs_expression_names(compiled->expression, what);
 }
 
@@ -210,11 +219,12 @@ List *
 cs_rule_names(const char *expression, const char *what)
 {
 	List *agos = NIL;
+	AgoSearch search = {&agos, what};
 	List *result = NIL;
 	ListCell *lc;
 
-	foreach (lc, cs_expression_names(cs_replace_calls(expression, "ago", name_of_ago, &agos, what),
-									 what))
+	foreach (lc, cs_expression_names(
+					 cs_replace_calls(expression, "ago", name_of_ago, &search, what), what))
 	{
 		Ago *ago = find_ago(agos, lfirst(lc));
 		char *name = ago ? ago->metric : lfirst(lc);
@@ -323,6 +333,32 @@ project_state(const CsBatch *batch, List *used, Names *names, List **unknown)
 /* ---- checking a definition ---------------------------------------------- */
 
 /*
+ * cs_row_check: a query whose analysis refuses what is no expression over one
+ * row: aggregates, window functions and functions that return sets may not stand
+ * in WHERE.  Its column has the type of the expression.  It is run, not only
+ * analysed, because rights are looked at when a query starts; LIMIT 0 reads and
+ * calls nothing.
+ */
+char *
+cs_row_check(const char *expression, const char *from)
+{
+	return psprintf("SELECT (%s\n) FROM %s WHERE (%s\n) IS NULL LIMIT 0", expression, from,
+					expression);
+}
+
+/*
+ * cs_row_hint: errhint for what cs_row_check found.
+ */
+int
+cs_row_hint(const ErrorData *error)
+{
+	if (error->sqlerrcode == ERRCODE_GROUPING_ERROR || error->sqlerrcode == ERRCODE_WINDOWING_ERROR)
+		return errhint("The expression sees one row at a time; count and sum in a metric and name "
+					   "that metric.");
+	return error->hint ? errhint("%s", error->hint) : 0;
+}
+
+/*
  * cs_check_rule: see decide.h.
  */
 void
@@ -334,15 +370,15 @@ cs_check_rule(const CsRule *rule, const char *what)
 	List *unknown = NIL;
 	CsUserQuery query = {0};
 	ErrorData *error = NULL;
-	TupleDesc desc;
+	CsResult *result;
 	Oid type;
 
 	compile(&compiled, names, what);
 	cs_register("state", project_state(NULL, compiled.names, names, &unknown));
-	query.sql = psprintf("SELECT (%s\n) FROM state", compiled.expression);
+	query.sql = cs_row_check(compiled.expression, "state");
 	query.search_path = rule->search_path;
 	query.as_of = cs_now();
-	desc = cs_user_check(&query, &error);
+	result = cs_user_query(&query, &error);
 	cs_unregister("state");
 
 	if (error != NULL && error->sqlerrcode == ERRCODE_UNDEFINED_COLUMN && unknown != NIL)
@@ -365,8 +401,8 @@ cs_check_rule(const CsRule *rule, const char *what)
 		ereport(ERROR, errcode(error->sqlerrcode), errmsg("%s: %s", what, error->message),
 				error->detail ? errdetail_internal("%s", error->detail)
 							  : errdetail("The expression is: %s", rule->expression),
-				error->hint ? errhint("%s", error->hint) : 0);
-	type = TupleDescAttr(desc, 0)->atttypid;
+				cs_row_hint(error));
+	type = TupleDescAttr(result->desc, 0)->atttypid;
 	if (rule->type == BOOLOID && type != BOOLOID)
 		ereport(ERROR, errcode(ERRCODE_DATATYPE_MISMATCH),
 				errmsg("%s must be boolean, but it is %s", what, format_type_be(type)),

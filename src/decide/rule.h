@@ -43,6 +43,10 @@ extern void cs_note_failures(const CsBatch *batch, CsFailure *failures, int n);
 /* May this transaction write rows of definition_status? False: somebody else is at it, and tries again. */
 extern bool cs_status_lock(void);
 
+/* For checking that an expression is one over a single row, and the hint when it is not. */
+extern char *cs_row_check(const char *expression, const char *from);
+extern int cs_row_hint(const ErrorData *error);
+
 /* Names that an expression over state uses, the metrics of ago() among them. */
 extern List *cs_rule_names(const char *expression, const char *what);
 
