@@ -28,13 +28,14 @@ parse_expression(const char *expression, const char *what)
 {
 	MemoryContext context = CurrentMemoryContext;
 	List *volatile parsed = NIL;
+	List *volatile alone = NIL;
 	SelectStmt *stmt;
 	ErrorData *volatile edata = NULL;
 
 	PG_TRY();
 	{
-		/* Without the parentheses first, so that "a) OR (b" does not pass as one. */
-		(void) raw_parser(psprintf("SELECT %s\n", expression), RAW_PARSE_DEFAULT);
+		/* Without the parentheses too: "a) OR (b" and "a, b" are no expressions. */
+		alone = raw_parser(psprintf("SELECT %s\n", expression), RAW_PARSE_DEFAULT);
 		parsed = raw_parser(psprintf(PREFIX "%s\n)", expression), RAW_PARSE_DEFAULT);
 	}
 	PG_CATCH();
@@ -52,8 +53,9 @@ parse_expression(const char *expression, const char *what)
 				errhint("Write one SQL expression, as after SELECT, without the SELECT."));
 
 	stmt = list_length(parsed) == 1 ? (SelectStmt *) linitial_node(RawStmt, parsed)->stmt : NULL;
-	if (stmt == NULL || !IsA(stmt, SelectStmt) || stmt->op != SETOP_NONE ||
-		list_length(stmt->targetList) != 1 || stmt->fromClause != NIL ||
+	if (list_length(alone) != 1 || stmt == NULL || !IsA(stmt, SelectStmt) ||
+		list_length(((SelectStmt *) linitial_node(RawStmt, alone)->stmt)->targetList) != 1 ||
+		stmt->op != SETOP_NONE || list_length(stmt->targetList) != 1 || stmt->fromClause != NIL ||
 		stmt->whereClause != NULL || stmt->groupClause != NIL || stmt->havingClause != NULL ||
 		stmt->windowClause != NIL || stmt->valuesLists != NIL || stmt->sortClause != NIL ||
 		stmt->limitCount != NULL || stmt->limitOffset != NULL || stmt->lockingClause != NIL ||
