@@ -50,10 +50,10 @@ COMMENT ON COLUMN cs.metric.search_path IS 'search_path of who wrote the row; th
 -- What an expression may give: a number, or a boolean as 0 or 1. Anything else
 -- does not resolve here and is refused when the metric is written.
 CREATE FUNCTION cs.as_value(value float8) RETURNS float8
-LANGUAGE sql IMMUTABLE PARALLEL SAFE AS 'SELECT value';
+LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN value;
 COMMENT ON FUNCTION cs.as_value(float8) IS 'A metric''s value from a number. NULL stays NULL.';
 CREATE FUNCTION cs.as_value(value boolean) RETURNS float8
-LANGUAGE sql IMMUTABLE PARALLEL SAFE AS 'SELECT value::int::float8';
+LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN value::int::float8;
 COMMENT ON FUNCTION cs.as_value(boolean) IS 'A metric''s value from a boolean: 1 or 0. NULL stays NULL.';
 
 CREATE FUNCTION cs_internal.analyse_metric(name text, source text, expression text, search_path text) RETURNS void

@@ -71,7 +71,3 @@ COMMENT ON FUNCTION cs_internal.refresh_customer(text) IS 'See cs.refresh_custom
 CREATE FUNCTION cs.refresh_customer(customer text) RETURNS void LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
 COMMENT ON FUNCTION cs.refresh_customer(text) IS
 'Brings one customer up to date inside the caller''s transaction, with its uncommitted changes; commits or rolls back with them. Raises for an unknown customer, and under REPEATABLE READ or above (25001).';
-CREATE FUNCTION cs.refresh_customer(customer bigint) RETURNS void LANGUAGE sql VOLATILE AS 'SELECT cs.refresh_customer($1::text)';
-COMMENT ON FUNCTION cs.refresh_customer(bigint) IS 'cs.refresh_customer(text) for a bigint id.';
-CREATE FUNCTION cs.refresh_customer(customer uuid) RETURNS void LANGUAGE sql VOLATILE AS 'SELECT cs.refresh_customer($1::text)';
-COMMENT ON FUNCTION cs.refresh_customer(uuid) IS 'cs.refresh_customer(text) for a uuid id.';

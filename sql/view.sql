@@ -3,11 +3,11 @@
 -- view
 -- ---------------------------------------------------------------------------
 
+-- With a body of SQL proper: views call it under the reader's search_path.
 CREATE FUNCTION cs_internal.metric_value("values" float8[], metric text) RETURNS float8
-LANGUAGE sql STABLE AS $$
-	SELECT "values"[(SELECT t.slot FROM cs_internal.metric_slot t JOIN cs.metric m ON m.name = t.metric
-		WHERE t.metric = metric_value.metric AND m.enabled)]
-$$;
+LANGUAGE sql STABLE
+RETURN "values"[(SELECT t.slot FROM cs_internal.metric_slot t JOIN cs.metric m ON m.name = t.metric
+	WHERE t.metric = metric_value.metric AND m.enabled)];
 COMMENT ON FUNCTION cs_internal.metric_value(float8[], text) IS
 'A metric''s element of a customer''s values; NULL where there is no such metric.';
 

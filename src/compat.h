@@ -38,4 +38,12 @@
 #define CS_NAMESPACE_ACLCHECK(nsp, role, mode) pg_namespace_aclcheck(nsp, role, mode)
 #endif
 
-#endif							/* CS_COMPAT_H */
+/* Raises unless the current user may read all that a plan reads; in 16 the rights left the range table. */
+#if PG_VERSION_NUM >= 160000
+#define cs_check_plan_permissions(stmt) \
+	((void) ExecCheckPermissions((stmt)->rtable, (stmt)->permInfos, true))
+#else
+#define cs_check_plan_permissions(stmt) ((void) ExecCheckRTPerms((stmt)->rtable, true))
+#endif
+
+#endif /* CS_COMPAT_H */

@@ -21,6 +21,7 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_type.h"
+#include "executor/executor.h"
 #include "executor/tstoreReceiver.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
@@ -477,6 +478,21 @@ prepare_user_sql(const CsUserQuery *query, TupleDesc *desc)
 	return plan;
 }
 
+/*
+ * check_permissions: analysis does not look at rights; say when a definition is
+ * written that run_as may not read what it names.
+ */
+static void
+check_permissions(SPIPlanPtr plan)
+{
+	CachedPlan *cached = SPI_plan_get_cached_plan(plan);
+
+	if (cached == NULL)
+		return;
+	cs_check_plan_permissions(linitial_node(PlannedStmt, cached->stmt_list));
+	ReleaseCachedPlan(cached, NULL); /* not saved, so no owner holds it */
+}
+
 static void
 user_sql_timer_handler(void)
 {
@@ -572,6 +588,8 @@ contained(const CsUserQuery *query, bool execute, ErrorData **error)
 		start_timer();
 		plan = prepare_user_sql(query, &desc);
 		result->desc = CreateTupleDescCopy(desc);
+		if (!execute)
+			check_permissions(plan);
 		if (execute)
 		{
 			SPIExecuteOptions options = {0};

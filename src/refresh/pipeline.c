@@ -131,12 +131,13 @@ ingest_chunk(const CsSource *source, Datum ids, TimestampTz since, TimestampTz u
 {
 	CsPolicy *policy = cs_policy(false);
 
+	/* First, for the ledger adds what it cannot use for want of a rate. */
+	cs_count_unusable(source, ids, false);
 	if (strcmp(source->kind, "usage_event") == 0)
 		cs_usage_ingest(ids, since, until, policy);
 	else if (strcmp(source->kind, "subscription") == 0 || strcmp(source->kind, "cancellation") == 0)
 		cs_ledger_ingest(ids, policy);
 	cs_identity_ingest(ids);
-	cs_count_unusable(source, ids, false);
 	cs_exec("INSERT INTO cs_internal.dirty (customer_id, marked_at)"
 			" SELECT i, clock_timestamp() FROM unnest($1) i ON CONFLICT (customer_id) DO UPDATE "
 			"SET cause = NULL"

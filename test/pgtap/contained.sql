@@ -71,14 +71,14 @@ SELECT is((SELECT array_agg(customer_id) FROM cs.customer_metric WHERE metric = 
 SELECT is((SELECT sqlstate || ' ' || customers || ' ' || example FROM cs_internal.definition_status WHERE key = 'divides'), '22012 1 c7',
 	'and is reported with its SQLSTATE and the customer');
 SELECT is((SELECT count(*) FROM app.trace), 0::bigint, 'nothing was written');
-SELECT is((SELECT sqlstate FROM cs_internal.definition_status WHERE key = 'lies_write'), '25006', 'writing is refused as read-only');
+SELECT is((SELECT sqlstate FROM cs_internal.definition_status WHERE key = 'lies_write'), '0A000', 'writing is refused');
 SELECT is(current_setting('cs_ext.actor') || current_setting('search_path'), '"$user", public', 'settings are as before');
 SELECT is((SELECT count(*) FROM pg_largeobject_metadata WHERE oid = 4711), 0::bigint, 'no large object is left');
 SELECT is((SELECT string_agg(key || ' ' || sqlstate, ', ' ORDER BY key) FROM cs_internal.definition_status WHERE key IN ('loops', 'sleeps')),
 	'loops 57014, sleeps 57014', 'endless loops and sleeps end in time');
 SELECT is((SELECT string_agg(key || ' ' || sqlstate, ', ' ORDER BY key) FROM cs_internal.definition_status WHERE key LIKE 'reads%'),
 	'reads_ours 42501, reads_secret 42501', 'it reads only what run_as may read');
-SELECT is((SELECT sqlstate FROM cs_internal.definition_status WHERE key = 'becomes_owner'), '42501', 'it cannot become somebody else');
+SELECT is((SELECT sqlstate FROM cs_internal.definition_status WHERE key = 'becomes_owner'), '0A000', 'it cannot become somebody else');
 SELECT is((SELECT count(*) FROM cs_internal.definition_status), 8::bigint, 'failing definitions, and only those, are listed');
 
 -- What does not even get in.
