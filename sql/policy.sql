@@ -121,9 +121,13 @@ BEGIN
 	IF n.confidence <= 0 OR n.confidence >= 1 OR n.confidence = 'NaN' THEN
 		RAISE EXCEPTION 'confidence must lie between 0 and 1, not %', n.confidence USING ERRCODE = 'invalid_parameter_value';
 	END IF;
-	IF least(n.grace_days, n.max_pause_days, n.gap_days_money, n.gap_days_tenure, n.reactivation_days, n.min_n) < 0
-		OR n.inactivity_days < 1 THEN
-		RAISE EXCEPTION 'a number of days in cs.policy is negative' USING ERRCODE = 'invalid_parameter_value';
+	waits := (SELECT string_agg(format('%s = %s', d.name, d.days), ', ') FROM (VALUES
+		('grace_days', n.grace_days), ('max_pause_days', n.max_pause_days), ('gap_days_money', n.gap_days_money),
+		('gap_days_tenure', n.gap_days_tenure), ('reactivation_days', n.reactivation_days), ('min_n', n.min_n),
+		('inactivity_days', least(n.inactivity_days - 1, 0))) d (name, days) WHERE d.days < 0);
+	IF waits IS NOT NULL THEN
+		RAISE EXCEPTION 'cs.policy must not hold a negative number: %', waits USING ERRCODE = 'invalid_parameter_value',
+			HINT = 'Days are 0 or more, inactivity_days 1 or more.';
 	END IF;
 	-- What is known by name and waits for a later version is refused, not taken without effect.
 	waits := CASE
