@@ -61,6 +61,36 @@ LANGUAGE sql STABLE AS $$
 	WHERE o.customer_id = ANY (customers) AND o.ended_at IS NULL GROUP BY 1
 $$;
 
+-- The override in force at an instant, as a row of NULLs where there is none.
+CREATE FUNCTION cs_internal.override_at(customer text, instant timestamptz) RETURNS cs_internal.health_override
+LANGUAGE sql STABLE AS $$
+	SELECT o FROM cs_internal.health_override o
+	WHERE o.customer_id = customer AND o.created_at <= instant AND o.expires_at > instant
+		AND (o.ended_at IS NULL OR o.ended_at > instant)
+	ORDER BY o.id DESC LIMIT 1
+$$;
+
+CREATE FUNCTION cs_internal.health_band(score float8, red_below float8, green_from float8, edge_closed text, hysteresis float8, previous text) RETURNS text
+LANGUAGE c IMMUTABLE AS 'MODULE_PATHNAME', 'cs_health_band_sql';
+COMMENT ON FUNCTION cs_internal.health_band(float8, float8, float8, text, float8, text) IS
+'Band of a score, given the band before (NULL: none); NULL without score or cuts.';
+
+-- Score and band of an instant as people see them: the automatic score with
+-- the override that was in force. The stage does the same in C.
+CREATE FUNCTION cs_internal.shown_health(customer text, instant timestamptz, card text, automatic float8, previous text)
+RETURNS TABLE (score float8, band text)
+LANGUAGE sql STABLE ROWS 1 AS $$
+	SELECT shown.score, CASE WHEN o.band IS NOT NULL AND c.name IS NOT NULL THEN o.band
+		ELSE cs_internal.health_band(shown.score, c.red_below, c.green_from, c.edge_closed, c.hysteresis,
+			CASE WHEN shown.score IS NOT DISTINCT FROM automatic THEN previous END) END
+	FROM cs_internal.override_at(customer, instant) o
+	LEFT JOIN cs.scorecard c ON c.name = card
+	CROSS JOIN LATERAL (SELECT CASE WHEN c.name IS NULL THEN automatic
+		WHEN o.value IS NOT NULL THEN round(o.value * 4294967296) / 4294967296
+		WHEN o.delta IS NOT NULL THEN greatest(0, least(100, automatic + round(o.delta * 4294967296) / 4294967296))
+		ELSE automatic END AS score) shown
+$$;
+
 -- ---- the stored score ------------------------------------------------------
 
 -- What was known at an instant: the newest stored row up to it.
@@ -102,64 +132,9 @@ BEGIN
 	END IF;
 	RETURN result;
 END $$;
-CREATE FUNCTION cs_internal.health_score(customer text, as_of timestamp) RETURNS float8
-LANGUAGE sql STABLE AS 'SELECT cs_internal.health_score(customer, cs_internal.instant(as_of))';
-CREATE FUNCTION cs_internal.health_score(customer text, as_of date) RETURNS float8
-LANGUAGE sql STABLE AS 'SELECT cs_internal.health_score(customer, cs_internal.instant(as_of))';
-CREATE FUNCTION cs_internal.health_score(customer text, as_of text) RETURNS float8
-LANGUAGE sql STABLE AS 'SELECT cs_internal.health_score(customer, cs_internal.instant(as_of))';
-CREATE FUNCTION cs_internal.health_score(customer bigint, as_of timestamptz) RETURNS float8
-LANGUAGE sql STABLE AS 'SELECT cs_internal.health_score(customer::text, as_of)';
-CREATE FUNCTION cs_internal.health_score(customer bigint, as_of timestamp) RETURNS float8
-LANGUAGE sql STABLE AS 'SELECT cs_internal.health_score(customer::text, cs_internal.instant(as_of))';
-CREATE FUNCTION cs_internal.health_score(customer bigint, as_of date) RETURNS float8
-LANGUAGE sql STABLE AS 'SELECT cs_internal.health_score(customer::text, cs_internal.instant(as_of))';
-CREATE FUNCTION cs_internal.health_score(customer bigint, as_of text) RETURNS float8
-LANGUAGE sql STABLE AS 'SELECT cs_internal.health_score(customer::text, cs_internal.instant(as_of))';
-CREATE FUNCTION cs_internal.health_score(customer uuid, as_of timestamptz) RETURNS float8
-LANGUAGE sql STABLE AS 'SELECT cs_internal.health_score(customer::text, as_of)';
-CREATE FUNCTION cs_internal.health_score(customer uuid, as_of timestamp) RETURNS float8
-LANGUAGE sql STABLE AS 'SELECT cs_internal.health_score(customer::text, cs_internal.instant(as_of))';
-CREATE FUNCTION cs_internal.health_score(customer uuid, as_of date) RETURNS float8
-LANGUAGE sql STABLE AS 'SELECT cs_internal.health_score(customer::text, cs_internal.instant(as_of))';
-CREATE FUNCTION cs_internal.health_score(customer uuid, as_of text) RETURNS float8
-LANGUAGE sql STABLE AS 'SELECT cs_internal.health_score(customer::text, cs_internal.instant(as_of))';
 CREATE FUNCTION cs.health_score(customer text, as_of timestamptz DEFAULT NULL) RETURNS float8
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
-CREATE FUNCTION cs.health_score(customer text, as_of timestamp) RETURNS float8
-LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
-CREATE FUNCTION cs.health_score(customer text, as_of date) RETURNS float8
-LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
-CREATE FUNCTION cs.health_score(customer text, as_of text) RETURNS float8
-LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
-CREATE FUNCTION cs.health_score(customer bigint, as_of timestamptz DEFAULT NULL) RETURNS float8
-LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
-CREATE FUNCTION cs.health_score(customer bigint, as_of timestamp) RETURNS float8
-LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
-CREATE FUNCTION cs.health_score(customer bigint, as_of date) RETURNS float8
-LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
-CREATE FUNCTION cs.health_score(customer bigint, as_of text) RETURNS float8
-LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
-CREATE FUNCTION cs.health_score(customer uuid, as_of timestamptz DEFAULT NULL) RETURNS float8
-LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
-CREATE FUNCTION cs.health_score(customer uuid, as_of timestamp) RETURNS float8
-LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
-CREATE FUNCTION cs.health_score(customer uuid, as_of date) RETURNS float8
-LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
-CREATE FUNCTION cs.health_score(customer uuid, as_of text) RETURNS float8
-LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
 COMMENT ON FUNCTION cs.health_score(text, timestamptz) IS 'The health score of a customer, 0 to 100, overrides included, as it was stored: as_of NULL (default) the newest, else the newest that was stored for an instant up to as_of. NULL for an unknown customer, where nothing is stored, and where there was no score (inactive, too little coverage).';
-COMMENT ON FUNCTION cs.health_score(text, timestamp) IS 'health_score() with as_of as local time in the policy''s time zone.';
-COMMENT ON FUNCTION cs.health_score(text, date) IS 'health_score() with as_of as a date: the start of that day in the policy''s time zone.';
-COMMENT ON FUNCTION cs.health_score(text, text) IS 'health_score() with as_of as text, read in the policy''s time zone.';
-COMMENT ON FUNCTION cs.health_score(bigint, timestamptz) IS 'health_score() for ids that are integers.';
-COMMENT ON FUNCTION cs.health_score(bigint, timestamp) IS 'health_score() for ids that are integers and with as_of as local time in the policy''s time zone.';
-COMMENT ON FUNCTION cs.health_score(bigint, date) IS 'health_score() for ids that are integers and with as_of as a date: the start of that day in the policy''s time zone.';
-COMMENT ON FUNCTION cs.health_score(bigint, text) IS 'health_score() for ids that are integers and with as_of as text, read in the policy''s time zone.';
-COMMENT ON FUNCTION cs.health_score(uuid, timestamptz) IS 'health_score() for ids that are uuids.';
-COMMENT ON FUNCTION cs.health_score(uuid, timestamp) IS 'health_score() for ids that are uuids and with as_of as local time in the policy''s time zone.';
-COMMENT ON FUNCTION cs.health_score(uuid, date) IS 'health_score() for ids that are uuids and with as_of as a date: the start of that day in the policy''s time zone.';
-COMMENT ON FUNCTION cs.health_score(uuid, text) IS 'health_score() for ids that are uuids and with as_of as text, read in the policy''s time zone.';
 
 -- ---- why -------------------------------------------------------------------
 
@@ -207,10 +182,7 @@ BEGIN
 		RETURN NEXT;
 	END LOOP;
 
-	SELECT * INTO o FROM cs_internal.health_override x
-		WHERE x.customer_id = customer AND x.created_at <= h.as_of AND x.expires_at > h.as_of
-			AND (x.ended_at IS NULL OR x.ended_at > h.as_of)
-		ORDER BY x.id DESC LIMIT 1;
+	o := cs_internal.override_at(customer, h.as_of);
 	IF h.score IS DISTINCT FROM automatic AND coalesce(o.value, o.delta) IS NULL THEN
 		RAISE EXCEPTION 'the score of customer "%" at % cannot be explained: it was computed from something else', customer, h.as_of
 			USING ERRCODE = 'object_not_in_prerequisite_state',
@@ -231,64 +203,9 @@ BEGIN
 			(SELECT a.reason FROM cs_internal.score(inputs, h.scorecard, h.version) a);
 	END IF;
 END $$;
-CREATE FUNCTION cs_internal.health_explain(customer text, as_of timestamp) RETURNS TABLE (measure text, metric text, value float8, points float8, weight float8, contribution float8, lost float8, reason text)
-LANGUAGE sql STABLE AS 'SELECT * FROM cs_internal.health_explain(customer, cs_internal.instant(as_of))';
-CREATE FUNCTION cs_internal.health_explain(customer text, as_of date) RETURNS TABLE (measure text, metric text, value float8, points float8, weight float8, contribution float8, lost float8, reason text)
-LANGUAGE sql STABLE AS 'SELECT * FROM cs_internal.health_explain(customer, cs_internal.instant(as_of))';
-CREATE FUNCTION cs_internal.health_explain(customer text, as_of text) RETURNS TABLE (measure text, metric text, value float8, points float8, weight float8, contribution float8, lost float8, reason text)
-LANGUAGE sql STABLE AS 'SELECT * FROM cs_internal.health_explain(customer, cs_internal.instant(as_of))';
-CREATE FUNCTION cs_internal.health_explain(customer bigint, as_of timestamptz) RETURNS TABLE (measure text, metric text, value float8, points float8, weight float8, contribution float8, lost float8, reason text)
-LANGUAGE sql STABLE AS 'SELECT * FROM cs_internal.health_explain(customer::text, as_of)';
-CREATE FUNCTION cs_internal.health_explain(customer bigint, as_of timestamp) RETURNS TABLE (measure text, metric text, value float8, points float8, weight float8, contribution float8, lost float8, reason text)
-LANGUAGE sql STABLE AS 'SELECT * FROM cs_internal.health_explain(customer::text, cs_internal.instant(as_of))';
-CREATE FUNCTION cs_internal.health_explain(customer bigint, as_of date) RETURNS TABLE (measure text, metric text, value float8, points float8, weight float8, contribution float8, lost float8, reason text)
-LANGUAGE sql STABLE AS 'SELECT * FROM cs_internal.health_explain(customer::text, cs_internal.instant(as_of))';
-CREATE FUNCTION cs_internal.health_explain(customer bigint, as_of text) RETURNS TABLE (measure text, metric text, value float8, points float8, weight float8, contribution float8, lost float8, reason text)
-LANGUAGE sql STABLE AS 'SELECT * FROM cs_internal.health_explain(customer::text, cs_internal.instant(as_of))';
-CREATE FUNCTION cs_internal.health_explain(customer uuid, as_of timestamptz) RETURNS TABLE (measure text, metric text, value float8, points float8, weight float8, contribution float8, lost float8, reason text)
-LANGUAGE sql STABLE AS 'SELECT * FROM cs_internal.health_explain(customer::text, as_of)';
-CREATE FUNCTION cs_internal.health_explain(customer uuid, as_of timestamp) RETURNS TABLE (measure text, metric text, value float8, points float8, weight float8, contribution float8, lost float8, reason text)
-LANGUAGE sql STABLE AS 'SELECT * FROM cs_internal.health_explain(customer::text, cs_internal.instant(as_of))';
-CREATE FUNCTION cs_internal.health_explain(customer uuid, as_of date) RETURNS TABLE (measure text, metric text, value float8, points float8, weight float8, contribution float8, lost float8, reason text)
-LANGUAGE sql STABLE AS 'SELECT * FROM cs_internal.health_explain(customer::text, cs_internal.instant(as_of))';
-CREATE FUNCTION cs_internal.health_explain(customer uuid, as_of text) RETURNS TABLE (measure text, metric text, value float8, points float8, weight float8, contribution float8, lost float8, reason text)
-LANGUAGE sql STABLE AS 'SELECT * FROM cs_internal.health_explain(customer::text, cs_internal.instant(as_of))';
 CREATE FUNCTION cs.health_explain(customer text, as_of timestamptz DEFAULT NULL) RETURNS TABLE (measure text, metric text, value float8, points float8, weight float8, contribution float8, lost float8, reason text)
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
-CREATE FUNCTION cs.health_explain(customer text, as_of timestamp) RETURNS TABLE (measure text, metric text, value float8, points float8, weight float8, contribution float8, lost float8, reason text)
-LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
-CREATE FUNCTION cs.health_explain(customer text, as_of date) RETURNS TABLE (measure text, metric text, value float8, points float8, weight float8, contribution float8, lost float8, reason text)
-LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
-CREATE FUNCTION cs.health_explain(customer text, as_of text) RETURNS TABLE (measure text, metric text, value float8, points float8, weight float8, contribution float8, lost float8, reason text)
-LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
-CREATE FUNCTION cs.health_explain(customer bigint, as_of timestamptz DEFAULT NULL) RETURNS TABLE (measure text, metric text, value float8, points float8, weight float8, contribution float8, lost float8, reason text)
-LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
-CREATE FUNCTION cs.health_explain(customer bigint, as_of timestamp) RETURNS TABLE (measure text, metric text, value float8, points float8, weight float8, contribution float8, lost float8, reason text)
-LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
-CREATE FUNCTION cs.health_explain(customer bigint, as_of date) RETURNS TABLE (measure text, metric text, value float8, points float8, weight float8, contribution float8, lost float8, reason text)
-LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
-CREATE FUNCTION cs.health_explain(customer bigint, as_of text) RETURNS TABLE (measure text, metric text, value float8, points float8, weight float8, contribution float8, lost float8, reason text)
-LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
-CREATE FUNCTION cs.health_explain(customer uuid, as_of timestamptz DEFAULT NULL) RETURNS TABLE (measure text, metric text, value float8, points float8, weight float8, contribution float8, lost float8, reason text)
-LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
-CREATE FUNCTION cs.health_explain(customer uuid, as_of timestamp) RETURNS TABLE (measure text, metric text, value float8, points float8, weight float8, contribution float8, lost float8, reason text)
-LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
-CREATE FUNCTION cs.health_explain(customer uuid, as_of date) RETURNS TABLE (measure text, metric text, value float8, points float8, weight float8, contribution float8, lost float8, reason text)
-LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
-CREATE FUNCTION cs.health_explain(customer uuid, as_of text) RETURNS TABLE (measure text, metric text, value float8, points float8, weight float8, contribution float8, lost float8, reason text)
-LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
 COMMENT ON FUNCTION cs.health_explain(text, timestamptz) IS 'Why health_score() is what it is: a row per measure with its value, points (0 to 100), weight (share of the score, after missing measures), contribution, points lost, and a reason where the value alone does not say it; a row (override) for an override, a row (no score) where there is none. Contributions add exactly to the score; without a score they are NULL. No row for an unknown customer. Raises 55000 where the inputs of a past score were not kept.';
-COMMENT ON FUNCTION cs.health_explain(text, timestamp) IS 'health_explain() with as_of as local time in the policy''s time zone.';
-COMMENT ON FUNCTION cs.health_explain(text, date) IS 'health_explain() with as_of as a date: the start of that day in the policy''s time zone.';
-COMMENT ON FUNCTION cs.health_explain(text, text) IS 'health_explain() with as_of as text, read in the policy''s time zone.';
-COMMENT ON FUNCTION cs.health_explain(bigint, timestamptz) IS 'health_explain() for ids that are integers.';
-COMMENT ON FUNCTION cs.health_explain(bigint, timestamp) IS 'health_explain() for ids that are integers and with as_of as local time in the policy''s time zone.';
-COMMENT ON FUNCTION cs.health_explain(bigint, date) IS 'health_explain() for ids that are integers and with as_of as a date: the start of that day in the policy''s time zone.';
-COMMENT ON FUNCTION cs.health_explain(bigint, text) IS 'health_explain() for ids that are integers and with as_of as text, read in the policy''s time zone.';
-COMMENT ON FUNCTION cs.health_explain(uuid, timestamptz) IS 'health_explain() for ids that are uuids.';
-COMMENT ON FUNCTION cs.health_explain(uuid, timestamp) IS 'health_explain() for ids that are uuids and with as_of as local time in the policy''s time zone.';
-COMMENT ON FUNCTION cs.health_explain(uuid, date) IS 'health_explain() for ids that are uuids and with as_of as a date: the start of that day in the policy''s time zone.';
-COMMENT ON FUNCTION cs.health_explain(uuid, text) IS 'health_explain() for ids that are uuids and with as_of as text, read in the policy''s time zone.';
 
 -- ---- the score of the past, as known now ------------------------------------
 
@@ -306,64 +223,9 @@ BEGIN
 	END IF;
 	RETURN cs_internal.recompute_score(customer, cs_internal.past_instant(as_of, 'as_of'));
 END $$;
-CREATE FUNCTION cs_internal.health_recompute(customer text, as_of timestamp) RETURNS float8
-LANGUAGE sql VOLATILE AS 'SELECT cs_internal.health_recompute(customer, cs_internal.instant(as_of))';
-CREATE FUNCTION cs_internal.health_recompute(customer text, as_of date) RETURNS float8
-LANGUAGE sql VOLATILE AS 'SELECT cs_internal.health_recompute(customer, cs_internal.instant(as_of))';
-CREATE FUNCTION cs_internal.health_recompute(customer text, as_of text) RETURNS float8
-LANGUAGE sql VOLATILE AS 'SELECT cs_internal.health_recompute(customer, cs_internal.instant(as_of))';
-CREATE FUNCTION cs_internal.health_recompute(customer bigint, as_of timestamptz) RETURNS float8
-LANGUAGE sql VOLATILE AS 'SELECT cs_internal.health_recompute(customer::text, as_of)';
-CREATE FUNCTION cs_internal.health_recompute(customer bigint, as_of timestamp) RETURNS float8
-LANGUAGE sql VOLATILE AS 'SELECT cs_internal.health_recompute(customer::text, cs_internal.instant(as_of))';
-CREATE FUNCTION cs_internal.health_recompute(customer bigint, as_of date) RETURNS float8
-LANGUAGE sql VOLATILE AS 'SELECT cs_internal.health_recompute(customer::text, cs_internal.instant(as_of))';
-CREATE FUNCTION cs_internal.health_recompute(customer bigint, as_of text) RETURNS float8
-LANGUAGE sql VOLATILE AS 'SELECT cs_internal.health_recompute(customer::text, cs_internal.instant(as_of))';
-CREATE FUNCTION cs_internal.health_recompute(customer uuid, as_of timestamptz) RETURNS float8
-LANGUAGE sql VOLATILE AS 'SELECT cs_internal.health_recompute(customer::text, as_of)';
-CREATE FUNCTION cs_internal.health_recompute(customer uuid, as_of timestamp) RETURNS float8
-LANGUAGE sql VOLATILE AS 'SELECT cs_internal.health_recompute(customer::text, cs_internal.instant(as_of))';
-CREATE FUNCTION cs_internal.health_recompute(customer uuid, as_of date) RETURNS float8
-LANGUAGE sql VOLATILE AS 'SELECT cs_internal.health_recompute(customer::text, cs_internal.instant(as_of))';
-CREATE FUNCTION cs_internal.health_recompute(customer uuid, as_of text) RETURNS float8
-LANGUAGE sql VOLATILE AS 'SELECT cs_internal.health_recompute(customer::text, cs_internal.instant(as_of))';
 CREATE FUNCTION cs.health_recompute(customer text, as_of timestamptz DEFAULT NULL) RETURNS float8
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
-CREATE FUNCTION cs.health_recompute(customer text, as_of timestamp) RETURNS float8
-LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
-CREATE FUNCTION cs.health_recompute(customer text, as_of date) RETURNS float8
-LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
-CREATE FUNCTION cs.health_recompute(customer text, as_of text) RETURNS float8
-LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
-CREATE FUNCTION cs.health_recompute(customer bigint, as_of timestamptz DEFAULT NULL) RETURNS float8
-LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
-CREATE FUNCTION cs.health_recompute(customer bigint, as_of timestamp) RETURNS float8
-LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
-CREATE FUNCTION cs.health_recompute(customer bigint, as_of date) RETURNS float8
-LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
-CREATE FUNCTION cs.health_recompute(customer bigint, as_of text) RETURNS float8
-LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
-CREATE FUNCTION cs.health_recompute(customer uuid, as_of timestamptz DEFAULT NULL) RETURNS float8
-LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
-CREATE FUNCTION cs.health_recompute(customer uuid, as_of timestamp) RETURNS float8
-LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
-CREATE FUNCTION cs.health_recompute(customer uuid, as_of date) RETURNS float8
-LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
-CREATE FUNCTION cs.health_recompute(customer uuid, as_of text) RETURNS float8
-LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
 COMMENT ON FUNCTION cs.health_recompute(text, timestamptz) IS 'The health score of a customer as of an instant (NULL, the default: now) as the facts say now, under the definitions of now, without overrides; nothing is stored. NULL where it would be NULL; raises for an unknown customer.';
-COMMENT ON FUNCTION cs.health_recompute(text, timestamp) IS 'health_recompute() with as_of as local time in the policy''s time zone.';
-COMMENT ON FUNCTION cs.health_recompute(text, date) IS 'health_recompute() with as_of as a date: the start of that day in the policy''s time zone.';
-COMMENT ON FUNCTION cs.health_recompute(text, text) IS 'health_recompute() with as_of as text, read in the policy''s time zone.';
-COMMENT ON FUNCTION cs.health_recompute(bigint, timestamptz) IS 'health_recompute() for ids that are integers.';
-COMMENT ON FUNCTION cs.health_recompute(bigint, timestamp) IS 'health_recompute() for ids that are integers and with as_of as local time in the policy''s time zone.';
-COMMENT ON FUNCTION cs.health_recompute(bigint, date) IS 'health_recompute() for ids that are integers and with as_of as a date: the start of that day in the policy''s time zone.';
-COMMENT ON FUNCTION cs.health_recompute(bigint, text) IS 'health_recompute() for ids that are integers and with as_of as text, read in the policy''s time zone.';
-COMMENT ON FUNCTION cs.health_recompute(uuid, timestamptz) IS 'health_recompute() for ids that are uuids.';
-COMMENT ON FUNCTION cs.health_recompute(uuid, timestamp) IS 'health_recompute() for ids that are uuids and with as_of as local time in the policy''s time zone.';
-COMMENT ON FUNCTION cs.health_recompute(uuid, date) IS 'health_recompute() for ids that are uuids and with as_of as a date: the start of that day in the policy''s time zone.';
-COMMENT ON FUNCTION cs.health_recompute(uuid, text) IS 'health_recompute() for ids that are uuids and with as_of as text, read in the policy''s time zone.';
 
 -- ---- overrides -------------------------------------------------------------
 

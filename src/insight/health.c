@@ -14,6 +14,7 @@
 
 PG_FUNCTION_INFO_V1(cs_override_health);
 PG_FUNCTION_INFO_V1(cs_recompute_score);
+PG_FUNCTION_INFO_V1(cs_health_band_sql);
 
 /*
  * cs.override_health(customer text | bigint | uuid, value, delta, band, reason,
@@ -86,4 +87,26 @@ cs_recompute_score(PG_FUNCTION_ARGS)
 	if (isnull)
 		PG_RETURN_NULL();
 	return score;
+}
+
+/*
+ * cs_internal.health_band(score, red_below, green_from, edge_closed,
+ * hysteresis, previous): cs_band for SQL.  NULL without score or cuts.
+ */
+Datum
+cs_health_band_sql(PG_FUNCTION_ARGS)
+{
+	CsScorecard card = {0};
+	CsBand previous = CS_BAND_NONE;
+
+	for (int i = 0; i < 5; i++)
+		if (PG_ARGISNULL(i))
+			PG_RETURN_NULL();
+	card.red_below = PG_GETARG_FLOAT8(1);
+	card.green_from = PG_GETARG_FLOAT8(2);
+	card.edge_below = strcmp(text_to_cstring(PG_GETARG_TEXT_PP(3)), "below") == 0;
+	card.hysteresis = PG_GETARG_FLOAT8(4);
+	if (!PG_ARGISNULL(5))
+		previous = cs_band_of_name(text_to_cstring(PG_GETARG_TEXT_PP(5)));
+	PG_RETURN_TEXT_P(cstring_to_text(cs_band_name(cs_band(&card, PG_GETARG_FLOAT8(0), previous))));
 }

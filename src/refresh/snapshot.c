@@ -61,13 +61,15 @@ cs_take_snapshot_sql(PG_FUNCTION_ARGS)
 		cs_exec(
 			"INSERT INTO cs_internal.health_history"
 			" (customer_id, as_of, score, band, coverage, scorecard, version, basis, computed_at)"
-			" SELECT n.customer_id, $1, n.score, cs_internal.snapshot_band(n.score, c, p.band), "
+			" SELECT n.customer_id, $1, w.score, w.band, "
 			"n.coverage, n.scorecard,"
 			" cs_internal.scorecard_version(n.scorecard), 'stored', clock_timestamp()"
-			" FROM snapshot n LEFT JOIN cs.scorecard c ON c.name = n.scorecard"
+			" FROM snapshot n"
 			" LEFT JOIN LATERAL (SELECT h.band FROM cs_internal.health_history h"
 			"  WHERE h.customer_id = n.customer_id AND h.as_of < $1 AND h.basis = 'stored'"
 			"  ORDER BY h.as_of DESC LIMIT 1) p ON true"
+			" CROSS JOIN LATERAL cs_internal.shown_health(n.customer_id, $1, n.scorecard, n.score,"
+			"  p.band) w"
 			" ON CONFLICT DO NOTHING",
 			CS_ARGS(cs_tstz(as_of)));
 		added += SPI_processed;

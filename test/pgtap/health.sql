@@ -284,6 +284,11 @@ SELECT ok(bool_and(s = score), 'with overrides contributions still add exactly')
 SELECT is((SELECT reason FROM cs.health_explain('a') WHERE measure = '(override)'), 'moved by ann until 2026-03-09 00:00:00+01: the champion left', 'and say who and why');
 SELECT is((SELECT due_at FROM cs_internal.state WHERE customer_id = 'b'), '2026-03-08 00:00+01'::timestamptz, 'due at the turn of the day');
 SET cs_ext.now = '2026-03-08 12:00+01';
+SELECT cs_internal.take_snapshot('2026-03-08 00:00+01') \g /dev/null
+SELECT results_eq($$SELECT customer_id COLLATE "default", round(score::numeric, 6), band FROM cs.health_history WHERE as_of = '2026-03-08 00:00+01' ORDER BY 1$$,
+	$$VALUES ('a', 47.7, 'red'), ('b', 90, 'red'), ('c', NULL, NULL), ('d', 30, 'red')$$, 'a snapshot keeps what people saw at midnight');
+SELECT results_eq($$SELECT (SELECT sum(contribution) FROM cs.health_explain(c, '2026-03-08')) FROM unnest('{a,b,c,d}'::text[]) c ORDER BY c$$,
+	$$SELECT cs.health_score(c, '2026-03-08') FROM unnest('{a,b,c,d}'::text[]) c ORDER BY c$$, 'and can be explained exactly');
 SELECT cs.override_health('a', value => 99, reason => 'a new champion', expires_at => timestamp '2026-03-08 18:00') \g /dev/null
 CALL cs.refresh();
 SELECT results_eq($$SELECT health_score, band FROM cs.customer_health WHERE customer_id = 'a'$$, $$VALUES (99::float8, 'green')$$, 'a newer override replaces the one before');
