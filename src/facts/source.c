@@ -55,6 +55,16 @@ cs_native_key_type(Oid type)
 }
 
 /*
+ * is_list: (a, b), which our own parentheses make of "a, b".
+ */
+static bool
+is_list(Node *value)
+{
+	return value != NULL && IsA(value, RowExpr) &&
+		   ((RowExpr *) value)->row_format == COERCE_IMPLICIT_CAST;
+}
+
+/*
  * cs_expression_column: the name of the column when the expression is nothing
  * but a column, else NULL.  Raw parse only.  Raises 42601 naming `what` when
  * the text is not exactly one expression: what follows a closed parenthesis
@@ -99,7 +109,8 @@ cs_expression_column(const char *expression, const char *what, int *offset)
 		select->havingClause != NULL || select->sortClause != NIL || select->limitCount != NULL ||
 		select->limitOffset != NULL || select->lockingClause != NIL || select->valuesLists != NIL ||
 		select->intoClause != NULL || select->distinctClause != NIL ||
-		select->windowClause != NIL || list_length(select->targetList) != 1)
+		select->windowClause != NIL || list_length(select->targetList) != 1 ||
+		is_list(linitial_node(ResTarget, select->targetList)->val))
 		ereport(ERROR, errcode(ERRCODE_SYNTAX_ERROR), errmsg("%s is not one expression", what),
 				errdetail("The expression is: %s", expression),
 				errhint("Give one SQL expression over the columns of the relation."));

@@ -61,9 +61,10 @@ cs_check_words(const CsDefinition *def)
 		ereport(ERROR, errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				errmsg("sources of kind \"%s\" are not supported yet", def->kind),
 				errhint("%s", kind->refused));
-	if (strcmp(def->name, def->kind) != 0 &&
+	if (strcmp(def->kind, "other") == 0 &&
 		(cs_kind(def->name) != NULL || strcmp(def->name, "usage") == 0 ||
-		 strcmp(def->name, "ledger") == 0 || strcmp(def->name, "formula") == 0))
+		 strcmp(def->name, "ledger") == 0 || strcmp(def->name, "formula") == 0) &&
+		strcmp(def->name, "other") != 0)
 		ereport(
 			ERROR, errcode(ERRCODE_RESERVED_NAME),
 			errmsg("\"%s\" cannot be the name of a source of kind \"%s\"", def->name, def->kind),
