@@ -48,10 +48,7 @@ readable(ReturnSetInfo *rsinfo, CsSource *source, const CsPolicy *policy)
 						 quote_literal_cstr(source->name)));
 		return false;
 	}
-	if (OidIsValid(policy->run_as_oid) &&
-		pg_class_aclcheck(source->relid, policy->run_as_oid, ACL_SELECT) != ACLCHECK_OK &&
-		pg_attribute_aclcheck_all(source->relid, policy->run_as_oid, ACL_SELECT, ACLMASK_ANY) !=
-			ACLCHECK_OK)
+	if (OidIsValid(policy->run_as_oid) && !cs_source_may_read(source->relid, policy->run_as_oid))
 	{
 		finding(rsinfo, "read", "error", source->name,
 				psprintf("role %s may not read %s", policy->run_as, source->relation),

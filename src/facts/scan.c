@@ -106,7 +106,7 @@ check_storage(const CsSource *source, const char *before)
  * verify: brings source_state up to date; false when the source can't be read.
  */
 static bool
-verify(CsSource *source)
+verify(CsSource *source, const CsPolicy *policy)
 {
 	char *storage = NULL;
 	char *types;
@@ -126,6 +126,12 @@ verify(CsSource *source)
 	if (!OidIsValid(source->relid))
 	{
 		set_error(source, psprintf("relation %s does not exist", source->relation));
+		set_needs_scan(source->name);
+		return false;
+	}
+	if (!cs_source_may_read(source->relid, policy->run_as_oid))
+	{
+		set_error(source, psprintf("role %s may not read %s", policy->run_as, source->relation));
 		set_needs_scan(source->name);
 		return false;
 	}
@@ -478,6 +484,7 @@ follow_users(List *all)
 void
 cs_collect(TimestampTz as_of, bool force_scan)
 {
+	CsPolicy *policy = cs_policy(false);
 	List *all;
 	List *readable = NIL;
 	List *whole = NIL;
@@ -491,7 +498,7 @@ cs_collect(TimestampTz as_of, bool force_scan)
 	all = cs_sources(NULL);
 	foreach (lc, all)
 	{
-		if (verify(lfirst(lc)))
+		if (verify(lfirst(lc), policy))
 			readable = lappend(readable, lfirst(lc));
 	}
 	while (take_chunk(readable, &whole))

@@ -80,6 +80,16 @@ owner_of(int cache, Oid oid)
 
 /* ---- rights --------------------------------------------------------------- */
 
+/*
+ * cs_source_may_read: the whole relation or some of its columns.
+ */
+bool
+cs_source_may_read(Oid relid, Oid role)
+{
+	return pg_class_aclcheck(relid, role, ACL_SELECT) == ACLCHECK_OK ||
+		   pg_attribute_aclcheck_all(relid, role, ACL_SELECT, ACLMASK_ANY) == ACLCHECK_OK;
+}
+
 static bool
 can_grant_select(Oid relid, Oid role)
 {
@@ -110,9 +120,7 @@ let_read(const CsSource *source, const CsPolicy *policy, Oid caller)
 							role));
 		cs_exec(psprintf("GRANT USAGE ON SCHEMA %s TO %s", schema_name, role), CS_NO_ARGS);
 	}
-	if (pg_class_aclcheck(source->relid, policy->run_as_oid, ACL_SELECT) == ACLCHECK_OK ||
-		pg_attribute_aclcheck_all(source->relid, policy->run_as_oid, ACL_SELECT, ACLMASK_ANY) ==
-			ACLCHECK_OK)
+	if (cs_source_may_read(source->relid, policy->run_as_oid))
 		return;
 	if (!can_grant_select(source->relid, caller))
 		ereport(ERROR, errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),

@@ -106,6 +106,7 @@ extern void cs_check_expressions(CsSource *source);
 extern CsSource *cs_define_source(const CsDefinition *def, Oid caller);
 extern const char *cs_source_capture(const CsSource *source, const char *wanted,
 									 const char **reason);
+extern bool cs_source_may_read(Oid relid, Oid role);
 extern void cs_source_add_triggers(const CsSource *source);
 extern char *cs_source_types(const CsSource *source);
 
