@@ -61,7 +61,8 @@ cs_ledger_sweep_sql(PG_FUNCTION_ARGS)
 			Datum values[FACT_NCOLUMNS];
 			bool nulls[FACT_NCOLUMNS];
 
-			Assert(desc->natts <= FACT_NCOLUMNS);
+			if (desc->natts > FACT_NCOLUMNS)
+				elog(ERROR, "type %u has too many columns", ARR_ELEMTYPE(array));
 			if (missing[i])
 				continue;
 			tuple.t_data = DatumGetHeapTupleHeader(rows[i]);

@@ -68,6 +68,9 @@ INSERT INTO plan_row (id, account_id, start_at, end_at, amount, every, every_cou
 	(20, 15, '2026-01-15+09', '2026-01-01+09', 10, 'month', 1, NULL, 1, NULL, NULL, NULL, NULL, NULL, NULL);
 INSERT INTO addon VALUES (1, '2026-02-01', '2026-04-01', 333.3333333, 'not needed'), (1, '2026-05-01', NULL, 50, NULL), (4, '2025-02-01', '2025-03-01', 1, 'small');
 INSERT INTO leaving VALUES (4, '2026-04-01+09', 'voluntary', 'price'), (4, '2026-05-20+09', 'involuntary', 'late word'), (3, '2025-05-20+09', NULL, 'budget');
+INSERT INTO cs.metric (name, source, expression, unit, better) VALUES
+	('ago_44', 'ledger', 'mrr_ago(44)', 'money', 'high'), ('ago_45', 'ledger', 'mrr_ago(45)', 'money', 'high'),
+	('growth', 'ledger', 'mrr / nullif(mrr_ago(90), 0) - 1', 'share', 'high');
 
 CALL cs.refresh();
 
@@ -105,6 +108,15 @@ SELECT is(pg_temp.state('10'), 'mrr 0 inactive seats - tenure - renewal -', 'not
 SELECT is(pg_temp.state('11'), 'mrr 100 active seats 1 tenure 165 renewal -', 'ends this afternoon');
 SELECT is(pg_temp.state('16'), 'mrr 0 inactive seats - tenure - renewal -', 'a customer without a subscription');
 
+-- 45 days ago was midnight of 1 May, when the add-on began: the balance is the one just before
+CREATE FUNCTION pg_temp.metric(customer text, name text) RETURNS numeric LANGUAGE sql AS $$
+	SELECT round(m.value::numeric, 6) FROM cs.customer_metric m WHERE m.customer_id = customer AND m.metric = name
+$$;
+SELECT is(pg_temp.metric('1', 'ago_45'), 10000.0, 'mrr_ago: just before that midnight');
+SELECT is(pg_temp.metric('1', 'ago_44'), 10050.0, 'mrr_ago: a day later');
+SELECT is(pg_temp.metric('1', 'growth'), -0.027419, 'mrr_ago in an expression');
+SELECT is(pg_temp.metric('6', 'ago_45'), 0.0, 'mrr_ago before the first movement is 0');
+
 -- an unchanged row is not written again
 CREATE TEMP TABLE written AS SELECT customer_id, at, xmin::text AS x FROM cs_internal.movement WHERE customer_id = '1';
 UPDATE addon SET mrr = 60 WHERE account_id = 1 AND mrr = 50;
@@ -115,6 +127,7 @@ SELECT is((SELECT count(*) FROM written w JOIN cs_internal.movement m USING (cus
 -- rates: the missing one is counted, named, and when there, locked at the start
 SELECT results_eq($$SELECT source, reason, row_count FROM cs_internal.unusable WHERE customer_id = '13'$$, $$VALUES ('plan', 'no fx_rate for USD at 2026-01-15', 1::bigint)$$, 'a missing rate is counted');
 SELECT throws_ok('SELECT cs_internal.require_fx_rates()', '22000', 'currencies are mixed and rates are missing in cs.fx_rate: USD at 2026-01-15', 'and can be refused, with pairs and dates');
+SELECT throws_ok($$SELECT * FROM cs.revenue('2026-05')$$, '22000', 'currencies are mixed and rates are missing in cs.fx_rate: USD at 2026-01-15', 'and revenue refuses');
 INSERT INTO cs.fx_rate VALUES ('USD', '2026-01-01', 150), ('USD', '2026-02-01', 160), ('USD', '2025-01-01', 1);
 CALL cs.refresh();
 SELECT is(pg_temp.ledger('13'), '2026-01-15 00:00 new 1500', 'the rate of the start''s day');
