@@ -117,9 +117,9 @@ private_postgres() {
 build_into() {
 	local bin=$1/lib/postgresql/$PG_MAJOR/bin src=$2 log=$3
 	shift 3
-	if ! make -C "$src" -j"$(nproc)" with_llvm=no PG_CONFIG="$bin/pg_config" "$@" >"$log" 2>&1 ||
-		! make -C "$src" install with_llvm=no PG_CONFIG="$bin/pg_config" "$@" >>"$log" 2>&1; then
-		grep -E -A4 '(error|warning|Error)' "$log" >&2 || tail -30 "$log" >&2
+	if ! make -s -C "$src" -j"$(nproc)" with_llvm=no PG_CONFIG="$bin/pg_config" "$@" >"$log" 2>&1 ||
+		! make -s -C "$src" install with_llvm=no PG_CONFIG="$bin/pg_config" "$@" >>"$log" 2>&1; then
+		grep -E -A4 '(error:|warning:|Error )' "$log" >&2 || tail -30 "$log" >&2
 		return 1
 	fi
 }
