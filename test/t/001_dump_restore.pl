@@ -40,7 +40,7 @@ $node->safe_psql('original', q{
 		('my_big', 'urgent tickets', 'my_urgent_tickets_60d', 'support', 5, 0), ('my_big', 'active days', 'active_days_30d', 'adoption', 0, 20);
 	INSERT INTO cs.alert_rule (name, rule, clear_rule, severity, dwell, message)
 	VALUES ('my_quiet', 'events_30d < 20', 'events_30d > 25', 'high', '0', $$format('only %s events', events_30d)$$);
-	INSERT INTO cs.job (name, kind, every) VALUES ('my_check', 'check', '1 day');
+	INSERT INTO cs.job (name, kind, every, at) VALUES ('my_noon', 'snapshot', '1 day', '12:00');
 	INSERT INTO cs.fx_rate (currency, valid_from, rate) VALUES ('USD', '2024-01-01', 0.92);
 	UPDATE cs.measure SET weight = 7 WHERE scorecard = 'default' AND metric = 'open_tickets';
 	DELETE FROM cs.alert_rule WHERE name = 'renewal_near';
