@@ -116,36 +116,42 @@ one_check checks/install_script install_script
 
 # ---- the server ------------------------------------------------------------
 
-mkdir -p "$WORK/socket"
-if ! initdb -D "$WORK/data" -U postgres -A trust -E UTF8 --locale=C.UTF-8 --no-sync >"$WORK/initdb.log" 2>&1; then
-	cat "$WORK/initdb.log"
+# A new cluster with an empty template for the pgTAP files. Nothing is preloaded:
+# whatever works here works in a plain session.
+new_server() {
+	pg_ctl -D "$WORK/data" -m immediate -w stop >/dev/null 2>&1
+	rm -rf "$WORK/data" "$WORK/socket"
+	mkdir -p "$WORK/socket"
+	initdb -D "$WORK/data" -U postgres -A trust -E UTF8 --locale=C.UTF-8 --no-sync || return 1
+	cat >>"$WORK/data/postgresql.conf" <<-EOF
+		listen_addresses = ''
+		unix_socket_directories = '$WORK/socket'
+		fsync = off
+		synchronous_commit = off
+		full_page_writes = off
+		max_prepared_transactions = 10
+		shared_buffers = 128MB
+		log_min_messages = warning
+		log_line_prefix = '%m [%p] %q%a %d '
+	EOF
+	pg_ctl -D "$WORK/data" -l "$WORK/server.log" -w start || return 1
+	psql -qX -v ON_ERROR_STOP=1 -c 'CREATE DATABASE cs_template' || return 1
+	psql -qX -v ON_ERROR_STOP=1 -d cs_template -c 'CREATE EXTENSION cs_ext' -c 'CREATE EXTENSION pgtap'
+}
+if ! new_server >"$WORK/server.out" 2>&1; then
+	tail -30 "$WORK/server.out" | sed 's/^/    /'
 	count server 0 1 0
 	finish
 fi
-cat >>"$WORK/data/postgresql.conf" <<-EOF
-	listen_addresses = ''
-	unix_socket_directories = '$WORK/socket'
-	fsync = off
-	synchronous_commit = off
-	full_page_writes = off
-	max_prepared_transactions = 10
-	shared_buffers = 128MB
-	log_min_messages = warning
-	log_line_prefix = '%m [%p] %q%a %d '
-EOF
-if ! pg_ctl -D "$WORK/data" -l "$WORK/server.log" -w start >/dev/null 2>&1; then
-	cat "$WORK/server.log"
-	count server 0 1 0
-	finish
-fi
+count server 1 0 0
 
-# crashed: a server that went down takes its reason with it unless we show it
+# crashed NAME: a server that went down says why, and is replaced for what follows
 crashed() {
 	if grep -E 'PANIC|TRAP:|was terminated by signal' "$WORK/server.log" >"$WORK/crash.out"; then
 		head -20 "$WORK/crash.out" | sed 's/^/    /'
 		count "server (crashed in $1)" 0 1 0
 		: >"$WORK/server.log"
-		pg_isready -q -t 20
+		new_server >"$WORK/server.out" 2>&1
 	fi
 }
 
@@ -177,31 +183,24 @@ fi
 
 # ---- pgTAP: behaviour and oracles, each file in a database of its own ------------
 
-if compgen -G 'test/pgtap/*.sql' >/dev/null; then
-	if ! psql -qX -v ON_ERROR_STOP=1 -c 'CREATE DATABASE cs_template' >"$WORK/template.out" 2>&1 ||
-		! psql -qX -v ON_ERROR_STOP=1 -d cs_template -c 'CREATE EXTENSION cs_ext' -c 'CREATE EXTENSION pgtap' >>"$WORK/template.out" 2>&1; then
-		sed 's/^/    /' "$WORK/template.out"
-		count pgtap 0 1 0
-	else
-		for file in test/pgtap/*.sql; do
-			name=${file##*/}
-			name=${name%.sql}
-			chosen "$name" || continue
-			if [ ! -d "$WORK/testdata" ] && grep -q ':.\?testdata' "$file"; then
-				count "pgtap/$name (no test data)" 0 0 1
-				continue
-			fi
-			psql -qX -c 'CREATE DATABASE cs_test TEMPLATE cs_template' || { count "pgtap/$name" 0 1 0; continue; }
-			timeout "$FILE_LIMIT" psql -XAtq -d cs_test -v ON_ERROR_STOP=1 -v "testdata=$WORK/testdata" -f "$file" \
-				>"$WORK/pgtap.out" 2>&1 </dev/null
-			read -r p f s < <(perl test/lib/tap.pl "$name" $? <"$WORK/pgtap.out" 2>"$WORK/tap.err")
-			cat "$WORK/tap.err"
-			count "pgtap/$name" "$p" "$f" "$s"
-			crashed "pgtap/$name"
-			psql -qX -c 'DROP DATABASE cs_test WITH (FORCE)'
-		done
+for file in test/pgtap/*.sql; do
+	[ -e "$file" ] || continue
+	name=${file##*/}
+	name=${name%.sql}
+	chosen "$name" || continue
+	if [ ! -d "$WORK/testdata" ] && grep -q ':.\?testdata' "$file"; then
+		count "pgtap/$name (no test data)" 0 0 1
+		continue
 	fi
-fi
+	psql -qX -c 'CREATE DATABASE cs_test TEMPLATE cs_template' || { count "pgtap/$name" 0 1 0; continue; }
+	timeout "$FILE_LIMIT" psql -XAtq -d cs_test -v ON_ERROR_STOP=1 -v "testdata=$WORK/testdata" -f "$file" \
+		>"$WORK/pgtap.out" 2>&1 </dev/null
+	read -r p f s < <(perl test/lib/tap.pl "$name" $? <"$WORK/pgtap.out" 2>"$WORK/tap.err")
+	cat "$WORK/tap.err"
+	count "pgtap/$name" "$p" "$f" "$s"
+	crashed "pgtap/$name"
+	psql -qX -c 'SET client_min_messages = warning' -c 'DROP DATABASE IF EXISTS cs_test WITH (FORCE)'
+done
 
 # ---- TAP: servers of their own -----------------------------------------------
 
