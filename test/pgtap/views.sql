@@ -19,7 +19,7 @@ SELECT columns_are_there.* FROM (VALUES
 	('health_history', 'customer_id,as_of,score,band,coverage,scorecard,version,basis,computed_at'),
 	('segment_history', 'customer_id,dimension,segment,valid_from,valid_to,source,reason'),
 	('job_run', 'id,job,status,started_at,ended_at,error'),
-	('job_status', 'name'),
+	('job_status', 'job'),
 	('source_status', 'source'),
 	('definition_status', 'status')) v(view, wanted),
 	LATERAL (SELECT is((SELECT string_agg(w, ',') FROM unnest(string_to_array(wanted, ',')) w

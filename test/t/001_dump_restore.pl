@@ -62,7 +62,7 @@ sub contents
 	return $node->safe_psql($db, "SET TimeZone = 'UTC'; SELECT coalesce(jsonb_agg(r ORDER BY r), '[]') FROM (SELECT $row AS r FROM $table x) s");
 }
 my %before = map { $_ => contents('original', $_) } @kept;
-my $scores = 'SELECT customer_id, score, band FROM cs.customer_health ORDER BY 1';
+my $scores = 'SELECT customer_id, health_score, band FROM cs.customer_health ORDER BY 1';
 my $before_scores = $node->safe_psql('original', $scores);
 my $churn = "SELECT churn_rate('2025-05'), (cs.churn('2025-Q2')).rate";
 $churn =~ s/SELECT churn_rate/SELECT cs.churn_rate/;

@@ -10,7 +10,7 @@ use Test::More;
 my $root = "$FindBin::RealBin/../..";
 my $text = slurp_file("$root/README.md");
 my ($section, @blocks) = ('');
-while ($text =~ /^(?:#+ (.+)|```sql\n(.*?)^```)$/msg)
+while ($text =~ /^(?:#+ ([^\n]+)|```sql\n(.*?)^```)$/msg)
 {
 	if (defined $1) { $section = $1; }
 	else { push @blocks, [ $section, $2 ]; }
