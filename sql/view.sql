@@ -108,3 +108,16 @@ COMMENT ON COLUMN cs.contact_priority.open_alerts IS 'Number of open alerts.';
 COMMENT ON COLUMN cs.contact_priority.reason IS 'The open alerts'' messages, a low score, a near renewal and long silence, in words.';
 COMMENT ON COLUMN cs.contact_priority.data_through_at IS 'Facts before this instant are in.';
 COMMENT ON COLUMN cs.contact_priority.computed_at IS 'When the health was last computed.';
+
+CREATE VIEW cs.definition_status WITH (security_barrier) AS
+SELECT d.table_name, d.key, d.status, d.sqlstate, d.error, d.customers, d.example, d.since
+FROM cs_internal.definition_status d;
+COMMENT ON VIEW cs.definition_status IS 'Definitions with something to tell: the SQL of a metric or rule that failed when it ran, and where.';
+COMMENT ON COLUMN cs.definition_status.table_name IS 'Definition table, for example metric.';
+COMMENT ON COLUMN cs.definition_status.key IS 'Key of the definition in it.';
+COMMENT ON COLUMN cs.definition_status.status IS 'ok, failing, or held.';
+COMMENT ON COLUMN cs.definition_status.sqlstate IS 'SQLSTATE of the last error; NULL: none.';
+COMMENT ON COLUMN cs.definition_status.error IS 'Its message; NULL: none.';
+COMMENT ON COLUMN cs.definition_status.customers IS 'For how many customers it failed; NULL: not known by customer.';
+COMMENT ON COLUMN cs.definition_status.example IS 'One of them.';
+COMMENT ON COLUMN cs.definition_status.since IS 'Since when the status is what it is.';

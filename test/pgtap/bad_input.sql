@@ -12,7 +12,7 @@ DECLARE
 	part text;
 	whole text := '';
 BEGIN
-	FOR t IN SELECT c.oid::regclass AS name FROM pg_class c WHERE c.relkind = 'r' AND c.relnamespace IN ('cs'::regnamespace, 'cs_internal'::regnamespace) ORDER BY 1::text LOOP
+	FOR t IN SELECT c.oid::regclass AS name FROM pg_class c WHERE c.relkind = 'r' AND c.relnamespace IN ('cs'::regnamespace, 'cs_internal'::regnamespace) ORDER BY c.oid LOOP
 		EXECUTE format('SELECT coalesce(md5(string_agg(x::text, E''\n'' ORDER BY x::text)), ''empty'') FROM %s x', t.name) INTO part;
 		whole := whole || t.name || ' ' || part || E'\n';
 	END LOOP;
