@@ -72,7 +72,7 @@ CREATE TEMP TABLE everything AS
 CREATE FUNCTION public.rows_of(view text) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE n bigint;
 BEGIN
-	EXECUTE format('SELECT count(*) FROM cs.%I', view) INTO n;
+	EXECUTE format('SELECT count(v::text) FROM cs.%I v', view) INTO n;
 	RETURN n;
 END $$;
 CREATE TEMP TABLE owner_sees AS SELECT name, public.rows_of(name) AS n FROM everything;
