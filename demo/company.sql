@@ -192,8 +192,8 @@ BEGIN
 			term_end := (term_start + make_interval(months => term))::date;
 
 			-- does the customer leave at the end of this term, and why
-			hazard := CASE WHEN term = 1 THEN CASE plan WHEN 'Starter' THEN 0.024 ELSE 0.018 END
-				ELSE CASE plan WHEN 'Starter' THEN 0.24 WHEN 'Business' THEN 0.17 ELSE 0.11 END END;
+			hazard := CASE WHEN term = 1 THEN CASE plan WHEN 'Starter' THEN 0.032 ELSE 0.024 END
+				ELSE CASE plan WHEN 'Starter' THEN 0.28 WHEN 'Business' THEN 0.2 ELSE 0.14 END END;
 			leaves := company.chance(c.id, step, 20) < hazard;
 			reason := NULL;
 			asked := NULL;
@@ -205,9 +205,9 @@ BEGIN
 					ELSE 12 + floor(company.chance(c.id, step, 22) * 50)::integer END;
 				-- whoever closes shop or is bought leaves without a sign
 				IF s.signal AND reason NOT IN ('business closed', 'acquired') THEN
-					INSERT INTO decline VALUES (c.id, term_end - 60 - floor(company.chance(c.id, step, 23) * 90)::integer,
-						term_end - 10 - floor(company.chance(c.id, step, 24) * 30)::integer, 'infinity',
-						0.05 + 0.25 * company.chance(c.id, step, 25));
+					INSERT INTO decline VALUES (c.id, term_end - 80 - floor(company.chance(c.id, step, 23) * 100)::integer,
+						term_end - 25 - floor(company.chance(c.id, step, 24) * 30)::integer, 'infinity',
+						0.02 + 0.2 * company.chance(c.id, step, 25));
 				END IF;
 			END IF;
 
@@ -321,7 +321,7 @@ ANALYZE customer, contract, decline;
 -- calm: 1 = as ever, towards 0 = on the way out.  engaged: that times how much this customer uses at all.
 CREATE TEMP TABLE engagement AS
 SELECT c.id AS customer_id, d.day::date AS day, x.plan, x.seats, e.calm,
-	e.calm * (0.55 + 0.45 * chance(c.id, 0, 80)) * least(1, 0.35 + (d.day::date - c.created_at::date) / 60.0)
+	e.calm * CASE WHEN chance(c.id, 0, 82) < 0.12 THEN 0.12 + 0.2 * chance(c.id, 0, 80) ELSE 0.5 + 0.5 * chance(c.id, 0, 80) END * least(1, 0.35 + (d.day::date - c.created_at::date) / 60.0)
 		* (1 + 0.15 * sin((d.day::date - s.since) / 58.0 + 6 * chance(c.id, 0, 81))) AS engaged
 FROM setting s, customer c, generate_series(s.since, s.until - 1, interval '1 day') d(day),
 	LATERAL (SELECT plan, seats FROM contract t
@@ -376,7 +376,7 @@ FROM (SELECT until + interval '6 hours' AS now FROM setting) n,
 			chance(customer_id, day - date '2000-01-01', 113) < 0.03 + 0.22 * (1 - calm) AS escalated,
 			t.opened_at,
 			t.opened_at + interval '1 hour' * (0.2 - 4 * ln(1 - chance(customer_id, day - date '2000-01-01', 114))) AS first_reply_at,
-			t.opened_at + interval '1 hour' * (3 - (34 + 60 * (1 - calm)) * CASE WHEN chance(customer_id, day - date '2000-01-01', 109) > 0.96 THEN 12 ELSE 1 END * ln(1 - chance(customer_id, day - date '2000-01-01', 115))) AS resolved_at
+			t.opened_at + interval '1 hour' * (3 - (34 + 60 * (1 - calm)) * CASE WHEN chance(customer_id, day - date '2000-01-01', 109) > 0.96 THEN 12 WHEN chance(customer_id, day - date '2000-01-01', 113) < 0.03 + 0.22 * (1 - calm) THEN 4 ELSE 1 END * ln(1 - chance(customer_id, day - date '2000-01-01', 115))) AS resolved_at
 		FROM engagement, LATERAL (SELECT day + interval '8 hours' + interval '9 hours' * chance(customer_id, day - date '2000-01-01', 116) AS opened_at) t
 		WHERE chance(customer_id, day - date '2000-01-01', 110) < (0.012 + 0.006 * sqrt(seats)) * (1 + 1.8 * (1 - calm))
 	) d
