@@ -572,7 +572,8 @@ write_changes(Stage *stage)
 			" INSERT INTO cs_internal.alert_event (alert_id, at, actor, from_state, to_state, "
 			"cause, note)"
 			" SELECT o.id, $1, 'cs_ext', NULL, o.state, c.event_cause, c.note"
-			" FROM opened o JOIN change c ON c.id IS NULL AND c.rule = o.rule AND c.customer_id = "
+			" FROM opened o JOIN change c ON c.id IS NULL AND c.moved AND c.rule = o.rule AND "
+			"c.customer_id = "
 			"o.customer_id"
 			"  AND c.key = o.key ORDER BY o.id",
 			args, 1);

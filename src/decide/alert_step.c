@@ -77,11 +77,8 @@ fire(const CsBatch *batch, CsAlertRule *rule, CsAlert *alert, CsAlertChange *cha
 {
 	if (rule->fired >= rule->max_new)
 	{
-		if (alert->state != CS_PENDING)
-		{
-			move(alert, CS_PENDING, change);
-			change->note = "held: more than max_new in one refresh run";
-		}
+		/* Quietly: an event for each that is held would be a storm as well. */
+		alert->state = CS_PENDING;
 		alert->held = true;
 		return;
 	}

@@ -33,7 +33,6 @@
 
 #include "cs_ext.h"
 #include "decide/rule.h"
-#include "insight/metric.h"
 
 #define CHUNK_RULES 500
 #define MAX_FAILING 64
@@ -93,6 +92,7 @@ typedef struct AgoSearch
 typedef struct Names
 {
 	List *metrics;    /* char * */
+	List *slots;      /* of metrics, int; 0: none yet */
 	List *dimensions; /* char * */
 	List *agos;       /* Ago *, filled while expressions are read */
 } Names;
@@ -132,8 +132,16 @@ static Names *
 read_names(void)
 {
 	Names *names = palloc0(sizeof(Names));
+	uint64 n = cs_exec("SELECT m.name, coalesce(t.slot, 0) FROM cs.metric m"
+					   " LEFT JOIN cs_internal.metric_slot t ON t.metric = m.name"
+					   " WHERE m.enabled ORDER BY m.name",
+					   CS_NO_ARGS);
 
-	names->metrics = cs_metric_names();
+	for (uint64 i = 0; i < n; i++)
+	{
+		names->metrics = lappend(names->metrics, cs_cell(i, 1));
+		names->slots = lappend_int(names->slots, atoi(cs_cell(i, 2)));
+	}
 	names->dimensions = text_column("SELECT name FROM cs.dimension WHERE enabled ORDER BY name");
 	return names;
 }
@@ -238,11 +246,15 @@ cs_rule_names(const char *expression, const char *what)
 /* ---- the relation "state" ----------------------------------------------- */
 
 static char *
-metric_value(const char *array, const char *metric)
+metric_value(const Names *names, const char *array, const char *metric)
 {
-	int slot = cs_metric_slot(metric);
+	ListCell *name;
+	ListCell *slot;
 
-	return slot > 0 ? psprintf("(%s)[%d]", array, slot) : pstrdup("NULL::float8");
+	forboth (name, names->metrics, slot, names->slots)
+		if (strcmp(lfirst(name), metric) == 0 && lfirst_int(slot) > 0)
+			return psprintf("(%s)[%d]", array, lfirst_int(slot));
+	return pstrdup("NULL::float8");
 }
 
 /*
@@ -255,10 +267,10 @@ column_sql(const char *name, Names *names, bool what_if)
 
 	if (ago != NULL)
 		return contains(names->metrics, ago->metric)
-				   ? metric_value(psprintf("a%d.v", ago->days), ago->metric)
+				   ? metric_value(names, psprintf("a%d.v", ago->days), ago->metric)
 				   : NULL;
 	if (contains(names->metrics, name))
-		return metric_value("s.\"values\"", name);
+		return metric_value(names, "s.\"values\"", name);
 	if (contains(names->dimensions, name))
 		return psprintf("(s.segments ->> %s)", quote_literal_cstr(name));
 	for (int i = 0; i < lengthof(state_columns); i++)

@@ -10,6 +10,7 @@
 
 #include "catalog/pg_type.h"
 #include "fmgr.h"
+#include "nodes/value.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -48,9 +49,18 @@ void
 cs_note_failures(const CsBatch *batch, CsFailure *failures, int n)
 {
 	bool *seen = palloc0(n + 1);
+	List *marked = NIL;
+	uint64 nmarked;
 
 	if (batch->what_if)
 		return;
+
+	/* Nearly always nothing is marked, and this is all that is asked. */
+	nmarked = cs_exec("SELECT d.table_name || '/' || d.key FROM cs_internal.definition_status d"
+					  " WHERE d.status = 'failing' AND (d.example IS NULL OR d.example = ANY ($1))",
+					  CS_ARGS(cs_textarray(batch->ids)));
+	for (uint64 i = 0; i < nmarked; i++)
+		marked = lappend(marked, makeString(cs_cell(i, 1)));
 	for (int i = 0; i < n; i++)
 	{
 		CsFailure *worst = &failures[i];
@@ -82,18 +92,13 @@ cs_note_failures(const CsBatch *batch, CsFailure *failures, int n)
 							cs_int8(worst->customers), cs_text(worst->example),
 							cs_tstz(batch->computed_at)));
 		}
-		else
-		{
-			CsArg args[] = {cs_text(worst->table_name), cs_text(worst->key),
-							cs_textarray(batch->ids)};
-			const char *stale = "FROM cs_internal.definition_status"
-								" WHERE table_name = $1 AND key = $2 AND status = 'failing'"
-								" AND (example IS NULL OR example = ANY ($3))";
-
-			if (cs_exec(psprintf("SELECT 1 %s", stale), args, lengthof(args)) > 0 &&
-				cs_status_lock())
-				cs_exec(psprintf("DELETE %s", stale), args, lengthof(args));
-		}
+		else if (marked != NIL &&
+				 list_member(marked,
+							 makeString(psprintf("%s/%s", worst->table_name, worst->key))) &&
+				 cs_status_lock())
+			cs_exec("DELETE FROM cs_internal.definition_status"
+					" WHERE table_name = $1 AND key = $2 AND status = 'failing'",
+					CS_ARGS(cs_text(worst->table_name), cs_text(worst->key)));
 	}
 }
 

@@ -75,40 +75,31 @@ read_dimensions(bool late, int *n)
 static CsRule *
 read_rules(Dimension *dimensions, int ndimensions, int *nrules, char ***names)
 {
-	CsRule *rules = NULL;
-	int capacity = 0;
+	Datum *wanted = palloc(sizeof(Datum) * (ndimensions + 1));
+	CsRule *rules;
+	int d = 0;
 
-	*nrules = 0;
-	*names = NULL;
-	for (int d = 0; d < ndimensions; d++)
+	for (int i = 0; i < ndimensions; i++)
+		wanted[i] = CStringGetTextDatum(dimensions[i].name);
+	*nrules = (int) cs_exec("SELECT u.n - 1, s.name, s.rule, s.search_path"
+							" FROM unnest($1) WITH ORDINALITY u (dimension, n) JOIN cs.segment s "
+							"ON s.dimension = u.dimension"
+							" ORDER BY u.n, s.priority, s.name COLLATE \"C\"",
+							CS_ARGS(cs_textarray(PointerGetDatum(construct_array(
+								wanted, ndimensions, TEXTOID, -1, false, TYPALIGN_INT)))));
+	rules = palloc0(sizeof(CsRule) * (*nrules + 1));
+	*names = palloc(sizeof(char *) * (*nrules + 1));
+	for (int i = 0; i < *nrules; i++)
 	{
-		int n = (int) cs_exec("SELECT s.name, s.rule, s.search_path FROM cs.segment s"
-							  " WHERE s.dimension = $1 ORDER BY s.priority, s.name COLLATE \"C\"",
-							  CS_ARGS(cs_text(dimensions[d].name)));
-
-		dimensions[d].first = *nrules;
-		dimensions[d].count = n;
-		while (*nrules + n > capacity)
-		{
-			capacity = capacity ? capacity * 2 : 32;
-			rules = rules ? repalloc(rules, sizeof(CsRule) * capacity)
-						  : palloc(sizeof(CsRule) * capacity);
-			*names = *names ? repalloc(*names, sizeof(char *) * capacity)
-							: palloc(sizeof(char *) * capacity);
-		}
-		for (int i = 0; i < n; i++)
-		{
-			CsRule *rule = &rules[*nrules];
-
-			memset(rule, 0, sizeof(CsRule));
-			(*names)[*nrules] = cs_cell(i, 1);
-			rule->table_name = "segment";
-			rule->key = psprintf("%s/%s", dimensions[d].name, (*names)[*nrules]);
-			rule->expression = cs_cell(i, 2);
-			rule->search_path = cs_cell(i, 3);
-			rule->type = BOOLOID;
-			(*nrules)++;
-		}
+		for (; d < atoi(cs_cell(i, 1)); d++)
+			dimensions[d + 1].first = i;
+		dimensions[d].count++;
+		(*names)[i] = cs_cell(i, 2);
+		rules[i].table_name = "segment";
+		rules[i].key = psprintf("%s/%s", dimensions[d].name, (*names)[i]);
+		rules[i].expression = cs_cell(i, 3);
+		rules[i].search_path = cs_cell(i, 4);
+		rules[i].type = BOOLOID;
 	}
 	return rules;
 }
