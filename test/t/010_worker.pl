@@ -79,6 +79,21 @@ is($node->safe_psql('one', $ticks), $count, 'held: no job runs');
 $node->safe_psql('one', 'SELECT cs.release_hold()');
 becomes('one', "SELECT ($ticks) > $count", 'released: jobs go on');
 
+# --- the library of another version ------------------------------------------------
+
+my $version = $node->safe_psql('one', q(SELECT extversion FROM pg_extension WHERE extname = 'cs_ext'));
+my $idles = q(SELECT count(*) = 1 FROM cs.workers() WHERE database = 'one' AND pid IS NULL AND message ~ 'extension of version 0.0.1');
+my $offset = -s $node->logfile;
+$node->safe_psql('one', q(UPDATE pg_extension SET extversion = '0.0.1' WHERE extname = 'cs_ext'));
+becomes('one', $idles, 'SQL of another version: the worker idles');
+$node->safe_psql('one', 'SELECT cs_internal.wake_scheduler()') for 1 .. 3;
+becomes('one', $idles, 'also when woken');
+my @lines = slurp_file($node->logfile, $offset) =~ /cs_ext does not serve database "one"/g;
+is(scalar @lines, 1, 'with one log line');
+$node->safe_psql('one', "UPDATE pg_extension SET extversion = '$version' WHERE extname = 'cs_ext'; SELECT cs_internal.wake_scheduler()");
+$count = $node->safe_psql('one', $ticks);
+becomes('one', "SELECT ($ticks) > $count", 'the right version again: jobs go on');
+
 # --- terminated, killed -----------------------------------------------------------
 
 becomes('one', "SELECT EXISTS ($worker)", 'a worker is there');
