@@ -268,7 +268,8 @@ COMMENT ON FUNCTION cs_internal.evaluate_alerts(text[], timestamptz, text) IS
 'Runs the stage of alerts over these customers'' rows of state; for tests and for looking into one stage.';
 
 -- Who numbers holds the lock until commit, so numbers are given in order of
--- commit and a reader never sees one below the greatest it has seen.
+-- commit and a reader never sees one below the greatest it has seen. (The
+-- class of lock beside that of the refresh; 1 numbers, 2 writes definition_status.)
 CREATE FUNCTION cs_internal.number_events() RETURNS boolean
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -277,7 +278,7 @@ DECLARE
 	e record;
 	quiet boolean;
 BEGIN
-	IF NOT pg_try_advisory_xact_lock('cs_internal.alert_event'::regclass::oid::bigint) THEN
+	IF NOT pg_try_advisory_xact_lock(1668509798, 1) THEN
 		RETURN false;
 	END IF;
 	SELECT coalesce(max(x.seq), 0) INTO last FROM cs_internal.alert_event x;

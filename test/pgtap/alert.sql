@@ -313,6 +313,68 @@ SELECT is((SELECT message FROM cs.alert WHERE rule = 'fell' AND customer_id = 'a
 SELECT public.at('2026-06-17 08:00') \gset
 SELECT is((SELECT message FROM cs.alert WHERE rule = 'fell' AND customer_id = 'a'), 'none', 'ago: NULL where none is near');
 
+-- ---- a long random walk of facts, time and people ----------------------------------------------
+-- Whatever happens: an unbroken chain of events, their end is the state, one live alert per identity,
+-- and the refresh opens only what holds and resolves only what is clear.
+SELECT coalesce(nullif(current_setting('cs_test.seed', true), ''), (extract(epoch FROM clock_timestamp())::bigint % 1000000)::text) AS seed \gset
+SELECT diag('seed ' || :'seed');
+SELECT setseed(:seed / 1000000.0) IS NULL AS done \gset
+DELETE FROM cs.alert_rule;
+INSERT INTO cs.alert_rule (name, rule, clear_rule, dwell, resolve_after, cooldown, reopen_within, max_new) VALUES
+	('w1', 'x < 3', NULL, '0', '0', '1 day', '3 days', 100), ('w2', 'x < 3', 'x > 6', '1 day', '1 day', '2 days', '0', 100),
+	('w3', 'y < 5', 'y > 2', '12 hours', '0', '0', '10 days', 1);
+CREATE TABLE public.walk (moment timestamptz, customer text, x float8, y float8);
+CREATE FUNCTION public.stroll(steps integer) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+	t timestamptz := '2026-07-01 00:00+00';
+	c text;
+	a record;
+BEGIN
+	FOR i IN 1 .. steps LOOP
+		t := t + (random() * 20)::integer * interval '1 hour' + interval '1 hour';
+		FOREACH c IN ARRAY '{a,b,c}'::text[] LOOP
+			PERFORM public.put(c, CASE WHEN random() < 0.2 THEN NULL ELSE floor(random() * 10) END);
+			PERFORM public.put(c, CASE WHEN random() < 0.2 THEN NULL ELSE floor(random() * 10) END, 'y');
+		END LOOP;
+		INSERT INTO public.walk SELECT t, s.customer_id, s."values"[sx.slot], s."values"[sy.slot]
+		FROM cs_internal.state s, slot sx, slot sy WHERE sx.metric = 'x' AND sy.metric = 'y';
+		PERFORM public.at((t AT TIME ZONE 'UTC')::text);
+		FOR a IN SELECT * FROM cs.open_alert o WHERE random() < 0.15 ORDER BY id LOOP
+			CASE floor(random() * 5)::integer
+				WHEN 0 THEN PERFORM cs.ack_alert(a.id);
+				WHEN 1 THEN PERFORM cs.snooze_alert(a.id, t + interval '30 hours');
+				WHEN 2 THEN PERFORM cs.unsnooze_alert(a.id);
+				WHEN 3 THEN PERFORM cs.resolve_alert(a.id);
+				ELSE PERFORM cs.dismiss_alert(a.id, 'walk');
+			END CASE;
+		END LOOP;
+	END LOOP;
+END $$;
+SELECT public.stroll(150);
+CREATE TEMP TABLE chain AS
+SELECT e.*, a.rule, a.customer_id, a.state, lag(e.to_state) OVER w AS before, lead(e.id) OVER w IS NULL AS last
+FROM cs_internal.alert_event e JOIN cs_internal.alert a ON a.id = e.alert_id
+WHERE a.rule ~ '^w[123]$' WINDOW w AS (PARTITION BY e.alert_id ORDER BY e.id);
+SELECT cmp_ok((SELECT count(*) FROM chain WHERE actor = 'cs_ext'), '>', 100::bigint, 'much happened');
+SELECT is((SELECT count(*)::int FROM chain WHERE from_state IS DISTINCT FROM before AND rule <> 'w3'), 0, 'each event begins where the one before ended');
+SELECT is((SELECT count(*)::int FROM chain WHERE last AND to_state <> state AND NOT (rule = 'w3' AND state = 'pending')), 0, 'the last one is the state');
+SELECT is((SELECT string_agg(DISTINCT coalesce(from_state, '-') || '>' || to_state, ' ') FROM chain WHERE actor = 'cs_ext'
+	AND (coalesce(from_state, '-'), to_state) NOT IN (('-', 'pending'), ('-', 'open'), ('pending', 'open'), ('pending', 'resolved'), ('open', 'resolved'),
+		('acknowledged', 'resolved'), ('snoozed', 'resolved'), ('snoozed', 'open'), ('resolved', 'pending'), ('resolved', 'open'))), NULL,
+	'the refresh takes no other way than the documented ones');
+SELECT is((SELECT count(*)::int FROM chain c JOIN walk w ON w.moment = c.at AND w.customer = c.customer_id
+	WHERE c.actor = 'cs_ext' AND c.to_state = 'open' AND c.from_state IS DISTINCT FROM 'snoozed'
+		AND NOT CASE c.rule WHEN 'w3' THEN coalesce(w.y < 5 AND w.y <= 2, false) ELSE coalesce(w.x < 3, false) END), 0, 'nothing opens that does not hold');
+SELECT is((SELECT count(*)::int FROM chain c JOIN walk w ON w.moment = c.at AND w.customer = c.customer_id
+	WHERE c.actor = 'cs_ext' AND c.to_state = 'resolved' AND c.from_state <> 'pending'
+		AND NOT CASE c.rule WHEN 'w1' THEN coalesce(w.x >= 3, false) WHEN 'w2' THEN coalesce(w.x > 6, false) ELSE coalesce(w.y > 2, false) END), 0,
+	'nothing is resolved that is not clear');
+SELECT is((SELECT count(*)::int FROM walk w CROSS JOIN (VALUES ('w1')) r (rule)
+	WHERE w.moment = (SELECT max(moment) FROM walk) AND w.x >= 3
+		AND EXISTS (SELECT 1 FROM cs.open_alert o WHERE o.rule = r.rule AND o.customer_id = w.customer)), 0, 'and what is clear is not open');
+SELECT is((SELECT count(*)::int FROM (SELECT at FROM chain WHERE rule = 'w3' AND to_state = 'open' AND actor = 'cs_ext' AND from_state IS DISTINCT FROM 'snoozed'
+	GROUP BY at HAVING count(*) > 1) x), 0, 'never more than max_new at one instant');
+
 -- ---- numbering ------------------------------------------------------------------------------------
 SELECT is((SELECT count(*)::int FROM cs.alert_event WHERE seq IS NOT NULL), 0, 'nothing is numbered when it is written');
 CREATE TEMP TABLE polled AS SELECT * FROM cs.alert_changes(0, 10);
