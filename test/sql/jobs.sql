@@ -123,3 +123,4 @@ DELETE FROM cs.job;
 DROP FUNCTION slots, refused;
 DROP EXTENSION cs_ext;
 DROP ROLE regress_cs_job;
+CREATE EXTENSION cs_ext;
