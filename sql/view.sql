@@ -76,10 +76,11 @@ FROM (
 			+ CASE WHEN v.days_to_renewal BETWEEN -90 AND 90 THEN (90 - greatest(v.days_to_renewal, 0)) / 90.0 ELSE 0 END AS urgency,
 		1 + least(coalesce(m.days_since_touch, 90), 90) / 90 AS silence,
 		m.days_since_touch,
-		concat_ws('; ', a.messages,
-			CASE WHEN v.health_score < 50 THEN format('health %s', round(v.health_score::numeric, 1)) END,
-			CASE WHEN v.days_to_renewal BETWEEN -90 AND 90 THEN format('renewal in %s days', v.days_to_renewal) END,
-			CASE WHEN m.days_since_touch > 60 THEN format('no contact for %s days', m.days_since_touch) END) AS reason
+		coalesce(nullif(concat_ws('; ', a.messages,
+			CASE WHEN v.band IN ('red', 'yellow') OR v.health_score IS NULL
+				THEN format('health %s: %s', coalesce(round(v.health_score::numeric, 1)::text, 'unknown'), v.band_reason) END,
+			CASE WHEN m.days_since_touch > 60 THEN format('no contact for %s days', m.days_since_touch) END), ''),
+			'pays much, and nothing is wrong') AS reason
 	FROM cs.customer_360 v
 	JOIN cs_internal.state s ON s.customer_id = v.customer_id
 	LEFT JOIN LATERAL (SELECT cs_internal.metric_value(s."values", 'days_since_touch') AS days_since_touch) m ON true
@@ -105,7 +106,7 @@ COMMENT ON COLUMN cs.contact_priority.mrr IS 'Monthly recurring revenue.';
 COMMENT ON COLUMN cs.contact_priority.days_to_renewal IS 'Days to the next renewal, negative = overdue; NULL: none known.';
 COMMENT ON COLUMN cs.contact_priority.days_since_touch IS 'Days since the last contact; NULL: never, or no touchpoints mapped.';
 COMMENT ON COLUMN cs.contact_priority.open_alerts IS 'Number of open alerts.';
-COMMENT ON COLUMN cs.contact_priority.reason IS 'The open alerts'' messages, a low score, a near renewal and long silence, in words.';
+COMMENT ON COLUMN cs.contact_priority.reason IS 'The open alerts'' messages, what pulls a red or yellow score down, and long silence, in words.';
 COMMENT ON COLUMN cs.contact_priority.data_through_at IS 'Facts before this instant are in.';
 COMMENT ON COLUMN cs.contact_priority.computed_at IS 'When the health was last computed.';
 

@@ -17,4 +17,7 @@ extern void cs_usage_ingest(Datum ids, TimestampTz since, TimestampTz until,
  */
 extern CsResult *cs_usage_rows(const CsBatch *batch);
 
+/* Whether an enabled metric looks at the running day (today => true). */
+extern bool cs_usage_sees_today(void);
+
 #endif

@@ -150,6 +150,20 @@ cs_usage_ingest(Datum ids, TimestampTz since, TimestampTz until, const CsPolicy 
 }
 
 /*
+ * cs_usage_sees_today: see usage.h.
+ */
+bool
+cs_usage_sees_today(void)
+{
+	bool isnull;
+
+	cs_exec("SELECT EXISTS (SELECT FROM cs.metric WHERE source = 'usage' AND enabled"
+			" AND expression ~* '\\mtoday\\M')",
+			CS_NO_ARGS);
+	return DatumGetBool(cs_value_datum(&isnull));
+}
+
+/*
  * cs_usage_rows: see usage.h.  The running day is read only when an enabled
  * metric names today; else the value says that it does not know it.
  */
@@ -159,12 +173,8 @@ cs_usage_rows(const CsBatch *batch)
 	CsResult *result;
 	char *running = NULL;
 	int nparts = 0;
-	bool isnull;
 
-	cs_exec("SELECT EXISTS (SELECT FROM cs.metric WHERE source = 'usage' AND enabled"
-			" AND expression ~* '\\mtoday\\M')",
-			CS_NO_ARGS);
-	if (DatumGetBool(cs_value_datum(&isnull)))
+	if (cs_usage_sees_today())
 		running =
 			read_parts(batch->ids,
 					   psprintf("r.at >= %s", instant_literal(cs_local_midnight(

@@ -15,6 +15,7 @@
 #include "utils/array.h"
 
 #include "facts/source.h"
+#include "facts/usage.h"
 #include "refresh/refresh.h"
 
 /*
@@ -66,6 +67,7 @@ void
 cs_stage_due(CsBatch *batch)
 {
 	TimestampTz midnight = cs_local_midnight(batch->as_of_day + 1, batch->policy->time_zone);
+	bool running_day = cs_usage_sees_today();
 	ListCell *lc;
 
 	cs_exec("UPDATE cs_internal.state s SET due_at = least($1,"
@@ -82,8 +84,9 @@ cs_stage_due(CsBatch *batch)
 		CsUserQuery query = {0};
 		char *future;
 
-		/* Usage is cut to whole days; a source that is gone or failing is reported elsewhere. */
-		if (!OidIsValid(source->relid) || strcmp(source->kind, "usage_event") == 0)
+		/* Usage is cut to whole days unless a metric looks at the running one; a source that is gone is reported elsewhere. */
+		if (!OidIsValid(source->relid) ||
+			(strcmp(source->kind, "usage_event") == 0 && !running_day))
 			continue;
 		future = future_of(source);
 		if (future == NULL)
