@@ -190,10 +190,14 @@ BEGIN
 	SELECT * INTO dimension_row FROM cs.dimension d WHERE d.name = dim;
 	IF NOT FOUND THEN
 		near := cs_internal.nearest(dim, ARRAY(SELECT d.name FROM cs.dimension d ORDER BY 1));
-		RAISE EXCEPTION 'unknown dimension "%" in segment "%" of scorecard "%"', dim, wanted, card
-			USING ERRCODE = 'undefined_object',
-				HINT = CASE WHEN near IS NULL THEN 'Insert the dimension and the segment first, then the scorecard.'
-					ELSE format('Did you mean "%s"?', near) END;
+		-- A slip of the pen is refused; a name that is like no other may be defined next.
+		IF near IS NOT NULL THEN
+			RAISE EXCEPTION 'unknown dimension "%" in segment "%" of scorecard "%"', dim, wanted, card
+				USING ERRCODE = 'undefined_object', HINT = format('Did you mean "%s"?', near);
+		END IF;
+		RAISE WARNING 'scorecard "%" is for segment "%", which does not exist yet', card, wanted
+			USING HINT = format('It is used by nobody until dimension "%s" is inserted.', dim);
+		RETURN;
 	END IF;
 	IF dimension_row.sees = 'late' THEN
 		RAISE EXCEPTION 'scorecard "%" is for segment "%" of a late dimension', card, wanted

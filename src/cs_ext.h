@@ -153,6 +153,9 @@ typedef char *(*CsCallName)(const char *func, List *constants, void *arg);
 extern char *cs_replace_calls(const char *expression, const char *func, CsCallName name_of,
 							  void *arg, const char *what);
 
+/* Two kept search_paths as one, for a definition over a source's mapping; either may be NULL or empty. */
+extern const char *cs_join_paths(const char *first, const char *second);
+
 /* ---- policy and time (core/policy.c) ---------------------------------- */
 
 typedef struct CsPolicy

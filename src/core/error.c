@@ -11,14 +11,15 @@
 PG_FUNCTION_INFO_V1(cs_nearest_sql);
 
 /*
- * cs_nearest: least edit distance, at most a third of the word (and one for
- * short words), the first of equals.
+ * cs_nearest: least edit distance, at most a third of the word, or two (two
+ * letters changed places; one where the word is shorter than four), the first
+ * of equals.
  */
 char *
 cs_nearest(const char *word, List *candidates)
 {
 	int len = strlen(word);
-	int best = Max(1, len / 3) + 1;
+	int best = Max(len >= 4 ? 2 : 1, len / 3) + 1;
 	char *nearest = NULL;
 	ListCell *lc;
 

@@ -354,6 +354,19 @@ cs_unregister(const char *name)
 	(void) SPI_unregister_relation(name);
 }
 
+/*
+ * cs_join_paths: see cs_ext.h.
+ */
+const char *
+cs_join_paths(const char *first, const char *second)
+{
+	if (first == NULL || *first == '\0')
+		return second;
+	if (second == NULL || *second == '\0')
+		return first;
+	return psprintf("%s, %s", first, second);
+}
+
 /* ---- the contained side ------------------------------------------------ */
 
 enum

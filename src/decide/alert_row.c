@@ -111,10 +111,7 @@ read_rows(RowReading *reading, Datum *ids, int n, ErrorData **error)
 	cs_source_keys(reading->source,
 				   PointerGetDatum(construct_array(ids, n, TEXTOID, -1, false, TYPALIGN_INT)),
 				   &query);
-	if (reading->rule->search_path != NULL && *reading->rule->search_path != '\0')
-		query.search_path = query.search_path && *query.search_path
-								? psprintf("%s, %s", query.search_path, reading->rule->search_path)
-								: reading->rule->search_path;
+	query.search_path = cs_join_paths(query.search_path, reading->rule->search_path);
 	query.sql = reading->sql;
 	query.as_of = reading->batch->as_of;
 	query.as_of_day = reading->batch->as_of_day;
@@ -291,9 +288,7 @@ cs_check_row_rule_sql(PG_FUNCTION_ARGS)
 		query.sql =
 			cs_row_check(expression, psprintf("(%s) AS %s", cs_source_rows(source, false, true),
 											  quote_identifier(source->kind)));
-		query.search_path = source->search_path && search_path
-								? psprintf("%s, %s", source->search_path, search_path)
-								: search_path;
+		query.search_path = cs_join_paths(source->search_path, search_path);
 		query.as_of = cs_now();
 		result = cs_user_query(&query, &error);
 		if (error != NULL)

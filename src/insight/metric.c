@@ -321,11 +321,7 @@ prepare_group(CsBatch *batch, const char *word, const char *search_path, List *m
 		{
 			/* The usual case: grouped in the column's own type, where the rows are. */
 			cs_source_keys(source, ids, &g->query);
-			g->query.search_path = psprintf(
-				"%s%s%s", search_path ? search_path : "",
-				search_path && *search_path && source->search_path && *source->search_path ? ", "
-																						   : "",
-				source->search_path ? source->search_path : "");
+			g->query.search_path = cs_join_paths(search_path, source->search_path);
 			g->from =
 				psprintf("(%s) AS %s", cs_source_rows(source, true, true), quote_identifier(word));
 			g->id = cs_source_id(source, "customer_key");
