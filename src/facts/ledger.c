@@ -53,19 +53,30 @@ typedef struct Chunk
 
 /* ------------------------------------------------------------------ reading */
 
-/* Runs `select` over the rows of a source; the first column is the outside id. */
+/*
+ * Runs `select` over the rows of a source; the first column is the outside id.
+ * NULL when the source cannot be read (relation or column gone, no right, too
+ * slow): that is noted, and the source will be read whole once it can be.
+ */
 static CsResult *
 read_source(const CsSource *source, const char *select, bool cut, Datum ids, TimestampTz as_of,
 			DateADT as_of_day)
 {
 	CsUserQuery query = {0};
+	ErrorData *error = NULL;
+	CsResult *rows;
 
 	query.sql =
 		psprintf(select, cs_source_id(source, "r.customer_key"), cs_source_rows(source, true, cut));
 	query.as_of = as_of;
 	query.as_of_day = as_of_day;
 	cs_source_keys(source, ids, &query);
-	return cs_user_query(&query, NULL);
+	rows = cs_user_query(&query, &error);
+	if (rows == NULL)
+		cs_exec("UPDATE cs_internal.source_state SET error = $2, needs_scan = true"
+				" WHERE source = $1 AND (error IS DISTINCT FROM $2 OR NOT needs_scan)",
+				CS_ARGS(cs_text(source->name), cs_text(error->message)));
+	return rows;
 }
 
 /* Column 1 is the customer, then the columns of cs_internal.subscription_fact. */
@@ -108,16 +119,19 @@ unusable_reason(CsTermResult result, const Datum *values, const CsPolicy *policy
 					DatumGetCString(DirectFunctionCall1(date_out, DateADTGetDatum(day))));
 }
 
-/* All terms of the customers in one source go into the chunk. */
-static void
+/* All terms of the customers in one source go into the chunk; false: it cannot be read. */
+static bool
 read_terms(Chunk *chunk, const CsSource *source, Datum ids, const CsPolicy *policy,
 		   const CsRates *rates, CsResult *unusable)
 {
 	TimestampTz now = cs_now();
 	CsResult *rows =
 		read_source(source, fact_select, false, ids, now, cs_local_day(now, policy->time_zone));
-	TupleTableSlot *slot = MakeSingleTupleTableSlot(rows->desc, &TTSOpsMinimalTuple);
+	TupleTableSlot *slot;
 
+	if (rows == NULL)
+		return false;
+	slot = MakeSingleTupleTableSlot(rows->desc, &TTSOpsMinimalTuple);
 	tuplestore_rescan(rows->store);
 	while (tuplestore_gettupleslot(rows->store, true, false, slot))
 	{
@@ -144,9 +158,10 @@ read_terms(Chunk *chunk, const CsSource *source, Datum ids, const CsPolicy *poli
 	}
 	ExecDropSingleTupleTableSlot(slot);
 	tuplestore_end(rows->store);
+	return true;
 }
 
-static void
+static bool
 read_cancellations(Chunk *chunk, const CsSource *source, Datum ids, const CsPolicy *policy)
 {
 	TimestampTz now = cs_now();
@@ -179,6 +194,7 @@ read_cancellations(Chunk *chunk, const CsSource *source, Datum ids, const CsPoli
 	}
 	ExecDropSingleTupleTableSlot(slot);
 	tuplestore_end(rows->store);
+	return true;
 }
 
 static int
@@ -310,10 +326,57 @@ write_unusable(Datum ids, CsResult *unusable)
 	cs_unregister("ledger_unusable");
 }
 
+/* Sweeps all customers of a chunk, each in a context that is reset after it. */
+static void
+sweep_chunk(Chunk *chunk, CsResult *result, CsResult *unusable, MemoryContext sweep_context,
+			const CsSweepRules *rules, const CsSource *any_source)
+{
+	MemoryContext old_context;
+	int c = 0;
+
+	qsort(chunk->terms, chunk->nterms, sizeof(OwnedTerm), owned_term_cmp);
+	qsort(chunk->cancellations, chunk->ncancellations, sizeof(OwnedCancellation),
+		  owned_cancellation_cmp);
+
+	old_context = MemoryContextSwitchTo(sweep_context);
+	for (int t = 0; t < chunk->nterms;)
+	{
+		const char *customer = chunk->terms[t].customer;
+		CsTerm *terms;
+		CsCancellation *cancellations;
+		int nterms = 0;
+		int ncancellations = 0;
+
+		while (t + nterms < chunk->nterms &&
+			   strcmp(chunk->terms[t + nterms].customer, customer) == 0)
+			nterms++;
+		while (c < chunk->ncancellations && strcmp(chunk->cancellations[c].customer, customer) < 0)
+			c++;
+		while (c + ncancellations < chunk->ncancellations &&
+			   strcmp(chunk->cancellations[c + ncancellations].customer, customer) == 0)
+			ncancellations++;
+
+		terms = palloc(sizeof(CsTerm) * nterms);
+		for (int i = 0; i < nterms; i++)
+			terms[i] = chunk->terms[t + i].term;
+		cancellations = palloc(sizeof(CsCancellation) * (ncancellations + 1));
+		for (int i = 0; i < ncancellations; i++)
+			cancellations[i] = chunk->cancellations[c + i].cancellation;
+
+		sweep_customer(result, unusable, customer, terms, nterms, cancellations, ncancellations,
+					   rules, any_source);
+		t += nterms;
+		c += ncancellations;
+		MemoryContextReset(sweep_context);
+	}
+	MemoryContextSwitchTo(old_context);
+}
+
 /*
  * Recomputes the movements of these customers (text[]) from all subscription
  * and cancellation sources.  A customer without a usable row ends up without a
  * movement.  Rows in a currency without a rate are left out and counted.
+ * While one of the sources cannot be read, what stands there is kept.
  */
 void
 cs_ledger_ingest(Datum ids, const CsPolicy *policy)
@@ -329,56 +392,26 @@ cs_ledger_ingest(Datum ids, const CsPolicy *policy)
 	CsResult *result = movement_result();
 	CsResult *unusable = unusable_result();
 	Chunk chunk = {0};
+	bool readable = true;
 	ListCell *lc;
-	int c = 0;
 
 	chunk.terms_size = chunk.cancellations_size = 256;
 	chunk.terms = palloc(sizeof(OwnedTerm) * chunk.terms_size);
 	chunk.cancellations = palloc(sizeof(OwnedCancellation) * chunk.cancellations_size);
 
 	foreach (lc, sources)
-		read_terms(&chunk, lfirst(lc), ids, policy, rates, unusable);
+		readable &= read_terms(&chunk, lfirst(lc), ids, policy, rates, unusable);
 	foreach (lc, cs_sources("cancellation"))
-		read_cancellations(&chunk, lfirst(lc), ids, policy);
+		readable &= read_cancellations(&chunk, lfirst(lc), ids, policy);
 
-	qsort(chunk.terms, chunk.nterms, sizeof(OwnedTerm), owned_term_cmp);
-	qsort(chunk.cancellations, chunk.ncancellations, sizeof(OwnedCancellation),
-		  owned_cancellation_cmp);
-
-	MemoryContextSwitchTo(sweep_context);
-	for (int t = 0; t < chunk.nterms;)
+	/* half of the facts would show churn that never was */
+	if (readable)
 	{
-		const char *customer = chunk.terms[t].customer;
-		CsTerm *terms;
-		CsCancellation *cancellations;
-		int nterms = 0;
-		int ncancellations = 0;
-
-		while (t + nterms < chunk.nterms && strcmp(chunk.terms[t + nterms].customer, customer) == 0)
-			nterms++;
-		while (c < chunk.ncancellations && strcmp(chunk.cancellations[c].customer, customer) < 0)
-			c++;
-		while (c + ncancellations < chunk.ncancellations &&
-			   strcmp(chunk.cancellations[c + ncancellations].customer, customer) == 0)
-			ncancellations++;
-
-		terms = palloc(sizeof(CsTerm) * nterms);
-		for (int i = 0; i < nterms; i++)
-			terms[i] = chunk.terms[t + i].term;
-		cancellations = palloc(sizeof(CsCancellation) * (ncancellations + 1));
-		for (int i = 0; i < ncancellations; i++)
-			cancellations[i] = chunk.cancellations[c + i].cancellation;
-
-		sweep_customer(result, unusable, customer, terms, nterms, cancellations, ncancellations,
-					   &rules, linitial(sources));
-		t += nterms;
-		c += ncancellations;
-		MemoryContextReset(sweep_context);
+		sweep_chunk(&chunk, result, unusable, sweep_context, &rules,
+					sources == NIL ? NULL : linitial(sources));
+		write_movements(ids, result);
+		write_unusable(ids, unusable);
 	}
-	MemoryContextSwitchTo(chunk_context);
-
-	write_movements(ids, result);
-	write_unusable(ids, unusable);
 
 	tuplestore_end(result->store);
 	tuplestore_end(unusable->store);
@@ -413,6 +446,20 @@ state_select(bool edge_at)
 		edge_at ? "<=" : "<", edge_at ? ">" : ">=");
 }
 
+/* What state_select gives, without a row. */
+static CsResult *
+no_facts(void)
+{
+	TupleDesc desc = CreateTemplateTupleDesc(4);
+
+	TupleDescInitEntry(desc, 1, "customer_id", TEXTOID, -1, 0);
+	TupleDescInitEntryCollation(desc, 1, C_COLLATION_OID);
+	TupleDescInitEntry(desc, 2, "seats", NUMERICOID, -1, 0);
+	TupleDescInitEntry(desc, 3, "in_trial", BOOLOID, -1, 0);
+	TupleDescInitEntry(desc, 4, "renews_at", TIMESTAMPTZOID, -1, 0);
+	return empty_result(desc);
+}
+
 /* Puts all rows of `from` into `into`, which is created from the first. */
 static CsResult *
 append_rows(CsResult *into, CsResult *from)
@@ -436,21 +483,21 @@ append_rows(CsResult *into, CsResult *from)
 /*
  * Stage: mrr, active, in_trial, seats, tenure_days, days_to_renewal of
  * cs_internal.state for the batch (SURFACE 7, ledger columns).  Where no
- * subscription source is registered all are NULL: nothing is known.
+ * subscription source is registered all are NULL: nothing is known.  While one
+ * cannot be read, so are those that do not come from the ledger.
  */
 void
 cs_stage_ledger(CsBatch *batch)
 {
 	const CsPolicy *policy = batch->policy;
 	const char *until = policy->edge_at ? "<=" : "<";
+	List *sources = cs_sources("subscription");
 	CsResult *facts = NULL;
 	char *select = state_select(policy->edge_at);
+	bool readable = true;
 	ListCell *lc;
 
-	foreach (lc, cs_sources("subscription"))
-		facts = append_rows(facts, read_source(lfirst(lc), select, true, batch->ids, batch->as_of,
-											   batch->as_of_day));
-	if (facts == NULL)
+	if (sources == NIL)
 	{
 		cs_exec("UPDATE cs_internal.state s SET mrr = NULL, active = NULL, in_trial = NULL,"
 				" seats = NULL, tenure_days = NULL, days_to_renewal = NULL"
@@ -458,6 +505,17 @@ cs_stage_ledger(CsBatch *batch)
 				CS_NO_ARGS);
 		return;
 	}
+	foreach (lc, sources)
+	{
+		CsResult *rows =
+			read_source(lfirst(lc), select, true, batch->ids, batch->as_of, batch->as_of_day);
+
+		readable &= rows != NULL;
+		if (rows != NULL)
+			facts = append_rows(facts, rows);
+	}
+	if (!readable)
+		facts = no_facts();
 
 	/*
 	 * The balance is one index probe a customer.  The active period began at
@@ -469,7 +527,7 @@ cs_stage_ledger(CsBatch *batch)
 			"UPDATE cs_internal.state s SET"
 			" mrr = coalesce(m.mrr_after, 0),"
 			" active = coalesce(m.active_after, false),"
-			" in_trial = coalesce(f.in_trial, false),"
+			" in_trial = CASE WHEN $4 THEN coalesce(f.in_trial, false) END,"
 			" seats = f.seats,"
 			" tenure_days = CASE WHEN m.active_after THEN $2 - p.since::date END,"
 			" days_to_renewal = f.renews_at::date - $2"
@@ -493,8 +551,8 @@ cs_stage_ledger(CsBatch *batch)
 			" ON f.customer_id = b.customer_id"
 			" WHERE s.customer_id = b.customer_id",
 			until),
-		CS_ARGS(cs_tstz(batch->as_of), cs_date(batch->as_of_day),
-				cs_int4(policy->gap_days_tenure)));
+		CS_ARGS(cs_tstz(batch->as_of), cs_date(batch->as_of_day), cs_int4(policy->gap_days_tenure),
+				cs_bool(readable)));
 	cs_unregister("ledger_facts");
 	tuplestore_end(facts->store);
 }

@@ -179,6 +179,21 @@ CALL cs.refresh();
 SELECT is(pg_temp.ledger('18'), NULL, 'a customer with more money than fits');
 SELECT is((SELECT reason FROM cs_internal.unusable WHERE customer_id = '18'), 'MRR out of range', 'is counted');
 
+-- a source that cannot be read: what was known stays, nobody churns, and it heals
+INSERT INTO addon VALUES (6, '2026-01-01', NULL, 5, NULL);
+CALL cs.refresh();
+SELECT is(pg_temp.ledger('6'), '2026-01-01 00:00 new 5, 2026-06-01 00:00 expansion 700', 'before it breaks');
+ALTER TABLE addon RENAME mrr TO money;
+UPDATE plan_row SET amount = 800 WHERE id = 10;
+SELECT lives_ok('CALL cs.refresh(commit => false)', 'a broken source does not stop the refresh');
+SELECT is(pg_temp.ledger('6'), '2026-01-01 00:00 new 5, 2026-06-01 00:00 expansion 700', 'the ledger of its customers stays');
+SELECT is(pg_temp.state('6'), 'mrr 705 active seats - tenure 166 renewal -', 'what is read from the rows is not known');
+SELECT isnt((SELECT error FROM cs.source_status WHERE source = 'addon'), NULL, 'the status says so');
+ALTER TABLE addon RENAME money TO mrr;
+CALL cs.refresh();
+SELECT is(pg_temp.ledger('6'), '2026-01-01 00:00 new 5, 2026-06-01 00:00 expansion 800', 'once mended, nothing was missed');
+SELECT is((SELECT error FROM cs.source_status WHERE source = 'addon'), NULL, 'and the status is clear');
+
 -- a rebuild makes the same
 CREATE TEMP TABLE before AS SELECT * FROM cs_internal.movement;
 CALL cs.rebuild();
