@@ -73,9 +73,7 @@ read_source(const CsSource *source, const char *select, bool cut, Datum ids, Tim
 	cs_source_keys(source, ids, &query);
 	rows = cs_user_query(&query, &error);
 	if (rows == NULL)
-		cs_exec("UPDATE cs_internal.source_state SET error = $2, needs_scan = true"
-				" WHERE source = $1 AND (error IS DISTINCT FROM $2 OR NOT needs_scan)",
-				CS_ARGS(cs_text(source->name), cs_text(error->message)));
+		cs_source_failed(source, error->message);
 	return rows;
 }
 

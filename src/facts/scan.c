@@ -57,6 +57,16 @@ set_needs_scan(const char *source)
 }
 
 /*
+ * cs_source_failed: see source.h.
+ */
+void
+cs_source_failed(const CsSource *source, const char *error)
+{
+	set_error(source, error);
+	set_needs_scan(source->name);
+}
+
+/*
  * cs_source_has_triggers: both of them, always enabled.
  */
 bool

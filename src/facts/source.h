@@ -67,6 +67,9 @@ extern void cs_capture_flush(void);
 /* Called after commit of a transaction that changed facts or definitions; set by the scheduler. */
 extern void (*cs_commit_hook)(void);
 
+/* The source could not be read: the error is shown, and it is read whole once it can be. */
+extern void cs_source_failed(const CsSource *source, const char *error);
+
 /* Installed by _PG_init: flush of noted changes before commit, wake-up after it. */
 extern void cs_capture_init(void);
 

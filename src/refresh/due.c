@@ -20,18 +20,21 @@
 
 /*
  * future_of: SQL of the least instant at or after as_of among a source's time
- * columns, NULL when it has none.
+ * columns, NULL when it has none or cannot be read.
  */
 static char *
 future_of(const CsSource *source)
 {
 	CsUserQuery query = {0};
+	ErrorData *error = NULL;
 	TupleDesc desc;
 	StringInfoData sql;
 
 	cs_source_keys(source, PointerGetDatum(construct_empty_array(TEXTOID)), &query);
 	query.sql = cs_source_rows(source, true, false);
-	desc = cs_user_check(&query, NULL);
+	desc = cs_user_check(&query, &error);
+	if (desc == NULL)
+		return NULL;
 	initStringInfo(&sql);
 	for (int i = 0; i < desc->natts; i++)
 	{
@@ -82,6 +85,8 @@ cs_stage_due(CsBatch *batch)
 	{
 		CsSource *source = lfirst(lc);
 		CsUserQuery query = {0};
+		ErrorData *error = NULL;
+		CsResult *rows;
 		char *future;
 
 		/* Usage is cut to whole days unless a metric looks at the running one; a source that is gone is reported elsewhere. */
@@ -98,7 +103,10 @@ cs_stage_due(CsBatch *batch)
 							 "s.customer_key HAVING %s < (as_of_day + 1)::timestamptz",
 							 cs_source_id(source, "s.customer_key"), future,
 							 cs_source_rows(source, true, false), future);
-		cs_register("future", cs_user_query(&query, NULL));
+		rows = cs_user_query(&query, &error);
+		if (rows == NULL)
+			continue;
+		cs_register("future", rows);
 		cs_exec("UPDATE cs_internal.state s SET due_at = least(s.due_at, f.at + interval '1 "
 				"microsecond')"
 				" FROM future f WHERE s.customer_id = f.customer_id AND f.at + interval '1 "

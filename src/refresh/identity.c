@@ -11,28 +11,41 @@
 #include "refresh/refresh.h"
 
 /*
- * read_source: rows of one source for these ids; NULL where it is gone.
+ * read_sources: rows of each source for these ids are added to a list; false
+ * when one cannot be read.
  */
-static CsResult *
-read_source(const CsSource *source, Datum ids, const char *columns, const char *tail)
+static bool
+read_sources(List *sources, Datum ids, const char *columns, List **results)
 {
-	CsUserQuery query = {0};
+	ListCell *lc;
 
-	if (!OidIsValid(source->relid))
-		return NULL;
-	cs_source_keys(source, ids, &query);
-	query.sql = psprintf("SELECT %s AS customer_id%s FROM (%s) s %s",
-						 cs_source_id(source, "s.customer_key"), columns,
-						 cs_source_rows(source, true, false), tail);
-	return cs_user_query(&query, NULL);
+	foreach (lc, sources)
+	{
+		const CsSource *source = lfirst(lc);
+		CsUserQuery query = {0};
+		ErrorData *error = NULL;
+		CsResult *rows;
+
+		cs_source_keys(source, ids, &query);
+		query.sql = psprintf("SELECT %s AS customer_id%s FROM (%s) s GROUP BY s.customer_key",
+							 cs_source_id(source, "s.customer_key"), columns,
+							 cs_source_rows(source, true, false));
+		rows = cs_user_query(&query, &error);
+		if (rows == NULL)
+		{
+			cs_source_failed(source, error->message);
+			return false;
+		}
+		*results = lappend(*results, rows);
+	}
+	return true;
 }
 
 /*
- * collect_ids: which of the ids have a usable row in any of the sources, as
- * relation "present"; several sources are united one by one.
+ * mark_present: which of the ids have a usable row in any of the sources.
  */
 static void
-mark_present(List *sources, Datum ids, const char *column)
+mark_present(List *results, Datum ids, const char *column)
 {
 	ListCell *lc;
 
@@ -40,13 +53,9 @@ mark_present(List *sources, Datum ids, const char *column)
 		psprintf("UPDATE cs_internal.customer SET %s = false WHERE customer_id = ANY ($1) AND %s",
 				 column, column),
 		CS_ARGS(cs_textarray(ids)));
-	foreach (lc, sources)
+	foreach (lc, results)
 	{
-		CsResult *rows = read_source(lfirst(lc), ids, "", "GROUP BY s.customer_key");
-
-		if (rows == NULL)
-			continue;
-		cs_register("present", rows);
+		cs_register("present", lfirst(lc));
 		cs_exec(psprintf("INSERT INTO cs_internal.customer (customer_id, %s) SELECT DISTINCT "
 						 "customer_id, true FROM present"
 						 " ON CONFLICT (customer_id) DO UPDATE SET %s = true",
@@ -57,35 +66,42 @@ mark_present(List *sources, Datum ids, const char *column)
 }
 
 /*
- * cs_identity_ingest: recompute the rows of these ids.
+ * cs_identity_ingest: recompute the rows of these ids.  While a source cannot
+ * be read what stands there is kept: a table that is made anew must not end
+ * memberships and alerts.
  */
 void
 cs_identity_ingest(Datum ids)
 {
 	List *customers = cs_sources("customer");
 	List *subscriptions = cs_sources("subscription");
+	bool others = customers == NIL && subscriptions == NIL;
+	List *customer_rows = NIL;
+	List *subscription_rows = NIL;
+	List *other_rows = NIL;
 	ListCell *lc;
+
+	/* Of several rows of one customer the oldest counts, ties by content, so that order never matters. */
+	if (!read_sources(
+			customers, ids,
+			", (array_agg(s.name ORDER BY s.created_at, s.name))[1] AS name"
+			", (array_agg(s.owner ORDER BY s.created_at, s.owner))[1] AS owner"
+			", (array_agg(s.parent_id ORDER BY s.created_at, s.parent_id))[1] AS parent_id"
+			", min(s.created_at) AS created_at"
+			", (array_agg(s.attributes ORDER BY s.created_at, s.attributes))[1] AS attributes",
+			&customer_rows) ||
+		!read_sources(subscriptions, ids, "", &subscription_rows) ||
+		(others && !read_sources(cs_sources(NULL), ids, "", &other_rows)))
+		return;
 
 	cs_exec(
 		"UPDATE cs_internal.customer SET name = NULL, owner = NULL, parent_id = NULL, created_at = "
 		"NULL,"
 		" attributes = NULL, from_customer = false WHERE customer_id = ANY ($1) AND from_customer",
 		CS_ARGS(cs_textarray(ids)));
-	foreach (lc, customers)
+	foreach (lc, customer_rows)
 	{
-		/* Of several rows of one customer the oldest counts, ties by content, so that order never matters. */
-		CsResult *rows = read_source(
-			lfirst(lc), ids,
-			", (array_agg(s.name ORDER BY s.created_at, s.name))[1] AS name"
-			", (array_agg(s.owner ORDER BY s.created_at, s.owner))[1] AS owner"
-			", (array_agg(s.parent_id ORDER BY s.created_at, s.parent_id))[1] AS parent_id"
-			", min(s.created_at) AS created_at"
-			", (array_agg(s.attributes ORDER BY s.created_at, s.attributes))[1] AS attributes",
-			"GROUP BY s.customer_key");
-
-		if (rows == NULL)
-			continue;
-		cs_register("present", rows);
+		cs_register("present", lfirst(lc));
 		cs_exec("INSERT INTO cs_internal.customer AS c (customer_id, name, owner, parent_id, "
 				"created_at, attributes, from_customer)"
 				" SELECT DISTINCT ON (customer_id) customer_id, name, owner, parent_id, "
@@ -99,9 +115,9 @@ cs_identity_ingest(Datum ids)
 				CS_NO_ARGS);
 		cs_unregister("present");
 	}
-	mark_present(subscriptions, ids, "from_subscription");
-	if (customers == NIL && subscriptions == NIL)
-		mark_present(cs_sources(NULL), ids, "from_other");
+	mark_present(subscription_rows, ids, "from_subscription");
+	if (others)
+		mark_present(other_rows, ids, "from_other");
 	else
 		cs_exec("UPDATE cs_internal.customer SET from_other = false WHERE from_other", CS_NO_ARGS);
 	cs_exec("DELETE FROM cs_internal.customer WHERE customer_id = ANY ($1)"

@@ -194,6 +194,15 @@ CALL cs.refresh();
 SELECT is(pg_temp.ledger('6'), '2026-01-01 00:00 new 5, 2026-06-01 00:00 expansion 800', 'once mended, nothing was missed');
 SELECT is((SELECT error FROM cs.source_status WHERE source = 'addon'), NULL, 'and the status is clear');
 
+-- a customer table that is made anew does not end everybody
+ALTER TABLE account RENAME TO account_before;
+UPDATE plan_row SET amount = 900 WHERE id = 10;
+SELECT lives_ok('CALL cs.refresh(commit => false)', 'a missing customer table does not stop the refresh');
+SELECT is((SELECT count(*) FROM cs.customer_360), 20::bigint, 'and its customers stay');
+SELECT is(pg_temp.ledger('6'), '2026-01-01 00:00 new 5, 2026-06-01 00:00 expansion 900', 'other sources go on');
+ALTER TABLE account_before RENAME TO account;
+CALL cs.refresh();
+
 -- a rebuild makes the same
 CREATE TEMP TABLE before AS SELECT * FROM cs_internal.movement;
 CALL cs.rebuild();
