@@ -5,7 +5,8 @@ SET client_min_messages = warning;
 \set ECHO all
 -- before set-up
 SELECT * FROM cs.add_source('a', 'ticket', 'pg_class', '{}');
-SELECT cs.setup(time_zone => 'Asia/Tokyo', currency => 'JPY', template => NULL);
+CREATE ROLE regress_run_add_source;
+SELECT cs.setup(time_zone => 'Asia/Tokyo', currency => 'JPY', template => NULL, run_as => 'regress_run_add_source');
 
 CREATE SCHEMA app;
 CREATE TABLE app.account (id bigint PRIMARY KEY, name text, signup date, tags text[], "Csm Name" text);
@@ -107,7 +108,7 @@ SELECT * FROM cs.add_source('plain', 'other', 'app.account', '{"customer_id": "'
 SELECT name, kind, relation, columns, capture, terms FROM cs.source ORDER BY name;
 SELECT source, capture, capture_reason FROM cs_internal.source_state ORDER BY source;
 SELECT tgname, tgenabled FROM pg_trigger WHERE tgname LIKE 'cs_capture%' ORDER BY tgname;
-SELECT has_table_privilege('cs_ext_run', 'app.contract', 'SELECT') AND has_schema_privilege('cs_ext_run', 'app', 'USAGE') AS can_read;
+SELECT has_table_privilege('regress_run_add_source', 'app.contract', 'SELECT') AND has_schema_privilege('regress_run_add_source', 'app', 'USAGE') AS can_read;
 
 -- preview and suggestion
 SELECT * FROM cs.preview_source('subscription', 'app.contract', '{"customer_id": "account_id", "start_at": "start_date", "end_at": "start_date - 1", "mrr": "price"}');
@@ -131,7 +132,7 @@ FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner WHERE c.relnamespace = 'fa
 -- rights
 SET client_min_messages = warning;
 CREATE ROLE regress_cs_outsider;
-CREATE ROLE regress_cs_member IN ROLE cs_ext_run;
+CREATE ROLE regress_cs_member IN ROLE regress_run_add_source;
 GRANT USAGE ON SCHEMA cs, app TO regress_cs_outsider;
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA cs TO regress_cs_outsider;
 SET ROLE regress_cs_outsider;
@@ -141,9 +142,9 @@ RESET ROLE;
 SET ROLE regress_cs_member;
 :try('t', 'other', 'app.odd', '{"customer_id": "at::text"}');
 RESET ROLE;
-GRANT SELECT ON app.odd TO cs_ext_run;
+GRANT SELECT ON app.odd TO regress_run_add_source;
 CREATE TABLE app.plain_ids (id int, at timestamptz);
-GRANT SELECT ON app.plain_ids TO cs_ext_run;
+GRANT SELECT ON app.plain_ids TO regress_run_add_source;
 SET ROLE regress_cs_member;
 :try('t', 'other', 'app.odd', '{"customer_id": "at::text"}');
 :try('p', 'other', 'app.plain_ids', '{"customer_id": "id"}');
@@ -163,5 +164,5 @@ SELECT count(*) FROM app.contract;
 CREATE EXTENSION cs_ext;
 DROP SCHEMA app, facts CASCADE;
 DROP ROLE regress_cs_outsider, regress_cs_member;
-DROP OWNED BY cs_ext_run;
-DROP ROLE cs_ext_run;
+DROP OWNED BY regress_run_add_source;
+DROP ROLE regress_run_add_source;

@@ -4,7 +4,8 @@
 SET client_min_messages = warning;
 SET TimeZone = 'UTC';
 \set ECHO all
-SELECT cs.setup(time_zone => 'Asia/Tokyo', currency => 'JPY', template => NULL);
+CREATE ROLE regress_run_capture;
+SELECT cs.setup(time_zone => 'Asia/Tokyo', currency => 'JPY', template => NULL, run_as => 'regress_run_capture');
 CREATE SCHEMA app;
 CREATE TABLE app.event (id int PRIMARY KEY, customer int, at timestamptz, note text);
 CREATE TABLE app.ticket (id int, account numeric(10,2), day date) PARTITION BY RANGE (day);
@@ -173,5 +174,5 @@ COMMIT;
 SELECT count(*) FROM app.event WHERE id > 30005;
 CREATE EXTENSION cs_ext;
 DROP SCHEMA app CASCADE;
-DROP OWNED BY regress_cs_writer, cs_ext_run;
-DROP ROLE regress_cs_writer, cs_ext_run;
+DROP OWNED BY regress_cs_writer, regress_run_capture;
+DROP ROLE regress_cs_writer, regress_run_capture;
