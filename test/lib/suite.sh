@@ -145,6 +145,15 @@ if ! new_server >"$WORK/server.out" 2>&1; then
 fi
 count server 1 0 0
 
+# What the comments in the catalog say is what stands in doc/.
+reference() {
+	psql -XAtq -d cs_template -f doc/reference.sql | diff doc/reference.md - >"$WORK/reference.diff" && return 0
+	head -20 "$WORK/reference.diff"
+	echo "mend: psql -XAtq -d DATABASE_WITH_CS_EXT -f doc/reference.sql > doc/reference.md"
+	return 1
+}
+one_check checks/reference reference
+
 # crashed NAME: a server that went down says why, and is replaced for what follows
 crashed() {
 	if grep -E 'PANIC|TRAP:|was terminated by signal' "$WORK/server.log" >"$WORK/crash.out"; then
