@@ -3,14 +3,6 @@
 -- view
 -- ---------------------------------------------------------------------------
 
--- With a body of SQL proper: views call it under the reader's search_path.
-CREATE FUNCTION cs_internal.metric_value("values" float8[], metric text) RETURNS float8
-LANGUAGE sql STABLE
-RETURN "values"[(SELECT t.slot FROM cs_internal.metric_slot t JOIN cs.metric m ON m.name = t.metric
-	WHERE t.metric = metric_value.metric AND m.enabled)];
-COMMENT ON FUNCTION cs_internal.metric_value(float8[], text) IS
-'A metric''s element of a customer''s values; NULL where there is no such metric.';
-
 CREATE VIEW cs.customer_360 WITH (security_barrier) AS
 SELECT c.customer_id::text AS customer_id, c.name, c.owner, c.parent_id, c.created_at,
 	s.active, s.in_trial,
@@ -32,7 +24,8 @@ LEFT JOIN (
 	SELECT o.customer_id, count(*) AS open_alerts,
 		(array_agg(o.severity ORDER BY array_position('{critical,high,medium,low}', o.severity)))[1] AS worst_severity
 	FROM cs.open_alert o GROUP BY o.customer_id) a ON a.customer_id = c.customer_id
-LEFT JOIN LATERAL (SELECT s.as_of_day - cs_internal.metric_value(s."values", 'days_since_active')::integer AS last_used_on) u ON true
+LEFT JOIN LATERAL (SELECT s.as_of_day - s."values"[(SELECT t.slot FROM cs_internal.metric_slot t JOIN cs.metric d ON d.name = t.metric
+		WHERE t.metric = 'days_since_active' AND d.enabled)]::integer AS last_used_on) u ON true
 LEFT JOIN cs_internal.clock k ON true;
 COMMENT ON VIEW cs.customer_360 IS 'One row a customer: who, what it pays, how healthy, in which segments, and what is open.';
 COMMENT ON COLUMN cs.customer_360.customer_id IS 'The customer.';
@@ -83,7 +76,8 @@ FROM (
 			'pays much, and nothing is wrong') AS reason
 	FROM cs.customer_360 v
 	JOIN cs_internal.state s ON s.customer_id = v.customer_id
-	LEFT JOIN LATERAL (SELECT cs_internal.metric_value(s."values", 'days_since_touch') AS days_since_touch) m ON true
+	LEFT JOIN LATERAL (SELECT s."values"[(SELECT t.slot FROM cs_internal.metric_slot t JOIN cs.metric d ON d.name = t.metric
+		WHERE t.metric = 'days_since_touch' AND d.enabled)] AS days_since_touch) m ON true
 	LEFT JOIN (
 		SELECT o.customer_id,
 			sum(CASE o.severity WHEN 'critical' THEN 2 WHEN 'high' THEN 1 WHEN 'medium' THEN 0.5 ELSE 0.25 END)::float8 AS weight,

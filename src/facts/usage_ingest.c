@@ -48,22 +48,23 @@ instant_literal(TimestampTz at)
  * Usage per customer and month of all usage_event sources, for rows that
  * satisfy `condition` (over r.at), each source registered as usage_part_<n>.
  * Returns a SELECT of (customer_id, month, usage) that unites them, and their
- * number in *nparts.
+ * results in *read.
  */
 static char *
 read_parts(Datum ids, const char *condition, bool cut, TimestampTz as_of, DateADT as_of_day,
-		   int *nparts)
+		   List **read)
 {
 	StringInfoData parts;
 	ListCell *lc;
 
-	*nparts = 0;
+	*read = NIL;
 	initStringInfo(&parts);
 	foreach (lc, cs_sources("usage_event"))
 	{
 		CsSource *source = lfirst(lc);
 		CsUserQuery query = {0};
-		char *name = psprintf("usage_part_%d", *nparts + 1);
+		char *name = psprintf("usage_part_%d", list_length(*read) + 1);
+		CsResult *rows;
 
 		query.sql = psprintf(
 			"SELECT %s AS customer_id, pg_catalog.date_trunc('month', r.at)::pg_catalog.date AS "
@@ -75,27 +76,37 @@ read_parts(Datum ids, const char *condition, bool cut, TimestampTz as_of, DateAD
 		query.as_of = as_of;
 		query.as_of_day = as_of_day;
 		cs_source_keys(source, ids, &query);
-		cs_register(name, cs_user_query(&query, NULL));
+		rows = cs_user_query(&query, NULL);
+		cs_register(name, rows);
 		appendStringInfo(&parts, "%sSELECT customer_id, month, usage FROM %s",
-						 *nparts > 0 ? " UNION ALL " : "", name);
-		*nparts += 1;
+						 *read != NIL ? " UNION ALL " : "", name);
+		*read = lappend(*read, rows);
 	}
-	if (*nparts == 0)
+	if (*read == NIL)
 		return pstrdup("SELECT NULL::text COLLATE \"C\" AS customer_id, NULL::date AS month, "
 					   "NULL::cs.usage AS "
 					   "usage WHERE false");
-	if (*nparts > 1)
+	if (list_length(*read) > 1)
 		return psprintf("SELECT customer_id, month, cs.union_agg(usage) AS usage FROM (%s) p"
 						" GROUP BY customer_id, month",
 						parts.data);
 	return parts.data;
 }
 
+/*
+ * forget_parts: what was read may stand in a file, which must be closed before
+ * the transaction ends.
+ */
 static void
-forget_parts(int nparts)
+forget_parts(List *read)
 {
-	for (int i = 1; i <= nparts; i++)
-		cs_unregister(psprintf("usage_part_%d", i));
+	ListCell *lc;
+
+	foreach (lc, read)
+	{
+		cs_unregister(psprintf("usage_part_%d", foreach_current_index(lc) + 1));
+		tuplestore_end(((CsResult *) lfirst(lc))->store);
+	}
 }
 
 /*
@@ -110,7 +121,7 @@ cs_usage_ingest(Datum ids, TimestampTz since, TimestampTz until, const CsPolicy 
 	CsArg last = cs_datum(DATEOID, (Datum) 0, true);
 	TimestampTz now = cs_now();
 	char *parts;
-	int nparts;
+	List *read = NIL;
 
 	initStringInfo(&condition);
 	appendStringInfoString(&condition, "true");
@@ -133,7 +144,7 @@ cs_usage_ingest(Datum ids, TimestampTz since, TimestampTz until, const CsPolicy 
 	}
 
 	parts =
-		read_parts(ids, condition.data, false, now, cs_local_day(now, policy->time_zone), &nparts);
+		read_parts(ids, condition.data, false, now, cs_local_day(now, policy->time_zone), &read);
 	cs_exec(psprintf("WITH part AS MATERIALIZED (%s), gone AS ("
 					 " DELETE FROM cs_internal.usage_month m"
 					 " WHERE m.customer_id = ANY ($1) AND ($2 IS NULL OR m.month >= $2)"
@@ -146,7 +157,7 @@ cs_usage_ingest(Datum ids, TimestampTz since, TimestampTz until, const CsPolicy 
 					 " WHERE m.usage OPERATOR(cs.<>) EXCLUDED.usage",
 					 parts),
 			CS_ARGS(cs_textarray(ids), first, last));
-	forget_parts(nparts);
+	forget_parts(read);
 }
 
 /*
@@ -172,14 +183,14 @@ cs_usage_rows(const CsBatch *batch)
 {
 	CsResult *result;
 	char *running = NULL;
-	int nparts = 0;
+	List *read = NIL;
 
 	if (cs_usage_sees_today())
 		running =
 			read_parts(batch->ids,
 					   psprintf("r.at >= %s", instant_literal(cs_local_midnight(
 												  batch->as_of_day, batch->policy->time_zone))),
-					   true, batch->as_of, batch->as_of_day, &nparts);
+					   true, batch->as_of, batch->as_of_day, &read);
 
 	result = cs_query(
 		psprintf(
@@ -193,6 +204,6 @@ cs_usage_rows(const CsBatch *batch)
 				: "NULL::cs.usage",
 			running ? psprintf("LEFT JOIN (%s) d ON d.customer_id = b.customer_id", running) : ""),
 		CS_ARGS(cs_textarray(batch->ids), cs_date(batch->as_of_day)));
-	forget_parts(nparts);
+	forget_parts(read);
 	return result;
 }

@@ -234,6 +234,7 @@ typedef struct Reading
 	char *from;
 	char *id;
 	bool grouped; /* a row per fact, not per customer */
+	List *read;   /* CsResults registered for it, to be ended after */
 } Reading;
 
 static char *
@@ -278,6 +279,27 @@ run_group(Matrix *m, Reading *g, List *metrics, Datum keys, ErrorData **error)
 	return true;
 }
 
+static void
+show(Reading *g, const char *name, CsResult *rows)
+{
+	cs_register(name, rows);
+	g->read = lappend(g->read, rows);
+}
+
+/*
+ * forget: what was read may stand in a file, which must be closed before the
+ * transaction ends. The names are registered anew before they are read again.
+ */
+static void
+forget(Reading *g)
+{
+	ListCell *lc;
+
+	foreach (lc, g->read)
+		tuplestore_end(((CsResult *) lfirst(lc))->store);
+	g->read = NIL;
+}
+
 /*
  * prepare_group: what the metrics of a source word read.  False when there is
  * nothing to read, which leaves the values missing.  `ids`: the customers.
@@ -296,7 +318,7 @@ prepare_group(CsBatch *batch, const char *word, const char *search_path, List *m
 	g->query.search_path = search_path;
 	if (strcmp(word, "usage") == 0)
 	{
-		cs_register("usage_state", cs_usage_rows(batch));
+		show(g, "usage_state", cs_usage_rows(batch));
 		g->from = "usage_state";
 		return sources != NIL;
 	}
@@ -304,7 +326,7 @@ prepare_group(CsBatch *batch, const char *word, const char *search_path, List *m
 	{
 		foreach (lc, metrics)
 			(void) cs_metric_item(lfirst(lc), &days);
-		cs_register("ledger", cs_ledger_rows(batch, days));
+		show(g, "ledger", cs_ledger_rows(batch, days));
 		g->from = "ledger";
 		return true;
 	}
@@ -335,7 +357,7 @@ prepare_group(CsBatch *batch, const char *word, const char *search_path, List *m
 		read.sql = psprintf(
 			"SELECT %s AS customer_key, %s FROM (%s) s", cs_source_id(source, "s.customer_key"),
 			cs_kind_columns_list(source->kind, "s"), cs_source_rows(source, true, true));
-		cs_register(psprintf("united_%d", foreach_current_index(lc)), cs_user_query(&read, NULL));
+		show(g, psprintf("united_%d", foreach_current_index(lc)), cs_user_query(&read, NULL));
 		g->from = psprintf("%s%sSELECT * FROM united_%d", g->from ? g->from : "",
 						   g->from ? " UNION ALL " : "", foreach_current_index(lc));
 	}
@@ -413,6 +435,7 @@ one_by_one(Matrix *m, CsMetric *metric, ErrorData *first_error)
 				error = e;
 			}
 		}
+		forget(&g);
 	}
 	cs_register("batch", cs_query("SELECT i COLLATE \"C\" AS customer_id FROM unnest($1) i",
 								  CS_ARGS(cs_textarray(m->batch->ids))));
@@ -437,6 +460,7 @@ compute_group(Matrix *m, const char *word, const char *search_path, List *metric
 	{
 		foreach (lc, usable)
 			cs_mark_working("metric", ((CsMetric *) lfirst(lc))->name);
+		forget(&g);
 		return;
 	}
 	foreach (lc, usable)
@@ -445,8 +469,15 @@ compute_group(Matrix *m, const char *word, const char *search_path, List *metric
 		if (run_group(m, &g, list_make1(lfirst(lc)), (Datum) 0, &error))
 			cs_mark_working("metric", ((CsMetric *) lfirst(lc))->name);
 		else
+		{
+			/* That registers what it reads of each customer under the same names. */
+			forget(&g);
 			one_by_one(m, lfirst(lc), error);
+			if (!prepare_group(m->batch, word, search_path, usable, m->batch->ids, &g))
+				return;
+		}
 	}
+	forget(&g);
 }
 
 /* ---- formulas ---------------------------------------------------------- */

@@ -113,5 +113,6 @@ cs_stage_due(CsBatch *batch)
 				"microsecond' < s.due_at",
 				CS_NO_ARGS);
 		cs_unregister("future");
+		tuplestore_end(rows->store);
 	}
 }
