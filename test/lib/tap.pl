@@ -9,7 +9,7 @@ use warnings;
 
 my ($name, $status) = @ARGV;
 my ($passed, $failed, $skipped, $plan, $ran) = (0, 0, 0, undef, 0);
-my (@bad, @all, $diag);
+my (@bad, @all, $diag, $seed);
 
 while (my $line = <STDIN>)
 {
@@ -31,6 +31,7 @@ while (my $line = <STDIN>)
 		$skipped++ if $1 == 0;
 	}
 	elsif ($line =~ /^Bail out!/) { push @bad, $line; }
+	elsif ($line =~ /^# seed/) { $seed = $line; }
 	elsif ($diag && $line =~ /^\s*#/) { push @bad, $line; }
 	elsif ($line =~ /(?:ERROR|FATAL|PANIC):/) { push @bad, $line; $diag = 0; }
 }
@@ -45,5 +46,6 @@ if (defined $odd)
 	$failed++;
 	push @bad, "$name $odd; its last lines:", @all > 15 ? @all[-15 .. -1] : @all;
 }
+unshift @bad, $seed if @bad && defined $seed;
 print STDERR "    $_\n" for @bad;
 print "$passed $failed $skipped\n";
