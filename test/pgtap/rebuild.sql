@@ -48,7 +48,7 @@ BEGIN
 END $$;
 
 -- Every table of the extension's own, row by row, without when it was computed.
--- Derived is what pg_dump leaves out; queues and scan state are neither.
+-- Derived is what pg_dump leaves out; queues, scan state and the notes of ids met that were no customers are neither.
 CREATE TABLE app.kept (pass text, decided boolean, tab text, r jsonb);
 CREATE FUNCTION app.keep(pass text) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
@@ -58,7 +58,7 @@ BEGIN
 		SELECT c.oid::regclass AS name, c.oid = ANY (e.extconfig) AS decided
 		FROM pg_class c, pg_extension e
 		WHERE e.extname = 'cs_ext' AND c.relkind = 'r' AND c.relnamespace IN ('cs_internal'::regnamespace, 'cs'::regnamespace)
-			AND c.relname NOT IN ('change_log', 'pending', 'dirty', 'source_state', 'definition_status', 'job_run', 'clock')
+			AND c.relname NOT IN ('change_log', 'pending', 'dirty', 'source_state', 'definition_status', 'job_run', 'clock', 'orphan')
 	LOOP
 		EXECUTE format('INSERT INTO app.kept SELECT %L, %L, %L, to_jsonb(x) - ''computed_at'' FROM %s x', pass, t.decided, t.name, t.name);
 	END LOOP;
