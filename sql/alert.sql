@@ -553,19 +553,7 @@ LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
 COMMENT ON FUNCTION cs.dismiss_alert(bigint, text, text) IS
 'Dismisses an alert as a false alarm, with the reason, and returns it: no new one until the rule''s cooldown is over and its rule was once false. A dismissed one is returned unchanged. Raises without a reason, for an unknown alert, 55000 for one that is pending or resolved.';
 
--- Forms of the instant; a literal is text and read in the policy's zone.
-DO $forms$
-DECLARE
-	instant text;
-BEGIN
-	FOREACH instant IN ARRAY ARRAY['timestamptz', 'timestamp', 'date', 'text'] LOOP
-		IF instant <> 'timestamptz' THEN
-			EXECUTE format('CREATE FUNCTION cs_internal.snooze_alert(id bigint, until %s, note text, actor text) RETURNS cs.alert'
-				' LANGUAGE sql AS $$SELECT cs_internal.snooze_alert($1, $2::timestamptz, $3, $4)$$', instant);
-		END IF;
-		EXECUTE format('CREATE FUNCTION cs.snooze_alert(id bigint, until %s, note text DEFAULT NULL, actor text DEFAULT NULL) RETURNS cs.alert'
-			' LANGUAGE c VOLATILE AS ''MODULE_PATHNAME'', ''cs_gate''', instant);
-		EXECUTE format('COMMENT ON FUNCTION cs.snooze_alert(bigint, %s, text, text) IS %L', instant,
-			'Puts an alert aside until that instant, and returns it; it comes back as open unless it was resolved meanwhile. Raises for an instant that is not in the future, for an unknown alert, 55000 for one that is pending or closed.');
-	END LOOP;
-END $forms$;
+CREATE FUNCTION cs.snooze_alert(id bigint, until timestamptz, note text DEFAULT NULL, actor text DEFAULT NULL) RETURNS cs.alert
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
+COMMENT ON FUNCTION cs.snooze_alert(bigint, timestamptz, text, text) IS
+'Puts an alert aside until that instant, and returns it; it comes back as open unless it was resolved meanwhile. Raises for an instant that is not in the future, for an unknown alert, 55000 for one that is pending or closed.';

@@ -275,7 +275,7 @@ COMMENT ON FUNCTION cs_internal.churn_parts(text, bigint, bigint, numeric, numer
 
 -- ---- churn -------------------------------------------------------------------
 
-CREATE FUNCTION cs_internal.churn_row(p_period text, p_segment text, p_method text, p_unit text, p_as_of timestamptz)
+CREATE FUNCTION cs_internal.churn(p_period text, p_segment text, p_method text, p_unit text, p_as_of timestamptz)
 RETURNS TABLE (
 	period_start timestamptz, period_end timestamptz, segment text, method text, unit text,
 	numerator numeric, denominator numeric, rate numeric, ci_low numeric, ci_high numeric,
@@ -304,11 +304,11 @@ BEGIN
 		t.churn_mrr, t.contraction_mrr, t.expansion_mrr, t.reactivation_mrr, t.mrr_start) v
 	CROSS JOIN cs.policy p;
 END $$;
-COMMENT ON FUNCTION cs_internal.churn_row(text, text, text, text, timestamptz) IS 'See cs.churn.';
+COMMENT ON FUNCTION cs_internal.churn(text, text, text, text, timestamptz) IS 'See cs.churn.';
 
 CREATE FUNCTION cs_internal.churn_rate(p_period text, p_segment text, p_method text, p_unit text) RETURNS numeric
 LANGUAGE sql STABLE AS $$
-	SELECT c.rate FROM cs_internal.churn_row(p_period, p_segment, p_method, p_unit, NULL::timestamptz) c
+	SELECT c.rate FROM cs_internal.churn(p_period, p_segment, p_method, p_unit, NULL::timestamptz) c
 $$;
 COMMENT ON FUNCTION cs_internal.churn_rate(text, text, text, text) IS 'See cs.churn_rate.';
 
@@ -440,19 +440,7 @@ RETURNS numeric LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
 COMMENT ON FUNCTION cs.churn_rate(text, text, text, text) IS
 'Churn in a period as a fraction with nine places (0.09 is 9 %): the rate of cs.churn. NULL where nobody was there at the start, 0 where nobody left.';
 
--- as_of in its forms. It stands behind arguments with defaults, so each form
--- needs a default for it too, and a call without as_of must find one of them:
--- the form that is text throughout, for text ranks above bpchar in every
--- resolution. It also takes every call with a literal, so that no literal is
--- read in the session's time zone, while a typed as_of finds the form of its type.
-
-CREATE FUNCTION cs_internal.churn(p_period text, p_segment text, p_method text, p_unit text, p_as_of text)
-RETURNS TABLE (
-	period_start timestamptz, period_end timestamptz, segment text, method text, unit text,
-	numerator numeric, denominator numeric, rate numeric, ci_low numeric, ci_high numeric,
-	time_zone text, period_edge text, policy_version integer, segment_basis text, complete boolean, as_of timestamptz)
-LANGUAGE sql STABLE AS
-'SELECT * FROM cs_internal.churn_row(p_period, p_segment, p_method, p_unit, cs_internal.instant(p_as_of))';
+-- as_of is text here, so that it can stand behind defaults: see forms.sql.
 CREATE FUNCTION cs.churn(period text, segment text DEFAULT NULL, method text DEFAULT NULL, unit text DEFAULT NULL, as_of text DEFAULT NULL)
 RETURNS TABLE (
 	period_start timestamptz, period_end timestamptz, segment text, method text, unit text,
@@ -461,54 +449,6 @@ RETURNS TABLE (
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
 COMMENT ON FUNCTION cs.churn(text, text, text, text, text) IS
 'Churn in a period, one row. Method snapshot: of the customers active at the start, those not active at the end; unit logo counts them, gross_mrr is churn and contraction over MRR at the start, net_mrr takes expansion and reactivation off. rate is NULL with an empty base; ci_low and ci_high (Wilson, policy.confidence) only for logo. A running period ends at as_of (default now; text is read in the policy''s time zone), complete = false. A segment (''tier:enterprise'', or a name that one dimension has) is who was in it at the start as stored, whatever policy.segment_basis says: segment_basis shows ''stored'', NULL without a segment.';
-
-CREATE FUNCTION cs_internal.churn(p_period bpchar, p_segment bpchar, p_method bpchar, p_unit bpchar, p_as_of timestamptz)
-RETURNS TABLE (
-	period_start timestamptz, period_end timestamptz, segment text, method text, unit text,
-	numerator numeric, denominator numeric, rate numeric, ci_low numeric, ci_high numeric,
-	time_zone text, period_edge text, policy_version integer, segment_basis text, complete boolean, as_of timestamptz)
-LANGUAGE sql STABLE AS
-'SELECT * FROM cs_internal.churn_row(p_period, p_segment, p_method, p_unit, cs_internal.instant(p_as_of))';
-CREATE FUNCTION cs.churn(period bpchar, segment bpchar DEFAULT NULL, method bpchar DEFAULT NULL, unit bpchar DEFAULT NULL, as_of timestamptz DEFAULT NULL)
-RETURNS TABLE (
-	period_start timestamptz, period_end timestamptz, segment text, method text, unit text,
-	numerator numeric, denominator numeric, rate numeric, ci_low numeric, ci_high numeric,
-	time_zone text, period_edge text, policy_version integer, segment_basis text, complete boolean, as_of timestamptz)
-LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
-COMMENT ON FUNCTION cs.churn(bpchar, bpchar, bpchar, bpchar, timestamptz) IS
-'churn() with as_of as an instant.';
-
-CREATE FUNCTION cs_internal.churn(p_period bpchar, p_segment bpchar, p_method bpchar, p_unit bpchar, p_as_of date)
-RETURNS TABLE (
-	period_start timestamptz, period_end timestamptz, segment text, method text, unit text,
-	numerator numeric, denominator numeric, rate numeric, ci_low numeric, ci_high numeric,
-	time_zone text, period_edge text, policy_version integer, segment_basis text, complete boolean, as_of timestamptz)
-LANGUAGE sql STABLE AS
-'SELECT * FROM cs_internal.churn_row(p_period, p_segment, p_method, p_unit, cs_internal.instant(p_as_of))';
-CREATE FUNCTION cs.churn(period bpchar, segment bpchar DEFAULT NULL, method bpchar DEFAULT NULL, unit bpchar DEFAULT NULL, as_of date DEFAULT NULL)
-RETURNS TABLE (
-	period_start timestamptz, period_end timestamptz, segment text, method text, unit text,
-	numerator numeric, denominator numeric, rate numeric, ci_low numeric, ci_high numeric,
-	time_zone text, period_edge text, policy_version integer, segment_basis text, complete boolean, as_of timestamptz)
-LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
-COMMENT ON FUNCTION cs.churn(bpchar, bpchar, bpchar, bpchar, date) IS
-'churn() with as_of as a date: the start of that day in the policy''s time zone.';
-
-CREATE FUNCTION cs_internal.churn(p_period bpchar, p_segment bpchar, p_method bpchar, p_unit bpchar, p_as_of timestamp)
-RETURNS TABLE (
-	period_start timestamptz, period_end timestamptz, segment text, method text, unit text,
-	numerator numeric, denominator numeric, rate numeric, ci_low numeric, ci_high numeric,
-	time_zone text, period_edge text, policy_version integer, segment_basis text, complete boolean, as_of timestamptz)
-LANGUAGE sql STABLE AS
-'SELECT * FROM cs_internal.churn_row(p_period, p_segment, p_method, p_unit, cs_internal.instant(p_as_of))';
-CREATE FUNCTION cs.churn(period bpchar, segment bpchar DEFAULT NULL, method bpchar DEFAULT NULL, unit bpchar DEFAULT NULL, as_of timestamp DEFAULT NULL)
-RETURNS TABLE (
-	period_start timestamptz, period_end timestamptz, segment text, method text, unit text,
-	numerator numeric, denominator numeric, rate numeric, ci_low numeric, ci_high numeric,
-	time_zone text, period_edge text, policy_version integer, segment_basis text, complete boolean, as_of timestamptz)
-LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
-COMMENT ON FUNCTION cs.churn(bpchar, bpchar, bpchar, bpchar, timestamp) IS
-'churn() with as_of as local time in the policy''s time zone.';
 
 CREATE FUNCTION cs.churn_customers(period text, segment text DEFAULT NULL, method text DEFAULT NULL)
 RETURNS TABLE (
@@ -525,24 +465,6 @@ CREATE FUNCTION cs.mrr(at timestamptz DEFAULT NULL, segment text DEFAULT NULL)
 RETURNS numeric LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
 COMMENT ON FUNCTION cs.mrr(timestamptz, text) IS
 'MRR per month in the policy''s currency at an instant (default now), taken just before it or, with period_edge at, on it; so mrr(start of a period) is its opening. 0 where nobody pays. With a segment: of who is in it then, as stored.';
-
-CREATE FUNCTION cs_internal.mrr(p_at text, p_segment text) RETURNS numeric
-LANGUAGE sql STABLE AS 'SELECT cs_internal.mrr(cs_internal.instant(p_at), p_segment)';
-CREATE FUNCTION cs.mrr(at text, segment text DEFAULT NULL)
-RETURNS numeric LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
-COMMENT ON FUNCTION cs.mrr(text, text) IS 'mrr() with at as text, read in the policy''s time zone.';
-
-CREATE FUNCTION cs_internal.mrr(p_at date, p_segment text) RETURNS numeric
-LANGUAGE sql STABLE AS 'SELECT cs_internal.mrr(cs_internal.instant(p_at), p_segment)';
-CREATE FUNCTION cs.mrr(at date, segment text DEFAULT NULL)
-RETURNS numeric LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
-COMMENT ON FUNCTION cs.mrr(date, text) IS 'mrr() with at as date, read in the policy''s time zone.';
-
-CREATE FUNCTION cs_internal.mrr(p_at timestamp, p_segment text) RETURNS numeric
-LANGUAGE sql STABLE AS 'SELECT cs_internal.mrr(cs_internal.instant(p_at), p_segment)';
-CREATE FUNCTION cs.mrr(at timestamp, segment text DEFAULT NULL)
-RETURNS numeric LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
-COMMENT ON FUNCTION cs.mrr(timestamp, text) IS 'mrr() with at as timestamp, read in the policy''s time zone.';
 
 CREATE FUNCTION cs.churn_months()
 RETURNS TABLE (

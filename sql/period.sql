@@ -49,31 +49,9 @@ LANGUAGE c IMMUTABLE STRICT AS 'MODULE_PATHNAME', 'cs_wilson_sql';
 COMMENT ON FUNCTION cs_internal.wilson(bigint, bigint, float8, boolean) IS
 'One bound of the Wilson score interval of k out of n; NULL where n is 0.';
 
--- public: what a word means, and its argument forms
-CREATE FUNCTION cs_internal.period(word text, as_of text,
-	OUT period_start timestamptz, OUT period_end timestamptz, OUT complete boolean)
-LANGUAGE sql STABLE AS 'SELECT * FROM cs_internal.period(word, cs_internal.instant(as_of))';
-CREATE FUNCTION cs_internal.period(word text, as_of date,
-	OUT period_start timestamptz, OUT period_end timestamptz, OUT complete boolean)
-LANGUAGE sql STABLE AS 'SELECT * FROM cs_internal.period(word, cs_internal.instant(as_of))';
-CREATE FUNCTION cs_internal.period(word text, as_of timestamp,
-	OUT period_start timestamptz, OUT period_end timestamptz, OUT complete boolean)
-LANGUAGE sql STABLE AS 'SELECT * FROM cs_internal.period(word, cs_internal.instant(as_of))';
-
+-- public: what a word means
 CREATE FUNCTION cs.period(word text, as_of timestamptz DEFAULT NULL,
-	OUT period_start timestamptz, OUT period_end timestamptz, OUT complete boolean)
-LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
-CREATE FUNCTION cs.period(word text, as_of text,
-	OUT period_start timestamptz, OUT period_end timestamptz, OUT complete boolean)
-LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
-CREATE FUNCTION cs.period(word text, as_of date,
-	OUT period_start timestamptz, OUT period_end timestamptz, OUT complete boolean)
-LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
-CREATE FUNCTION cs.period(word text, as_of timestamp,
 	OUT period_start timestamptz, OUT period_end timestamptz, OUT complete boolean)
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
 COMMENT ON FUNCTION cs.period(text, timestamptz) IS
 'What a period word means, as a half-open interval [period_start, period_end) in the policy''s time zone: ''2026-10'', ''2026-Q3'', ''2026-W41'', ''2026'', ''FY2026'', ''last month'', ''this quarter'', ''qtd'', ''[2026-10-01,2026-11-15)''. A period that as_of (default now) lies in ends at as_of with complete = false; one that has not begun, and what is no period, is an error.';
-COMMENT ON FUNCTION cs.period(text, text) IS 'period() with as_of as text, read in the policy''s time zone.';
-COMMENT ON FUNCTION cs.period(text, date) IS 'period() with as_of as a date: the start of that day in the policy''s time zone.';
-COMMENT ON FUNCTION cs.period(text, timestamp) IS 'period() with as_of as local time in the policy''s time zone.';

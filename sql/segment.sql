@@ -302,34 +302,15 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION cs_internal.assign_segment(text, text, text, text, timestamptz) IS 'See cs.assign_segment.';
 
--- The forms of customer (text, bigint, uuid) and of an instant; only that with
--- timestamptz has a default, so that a literal is text and read in the policy's zone.
-DO $forms$
-DECLARE
-	customer text;
-	instant text;
-BEGIN
-	FOREACH customer IN ARRAY ARRAY['text', 'bigint', 'uuid'] LOOP
-		FOREACH instant IN ARRAY ARRAY['timestamptz', 'timestamp', 'date', 'text'] LOOP
-			IF (customer, instant) <> ('text', 'timestamptz') THEN
-				EXECUTE format('CREATE FUNCTION cs_internal.segment_of(customer %s, dimension text, as_of %s) RETURNS text'
-					' LANGUAGE sql STABLE AS $$SELECT cs_internal.segment_of($1::text, $2, $3::timestamptz)$$', customer, instant);
-				EXECUTE format('CREATE FUNCTION cs_internal.assign_segment(customer %s, dimension text, segment text, reason text, expires_at %s) RETURNS void'
-					' LANGUAGE sql AS $$SELECT cs_internal.assign_segment($1::text, $2, $3, $4, $5::timestamptz)$$', customer, instant);
-			END IF;
-			EXECUTE format('CREATE FUNCTION cs.segment_of(customer %s, dimension text, as_of %s%s) RETURNS text'
-				' LANGUAGE c STABLE AS ''MODULE_PATHNAME'', ''cs_gate''', customer, instant,
-				CASE WHEN instant = 'timestamptz' THEN ' DEFAULT NULL' END);
-			EXECUTE format('COMMENT ON FUNCTION cs.segment_of(%s, text, %s) IS %L', customer, instant,
-				'Segment the customer was in, in that dimension, as kept at that instant; left out: now. NULL for an unknown customer or one in no segment; raises for an unknown dimension.');
-			EXECUTE format('CREATE FUNCTION cs.assign_segment(customer %s, dimension text, segment text, reason text, expires_at %s%s) RETURNS void'
-				' LANGUAGE c VOLATILE AS ''MODULE_PATHNAME'', ''cs_gate''', customer, instant,
-				CASE WHEN instant = 'timestamptz' THEN ' DEFAULT NULL' END);
-			EXECUTE format('COMMENT ON FUNCTION cs.assign_segment(%s, text, text, text, %s) IS %L', customer, instant,
-				'Puts the customer into a segment by hand: it wins over the rules until expires_at (NULL: until taken back), from the next refresh. segment NULL takes the assignment back. Raises for an unknown customer, dimension or segment, and without a reason.');
-		END LOOP;
-	END LOOP;
-END $forms$;
+CREATE FUNCTION cs.segment_of(customer text, dimension text, as_of timestamptz DEFAULT NULL) RETURNS text
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
+COMMENT ON FUNCTION cs.segment_of(text, text, timestamptz) IS
+'Segment the customer was in, in that dimension, as kept at that instant; left out: now. NULL for an unknown customer or one in no segment; raises for an unknown dimension.';
+
+CREATE FUNCTION cs.assign_segment(customer text, dimension text, segment text, reason text, expires_at timestamptz DEFAULT NULL) RETURNS void
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
+COMMENT ON FUNCTION cs.assign_segment(text, text, text, text, timestamptz) IS
+'Puts the customer into a segment by hand: it wins over the rules until expires_at (NULL: until taken back), from the next refresh. segment NULL takes the assignment back. Raises for an unknown customer, dimension or segment, and without a reason.';
 
 CREATE VIEW cs.customer_segment WITH (security_barrier) AS
 	SELECT m.customer_id::text AS customer_id, m.dimension, m.segment, m.valid_from, m.source, m.reason,

@@ -126,21 +126,10 @@ COMMENT ON FUNCTION cs.create_tables(text) IS
 CREATE FUNCTION cs_internal.mark_changed(source text, customer text, since timestamptz, until timestamptz) RETURNS void
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_mark_changed';
 COMMENT ON FUNCTION cs_internal.mark_changed(text, text, timestamptz, timestamptz) IS 'See cs.mark_changed.';
-CREATE FUNCTION cs_internal.mark_changed(source text, customer bigint, since timestamptz, until timestamptz) RETURNS void
-LANGUAGE sql VOLATILE AS $$ SELECT cs_internal.mark_changed(source, customer::text, since, until) $$;
-CREATE FUNCTION cs_internal.mark_changed(source text, customer uuid, since timestamptz, until timestamptz) RETURNS void
-LANGUAGE sql VOLATILE AS $$ SELECT cs_internal.mark_changed(source, customer::text, since, until) $$;
-
 CREATE FUNCTION cs.mark_changed(source text, customer text DEFAULT NULL, since timestamptz DEFAULT NULL, until timestamptz DEFAULT NULL)
 RETURNS void LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
 COMMENT ON FUNCTION cs.mark_changed(text, text, timestamptz, timestamptz) IS
 'Says that facts changed where no trigger saw it (ETL, ATTACH PARTITION): of one customer, or of the whole source when customer is NULL; with anchors in [since, until], NULL = unbounded.';
-CREATE FUNCTION cs.mark_changed(source text, customer bigint, since timestamptz DEFAULT NULL, until timestamptz DEFAULT NULL)
-RETURNS void LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
-COMMENT ON FUNCTION cs.mark_changed(text, bigint, timestamptz, timestamptz) IS 'cs.mark_changed(text, text, …) for integer ids.';
-CREATE FUNCTION cs.mark_changed(source text, customer uuid, since timestamptz DEFAULT NULL, until timestamptz DEFAULT NULL)
-RETURNS void LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
-COMMENT ON FUNCTION cs.mark_changed(text, uuid, timestamptz, timestamptz) IS 'cs.mark_changed(text, text, …) for uuid ids.';
 
 -- A guess at what a relation is, from the names of its columns alone. Patterns
 -- are tried in order; a kind counts when all its required columns are found.
