@@ -110,6 +110,8 @@ SET ROLE cs_ext_test_plain;
 SELECT throws_ok('SELECT * FROM cs.customer_360', '42501', NULL, 'a plain role reads nothing');
 SELECT throws_ok('SELECT cs.mrr()', '42501', NULL, 'a plain role calls nothing');
 SET ROLE cs_ext_test_reader;
+SELECT lives_ok(format('SELECT * FROM cs.%I', relname), format('a reader reads cs.%I', relname))
+FROM pg_class WHERE relnamespace = 'cs'::regnamespace AND relkind = 'v' ORDER BY relname;
 SELECT is((SELECT count(*) FROM cs.customer_360), 30::bigint, 'a reader reads the views');
 SELECT lives_ok('SELECT cs.mrr()', 'a reader calls what reads');
 SELECT throws_ok('SELECT * FROM cs_internal.state', '42501', NULL, 'a reader sees no internal table');

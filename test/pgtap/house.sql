@@ -36,7 +36,7 @@ SELECT is_empty($$SELECT name || '.' || attname FROM rel JOIN pg_attribute a ON 
 SELECT is_empty($$SELECT signature FROM func WHERE pronamespace = 'cs'::regnamespace AND prosrc = 'cs_gate'
 	AND NOT EXISTS (SELECT FROM func i WHERE i.pronamespace = 'cs_internal'::regnamespace AND i.proname = func.proname AND i.pronargs = func.pronargs
 		AND NOT EXISTS (SELECT FROM unnest(func.proargtypes::oid[], i.proargtypes::oid[]) a (given, inside)
-			WHERE NOT (given = inside OR inside = 'text'::regtype AND given IN ('bigint'::regtype, 'uuid'::regtype)
+			WHERE NOT (given = inside OR inside = 'text'::regtype AND given IN ('bigint'::regtype, 'uuid'::regtype, 'bpchar'::regtype)
 				OR inside = 'timestamptz'::regtype AND given IN ('timestamp'::regtype, 'date'::regtype, 'text'::regtype)))) ORDER BY 1$$,
 	'every gate leads somewhere, a form of it to the one it is a form of');
 SELECT is_empty($$SELECT g.signature FROM func g JOIN func i ON i.pronamespace = 'cs_internal'::regnamespace AND i.proname = g.proname AND i.proargtypes = g.proargtypes
