@@ -44,7 +44,7 @@ COMMENT ON COLUMN cs.policy.recognition IS 'When a churn happens. Now: service_e
 COMMENT ON COLUMN cs.policy.segment_basis IS 'How segments of the past are found: restated or stored.';
 COMMENT ON COLUMN cs.policy.logo_level IS 'What counts as one logo. Now: customer.';
 COMMENT ON COLUMN cs.policy.free_is_active IS 'Whether a customer with a running subscription of price zero is active.';
-COMMENT ON COLUMN cs.policy.grace_days IS 'Days a past due subscription still counts.';
+COMMENT ON COLUMN cs.policy.grace_days IS 'Days a past due subscription still counts. Now: 30, and a past due row counts as long as it runs.';
 COMMENT ON COLUMN cs.policy.max_pause_days IS 'Days a paused customer stays active; NULL: without limit.';
 COMMENT ON COLUMN cs.policy.gap_days_money IS 'Gap in days that is no churn. Now: 0.';
 COMMENT ON COLUMN cs.policy.gap_days_tenure IS 'Gap in days that does not end an active period for tenure.';
@@ -136,6 +136,7 @@ BEGIN
 		WHEN n.recognition <> 'service_end' THEN format('recognition %s', n.recognition)
 		WHEN n.logo_level <> 'customer' THEN format('logo_level %s', n.logo_level)
 		WHEN n.gap_days_money <> 0 THEN 'gap_days_money other than 0'
+		WHEN n.grace_days <> 30 THEN 'grace_days other than 30'
 		WHEN n.reactivation_days IS NOT NULL THEN 'reactivation_days' END;
 	IF waits IS NOT NULL THEN
 		RAISE EXCEPTION '% is not available yet', waits USING ERRCODE = 'feature_not_supported',

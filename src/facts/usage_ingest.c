@@ -45,10 +45,27 @@ instant_literal(TimestampTz at)
 }
 
 /*
+ * forget_parts: what was read may stand in a file, which must be closed before
+ * the transaction ends.
+ */
+static void
+forget_parts(List *read)
+{
+	ListCell *lc;
+
+	foreach (lc, read)
+	{
+		cs_unregister(psprintf("usage_part_%d", foreach_current_index(lc) + 1));
+		tuplestore_end(((CsResult *) lfirst(lc))->store);
+	}
+}
+
+/*
  * Usage per customer and month of all usage_event sources, for rows that
  * satisfy `condition` (over r.at), each source registered as usage_part_<n>.
  * Returns a SELECT of (customer_id, month, usage) that unites them, and their
- * results in *read.
+ * results in *read; NULL when a source cannot be read, which is marked: what is
+ * known of it stays until it can be.
  */
 static char *
 read_parts(Datum ids, const char *condition, bool cut, TimestampTz as_of, DateADT as_of_day,
@@ -65,7 +82,14 @@ read_parts(Datum ids, const char *condition, bool cut, TimestampTz as_of, DateAD
 		CsUserQuery query = {0};
 		char *name = psprintf("usage_part_%d", list_length(*read) + 1);
 		CsResult *rows;
+		ErrorData *error = NULL;
 
+		if (!OidIsValid(source->relid))
+		{
+			cs_source_failed(source, "the relation is gone");
+			forget_parts(*read);
+			return NULL;
+		}
 		query.sql = psprintf(
 			"SELECT %s AS customer_id, pg_catalog.date_trunc('month', r.at)::pg_catalog.date AS "
 			"month,"
@@ -76,7 +100,13 @@ read_parts(Datum ids, const char *condition, bool cut, TimestampTz as_of, DateAD
 		query.as_of = as_of;
 		query.as_of_day = as_of_day;
 		cs_source_keys(source, ids, &query);
-		rows = cs_user_query(&query, NULL);
+		rows = cs_user_query(&query, &error);
+		if (rows == NULL)
+		{
+			cs_source_failed(source, error->message);
+			forget_parts(*read);
+			return NULL;
+		}
 		cs_register(name, rows);
 		appendStringInfo(&parts, "%sSELECT customer_id, month, usage FROM %s",
 						 *read != NIL ? " UNION ALL " : "", name);
@@ -91,22 +121,6 @@ read_parts(Datum ids, const char *condition, bool cut, TimestampTz as_of, DateAD
 						" GROUP BY customer_id, month",
 						parts.data);
 	return parts.data;
-}
-
-/*
- * forget_parts: what was read may stand in a file, which must be closed before
- * the transaction ends.
- */
-static void
-forget_parts(List *read)
-{
-	ListCell *lc;
-
-	foreach (lc, read)
-	{
-		cs_unregister(psprintf("usage_part_%d", foreach_current_index(lc) + 1));
-		tuplestore_end(((CsResult *) lfirst(lc))->store);
-	}
 }
 
 /*
@@ -145,6 +159,8 @@ cs_usage_ingest(Datum ids, TimestampTz since, TimestampTz until, const CsPolicy 
 
 	parts =
 		read_parts(ids, condition.data, false, now, cs_local_day(now, policy->time_zone), &read);
+	if (parts == NULL)
+		return;
 	cs_exec(psprintf("WITH part AS MATERIALIZED (%s), gone AS ("
 					 " DELETE FROM cs_internal.usage_month m"
 					 " WHERE m.customer_id = ANY ($1) AND ($2 IS NULL OR m.month >= $2)"

@@ -336,6 +336,8 @@ prepare_group(CsBatch *batch, const char *word, const char *search_path, List *m
 	{
 		CsSource *source = lfirst(lc);
 		CsUserQuery read = {0};
+		CsResult *rows;
+		ErrorData *error = NULL;
 
 		if (!OidIsValid(source->relid))
 			continue;
@@ -357,7 +359,13 @@ prepare_group(CsBatch *batch, const char *word, const char *search_path, List *m
 		read.sql = psprintf(
 			"SELECT %s AS customer_key, %s FROM (%s) s", cs_source_id(source, "s.customer_key"),
 			cs_kind_columns_list(source->kind, "s"), cs_source_rows(source, true, true));
-		show(g, psprintf("united_%d", foreach_current_index(lc)), cs_user_query(&read, NULL));
+		rows = cs_user_query(&read, &error);
+		if (rows == NULL)
+		{
+			cs_source_failed(source, error->message);
+			continue;
+		}
+		show(g, psprintf("united_%d", foreach_current_index(lc)), rows);
 		g->from = psprintf("%s%sSELECT * FROM united_%d", g->from ? g->from : "",
 						   g->from ? " UNION ALL " : "", foreach_current_index(lc));
 	}

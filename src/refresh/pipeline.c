@@ -162,11 +162,14 @@ step_ingest(CsRefresh *run)
 	TimestampTz since;
 	TimestampTz until;
 
-	cs_exec("SELECT p.source, s.kind FROM cs_internal.pending p LEFT JOIN cs.source s ON s.name = "
-			"p.source"
-			" ORDER BY array_position('{customer,user,subscription,cancellation}', s.kind), "
-			"p.source LIMIT 1",
+	/* One probe a source: pending may be long, and is read in its key's order below. */
+	cs_exec("SELECT s.name, s.kind FROM cs.source s"
+			" WHERE EXISTS (SELECT 1 FROM cs_internal.pending p WHERE p.source = s.name)"
+			" ORDER BY array_position('{customer,user,subscription,cancellation}', s.kind), s.name "
+			"LIMIT 1",
 			CS_NO_ARGS);
+	if (SPI_processed == 0)
+		cs_exec("SELECT source, NULL FROM cs_internal.pending ORDER BY source LIMIT 1", CS_NO_ARGS);
 	if (SPI_processed == 0)
 		return false;
 	name = cs_cell(0, 1);
@@ -520,11 +523,13 @@ customer_now(CsRefresh *run)
 	TimestampTz since;
 	TimestampTz until;
 
-	/* What capture has noted and the refresher has not read yet; NULL key or range: all. */
+	/* What capture has noted and the refresher has not read yet; NULL key or range: all.
+	 * Where only users are known by their own ids, each note may be of this customer. */
 	cs_exec(
 		"SELECT min(coalesce(since, '-infinity')), max(coalesce(until, 'infinity')) FROM"
-		" (SELECT since, until FROM cs_internal.change_log WHERE customer_key = ($1)[1] OR "
-		"customer_key IS NULL"
+		" (SELECT since, until FROM cs_internal.change_log WHERE customer_key = ($1)[1]"
+		"  OR customer_key IS NULL"
+		"  OR source IN (SELECT name FROM cs.source WHERE NOT columns ? 'customer_id')"
 		" UNION ALL SELECT since, until FROM cs_internal.pending WHERE customer_id = ($1)[1]) c",
 		CS_ARGS(cs_textarray(ids)));
 	since = DatumGetTimestampTz(cs_cell_datum(0, 1, &isnull));
