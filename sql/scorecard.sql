@@ -103,6 +103,15 @@ LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_score_parts_sql';
 COMMENT ON FUNCTION cs_internal.score_parts(float8[], text, bigint) IS
 'What each measure contributes; contributions add exactly to the score, contributions and losses to 100.';
 
+CREATE FUNCTION cs.score(metrics jsonb, card text) RETURNS float8
+LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'cs_score_metrics';
+COMMENT ON FUNCTION cs.score(jsonb, text) IS 'The score, 0 to 100, that a scorecard gives to metrics brought along: {"metric": value, ...}, or to_jsonb() of a row whose columns are named like metrics. A metric that is not there or null is missing; keys that are no metric of the scorecard are passed over. NULL where there is no score, and for NULL. The scorecard is read once a query.';
+
+CREATE FUNCTION cs.score_detail(metrics jsonb, card text)
+RETURNS TABLE (score float8, band text, coverage float8, reason text, contributions jsonb)
+LANGUAGE c STABLE STRICT ROWS 1 AS 'MODULE_PATHNAME', 'cs_score_detail';
+COMMENT ON FUNCTION cs.score_detail(jsonb, text) IS 'One row of what cs.score() computes: the score, its band (without hysteresis), coverage (share of the weight that has a value, 0 to 1), reason (coverage or missing, why score and band are NULL), and contributions: an array of objects with measure, metric, value, points, weight, contribution, lost and reason, as the rows of cs.health_explain(). Contributions add exactly to the score. No row for NULL.';
+
 -- ---- checks, called by the definition trigger ------------------------------
 
 -- One of the words that a column accepts; those in `later` are refused with 0A000.

@@ -6,6 +6,9 @@
 #define CS_SCORECARD_H
 
 #include "cs_ext.h"
+
+#include "utils/array.h"
+
 #include "insight/curve.h"
 
 /* Scores and contributions are integers of this unit, so that they add exactly in any order. */
@@ -102,7 +105,8 @@ typedef enum CsBand
 /*
  * scorecard_compile.c: enabled scorecards in the order in which they are
  * tried, as List of CsScorecard *; and one by name, as it was in `version`
- * (0: as it is now, enabled or not), NULL when there is none.  In a frame.
+ * (0: as it is now, enabled or not), NULL when there is none.  In a frame; the
+ * result is in the memory context of the call.
  */
 extern List *cs_scorecards(void);
 extern CsScorecard *cs_scorecard(const char *name, int64 version);
@@ -111,6 +115,10 @@ extern CsScorecard *cs_scorecard(const char *name, int64 version);
 extern void cs_scorecard_prepare(CsScorecard *card);
 extern CsScore cs_score_values(const CsScorecard *card, const float8 *values, const bool *nulls,
 							   int nvalues, CsPart *parts);
+
+/* scorecard_sql.c: the same of the float8[] of a customer, NULL: nothing known. */
+extern CsScore cs_score_array(const CsScorecard *card, ArrayType *array, CsPart *parts);
+
 extern CsBand cs_band(const CsScorecard *card, float8 score, CsBand previous);
 extern const char *cs_band_name(CsBand band); /* NULL for none */
 extern CsBand cs_band_of_name(const char *name);

@@ -233,12 +233,15 @@ read_measures(List *cards)
 List *
 cs_scorecards(void)
 {
+	MemoryContext keep = CurrentMemoryContext;
 	List *cards;
 
 	cs_exec(CARDS_SQL("cs.scorecard"), CS_ARGS(cs_text(NULL)));
+	MemoryContextSwitchTo(keep);
 	cards = read_cards();
 	SPI_freetuptable(SPI_tuptable);
 	cs_exec(MEASURES_SQL("cs.measure", "cs.measure_group"), CS_ARGS(cs_text(NULL)));
+	MemoryContextSwitchTo(keep);
 	read_measures(cards);
 	SPI_freetuptable(SPI_tuptable);
 	return cards;
@@ -250,6 +253,7 @@ cs_scorecards(void)
 CsScorecard *
 cs_scorecard(const char *name, int64 version)
 {
+	MemoryContext keep = CurrentMemoryContext;
 	List *cards;
 	CsScorecard *card;
 
@@ -258,6 +262,7 @@ cs_scorecard(const char *name, int64 version)
 				CS_ARGS(cs_text(name), cs_int8(version)));
 	else
 		cs_exec(CARDS_SQL("cs.scorecard"), CS_ARGS(cs_text(name)));
+	MemoryContextSwitchTo(keep);
 	cards = read_cards();
 	if (cards == NIL)
 		return NULL;
@@ -267,6 +272,7 @@ cs_scorecard(const char *name, int64 version)
 				CS_ARGS(cs_text(name), cs_int8(version)));
 	else
 		cs_exec(MEASURES_SQL("cs.measure", "cs.measure_group"), CS_ARGS(cs_text(name)));
+	MemoryContextSwitchTo(keep);
 	read_measures(cards);
 	card = linitial(cards);
 	if (version != 0)

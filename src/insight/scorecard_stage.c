@@ -1,7 +1,6 @@
 /*
  * scorecard_stage.c
- *		The stage of evaluate that scores a batch, and the functions that score
- *		one array of values.
+ *		The stage of evaluate that scores a batch.
  *
  * In: "values", segments, active and in_trial of cs_internal.state, the band
  * of before, the override in force.  Out, set-wise: the automatic score into
@@ -14,16 +13,12 @@
 #include <math.h>
 
 #include "catalog/pg_type.h"
-#include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/jsonb.h"
 #include "utils/memutils.h"
 
 #include "insight/scorecard.h"
-
-PG_FUNCTION_INFO_V1(cs_score_sql);
-PG_FUNCTION_INFO_V1(cs_score_parts_sql);
 
 /* Columns of what is read of the batch. */
 enum
@@ -162,27 +157,6 @@ choose(List *cards, Jsonb *segments)
 }
 
 /*
- * score_array: score the float8[] of a customer; parts has room for the card's
- * measures.
- */
-static CsScore
-score_array(const CsScorecard *card, ArrayType *array, CsPart *parts)
-{
-	Datum *elements = NULL;
-	bool *nulls = NULL;
-	float8 *values;
-	int n = 0;
-
-	if (array != NULL)
-		deconstruct_array(array, FLOAT8OID, sizeof(float8), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
-						  &elements, &nulls, &n);
-	values = palloc(sizeof(float8) * (n + 1));
-	for (int i = 0; i < n; i++)
-		values[i] = nulls[i] ? 0 : DatumGetFloat8(elements[i]);
-	return cs_score_values(card, values, nulls, n, parts);
-}
-
-/*
  * most_lost: the index of the measure that loses most, leaving out `but`;
  * -1 when none loses anything.
  */
@@ -301,7 +275,7 @@ score_row(List *cards, HeapTuple tuple, TupleDesc desc, Datum *out, bool *nulls)
 		{
 			d = IN(IN_VALUES);
 			parts = palloc(sizeof(CsPart) * (card->nmeasures + 1));
-			score = score_array(card, isnull ? NULL : DatumGetArrayTypeP(d), parts);
+			score = cs_score_array(card, isnull ? NULL : DatumGetArrayTypeP(d), parts);
 		}
 	}
 	text = why(card, &score, parts);
@@ -409,138 +383,4 @@ cs_stage_health(CsBatch *batch)
 	}
 	cs_unregister("health_new");
 	tuplestore_end(rows.store);
-}
-
-/*
- * card_of_args: the scorecard that arguments 1 (name) and 2 (version) name.
- * An unknown one raises.
- */
-static CsScorecard *
-card_of_args(FunctionCallInfo fcinfo)
-{
-	char *name;
-	CsScorecard *card;
-
-	if (PG_ARGISNULL(1))
-		ereport(ERROR, errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				errmsg("the scorecard must not be NULL"));
-	name = text_to_cstring(PG_GETARG_TEXT_PP(1));
-	card = cs_scorecard(name, PG_ARGISNULL(2) ? 0 : PG_GETARG_INT64(2));
-	if (card == NULL)
-	{
-		List *names = NIL;
-
-		cs_exec("SELECT name FROM cs.scorecard ORDER BY name", CS_NO_ARGS);
-		for (uint64 r = 0; r < SPI_processed; r++)
-			names = lappend(names, cs_cell(r, 1));
-		ereport(ERROR, errcode(ERRCODE_UNDEFINED_OBJECT),
-				errmsg("scorecard \"%s\" does not exist", name), cs_errhint_nearest(name, names));
-	}
-	return card;
-}
-
-/*
- * cs_internal.score("values" float8[], scorecard text, version bigint):
- * one row (score, coverage, reason).
- */
-Datum
-cs_score_sql(PG_FUNCTION_ARGS)
-{
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	CsFrame frame;
-	CsScorecard *card;
-	CsScore score;
-	Datum out[3] = {0};
-	bool nulls[3] = {false, false, false};
-	const char *reason;
-
-	InitMaterializedSRF(fcinfo, 0);
-	cs_enter(&frame);
-	card = card_of_args(fcinfo);
-	score = score_array(card, PG_ARGISNULL(0) ? NULL : PG_GETARG_ARRAYTYPE_P(0),
-						palloc(sizeof(CsPart) * (card->nmeasures + 1)));
-	reason = cs_score_reason_name(score.reason);
-	out[0] = Float8GetDatum(score.score / CS_GRID);
-	nulls[0] = score.reason != CS_SCORED;
-	out[1] = Float8GetDatum(score.coverage);
-	out[2] = reason ? CStringGetTextDatum(reason) : (Datum) 0;
-	nulls[2] = reason == NULL;
-	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, out, nulls);
-	cs_leave(&frame);
-	return (Datum) 0;
-}
-
-/*
- * part_reason: why a measure has the points and the weight it has, for people;
- * NULL where its value speaks for itself.
- */
-static const char *
-part_reason(const CsMeasure *measure, const CsPart *part, bool scored)
-{
-	const char *what = part->out_of_range ? "out of range" : "missing";
-
-	if (part->has_value)
-		return scored && part->share == 0 ? "not the lowest" : NULL;
-	switch (measure->missing)
-	{
-		case CS_MISSING_ZERO:
-			return psprintf("%s: counted as 0", what);
-		case CS_MISSING_NEUTRAL:
-			return psprintf("%s: counted as %g", what, measure->missing_points);
-		case CS_MISSING_REDISTRIBUTE:
-			return psprintf("%s: weight given to the rest of its group", what);
-		case CS_MISSING_NULL_OVERALL:
-			return psprintf("%s: no score without it", what);
-		case CS_MISSING_REWEIGHT:
-			break;
-	}
-	return psprintf("%s: left out", what);
-}
-
-/*
- * cs_internal.score_parts("values" float8[], scorecard text, version bigint):
- * a row per measure.  Contributions add exactly to the score, contributions
- * and losses to 100; where there is no score both are NULL.
- */
-Datum
-cs_score_parts_sql(PG_FUNCTION_ARGS)
-{
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	CsFrame frame;
-	CsScorecard *card;
-	CsScore score;
-	CsPart *parts;
-
-	InitMaterializedSRF(fcinfo, 0);
-	cs_enter(&frame);
-	card = card_of_args(fcinfo);
-	parts = palloc(sizeof(CsPart) * (card->nmeasures + 1));
-	score = score_array(card, PG_ARGISNULL(0) ? NULL : PG_GETARG_ARRAYTYPE_P(0), parts);
-	for (int i = 0; i < card->nmeasures; i++)
-	{
-		CsMeasure *measure = &card->measures[i];
-		CsPart *part = &parts[i];
-		bool scored = score.reason == CS_SCORED;
-		const char *reason = part_reason(measure, part, scored);
-		Datum out[8] = {0};
-		bool nulls[8] = {false};
-
-		out[0] = CStringGetTextDatum(measure->name);
-		out[1] = CStringGetTextDatum(measure->metric);
-		out[2] = Float8GetDatum(part->value);
-		nulls[2] = !part->has_value && !part->out_of_range;
-		out[3] = Float8GetDatum(part->points);
-		nulls[3] = !part->counts;
-		/* without a score nothing was shared out: the weight as defined */
-		out[4] = Float8GetDatum(scored ? part->share : measure->share);
-		out[5] = Float8GetDatum(part->contribution / CS_GRID);
-		nulls[5] = !scored;
-		out[6] = Float8GetDatum(part->lost / CS_GRID);
-		nulls[6] = !scored;
-		out[7] = reason ? CStringGetTextDatum(reason) : (Datum) 0;
-		nulls[7] = reason == NULL;
-		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, out, nulls);
-	}
-	cs_leave(&frame);
-	return (Datum) 0;
 }

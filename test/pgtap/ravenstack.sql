@@ -4,7 +4,7 @@
 \set ON_ERROR_STOP 1
 SET client_min_messages = warning;
 
-SELECT plan(24);
+SELECT plan(26);
 
 CREATE TABLE account (
 	account_id text PRIMARY KEY,
@@ -101,6 +101,10 @@ SELECT count(*) FROM cs.add_source('churn_event', 'cancellation', 'churn_event',
 
 -- ---- the day before: metrics of four accounts against pandas
 
+-- rows and errors, which a usage event does not have
+SELECT count(*) FROM cs.add_source('usage_row', 'other', 'account_usage', '{"customer_id": "account_id", "at": "usage_date", "x_errors": "error_count"}') \g /dev/null
+SELECT count(*) FROM cs.add_source('account_day', 'other', 'account', '{"customer_id": "account_id", "x_signup": "signup_date"}') \g /dev/null
+
 INSERT INTO cs.metric (name, source, expression, unit, better) VALUES
 	('rs_usage_30d', 'usage', 'events(usage, NULL, 30)', 'count', 'high'),
 	('rs_usage_90d', 'usage', 'events(usage, NULL, 90)', 'count', 'high'),
@@ -110,6 +114,9 @@ INSERT INTO cs.metric (name, source, expression, unit, better) VALUES
 	('rs_urgent_90d', 'ticket', $$count(*) FILTER (WHERE severity = 'urgent' AND opened_at >= as_of_day - 90)$$, 'count', 'low'),
 	('rs_escalated_90d', 'ticket', 'count(*) FILTER (WHERE escalated AND opened_at >= as_of_day - 90)', 'count', 'low'),
 	('rs_csat', 'ticket', 'avg(csat)', 'number', 'high'),
+	('rs_rows_30d', 'usage_row', 'count(*) FILTER (WHERE at >= as_of_day - 30)', 'count', 'high'),
+	('rs_errors_90d', 'usage_row', 'coalesce(sum(x_errors) FILTER (WHERE at >= as_of_day - 90), 0)', 'count', 'low'),
+	('rs_tenure', 'account_day', 'as_of_day - max(x_signup)', 'days', 'high'),
 	('rs_mrr', 'ledger', 'mrr', 'money', 'high');
 
 SET cs_ext.now = '2024-12-31';
@@ -119,7 +126,7 @@ SELECT results_eq($$
 	SELECT h.key, i.name, round(m.value::numeric, 6)
 	FROM oracle o, jsonb_each(o.doc -> 'health_inputs_2024_12_31') h,
 		(VALUES ('rs_mrr'), ('rs_usage_30d'), ('rs_usage_90d'), ('rs_features_90d'), ('rs_days_since'), ('rs_tickets_90d'),
-		('rs_urgent_90d'), ('rs_escalated_90d'), ('rs_csat')) i (name)
+		('rs_urgent_90d'), ('rs_escalated_90d'), ('rs_csat'), ('rs_rows_30d'), ('rs_errors_90d'), ('rs_tenure')) i (name)
 	LEFT JOIN LATERAL (SELECT x.value FROM cs.customer_metric x WHERE x.customer_id = h.key AND x.metric = i.name) m ON true
 	ORDER BY h.key COLLATE "C", i.name COLLATE "C"
 $$, $$
@@ -127,9 +134,27 @@ $$, $$
 	FROM oracle o, jsonb_each(o.doc -> 'health_inputs_2024_12_31') h,
 		(VALUES ('rs_mrr', 'mrr'), ('rs_usage_30d', 'usage_count_30d'), ('rs_usage_90d', 'usage_count_90d'),
 		('rs_features_90d', 'distinct_features_90d'), ('rs_days_since', 'days_since_last_usage'), ('rs_tickets_90d', 'tickets_90d'),
-		('rs_urgent_90d', 'urgent_tickets_90d'), ('rs_escalated_90d', 'escalated_90d'), ('rs_csat', 'avg_csat_all')) i (name, of)
+		('rs_urgent_90d', 'urgent_tickets_90d'), ('rs_escalated_90d', 'escalated_90d'), ('rs_csat', 'avg_csat_all'),
+		('rs_rows_30d', 'usage_rows_30d'), ('rs_errors_90d', 'errors_90d'), ('rs_tenure', 'tenure_days')) i (name, of)
 	ORDER BY h.key COLLATE "C", i.name COLLATE "C"
-$$, 'metrics of four accounts at 2024-12-31');
+$$, 'all twelve inputs of four accounts at 2024-12-31');
+
+-- a scorecard over them gives the stored score, and the same to the oracle's own numbers
+INSERT INTO cs.scorecard (name, priority, min_coverage) VALUES ('rs', 1, 0);
+INSERT INTO cs.measure (scorecard, name, metric, weight, worst, best)
+SELECT 'rs', v.* FROM (VALUES ('features', 'rs_features_90d', 3, 0, 8), ('silence', 'rs_days_since', 3, 30, 0), ('csat', 'rs_csat', 2, 1, 5),
+	('errors', 'rs_errors_90d', 1, 10, 0), ('tenure', 'rs_tenure', 1, 0, 365)) v;
+CALL cs.refresh();
+SELECT results_eq($$
+	SELECT h.key, cs.health_score(h.key) FROM oracle o, jsonb_each(o.doc -> 'health_inputs_2024_12_31') h ORDER BY h.key COLLATE "C"
+$$, $$
+	SELECT h.key, cs.score(jsonb_build_object('rs_features_90d', h.value -> 'distinct_features_90d', 'rs_days_since', h.value -> 'days_since_last_usage',
+		'rs_csat', h.value -> 'avg_csat_all', 'rs_errors_90d', h.value -> 'errors_90d', 'rs_tenure', h.value -> 'tenure_days'), 'rs')
+	FROM oracle o, jsonb_each(o.doc -> 'health_inputs_2024_12_31') h ORDER BY h.key COLLATE "C"
+$$, 'the stored scores are those of cs.score() over the oracle''s inputs');
+SELECT is((SELECT round(cs.health_score('A-0a282f')::numeric, 9)), round((3 * 100 + 3 * 100 * 21 / 30.0 + 2 * 100 * (4.666666666666667 - 1) / 4 + 50 + 100 * 126 / 365.0) / 10, 9),
+	'one of them by hand');
+DELETE FROM cs.scorecard WHERE name = 'rs';
 
 -- ---- the first day of 2025
 
