@@ -70,6 +70,7 @@ typedef struct CsFrame
 	Oid user;
 	int sec_context;
 	int guc_level;
+	Oid caller; /* of the frame around */
 } CsFrame;
 
 extern void cs_enter(CsFrame *frame);

@@ -165,7 +165,7 @@ cs_owner(void)
 }
 
 /*
- * cs_caller: who entered the outermost frame, for questions of membership.
+ * cs_caller: who entered from outside, for questions of membership.
  */
 Oid
 cs_caller(void)
@@ -199,7 +199,8 @@ cs_enter(CsFrame *frame)
 	int i;
 
 	GetUserIdAndSecContext(&frame->user, &frame->sec_context);
-	if (!(frame->sec_context & SECURITY_RESTRICTED_OPERATION))
+	frame->caller = caller;
+	if (frame->user != owner || !(frame->sec_context & SECURITY_RESTRICTED_OPERATION))
 		caller = frame->user;
 	SetUserIdAndSecContext(owner, frame->sec_context | SECURITY_LOCAL_USERID_CHANGE |
 									  SECURITY_RESTRICTED_OPERATION);
@@ -224,6 +225,7 @@ cs_leave(CsFrame *frame)
 {
 	SPI_finish();
 	AtEOXact_GUC(true, frame->guc_level);
+	caller = frame->caller;
 	SetUserIdAndSecContext(frame->user, frame->sec_context);
 }
 
