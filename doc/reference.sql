@@ -21,7 +21,7 @@ FROM (
 		AND e.extname = 'cs_ext' AND p.pronamespace = 'cs'::regnamespace
 		AND NOT EXISTS (SELECT FROM pg_operator o WHERE o.oprcode = p.oid) AND 'internal'::regtype <> ALL (p.proargtypes)
 		AND 'cstring'::regtype <> ALL (p.proargtypes) AND p.prorettype NOT IN ('cstring'::regtype, 'internal'::regtype)
-	ORDER BY p.proname, ('timestamptz'::regtype = ANY (p.proargtypes)) DESC, ('text'::regtype = ANY (p.proargtypes)) DESC, p.oid
+	ORDER BY p.proname, ('bpchar'::regtype = ANY (p.proargtypes)), ('timestamptz'::regtype = ANY (p.proargtypes)) DESC, ('text'::regtype = ANY (p.proargtypes)) DESC, p.oid
 ) f ORDER BY name;
 \echo
 \echo '## Views'

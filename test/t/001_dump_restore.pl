@@ -28,7 +28,7 @@ sub run_file
 $node->safe_psql('original', 'CREATE EXTENSION cs_ext');
 ok(run_file('original', '-f', "$FindBin::RealBin/../lib/small_company.sql"), 'a company is set up') or BAIL_OUT('no company');
 $node->safe_psql('original', q{
-	UPDATE cs.policy SET period_edge = 'at', week_start = 7, grace_days = 10, description = 'as finance wants it';
+	UPDATE cs.policy SET period_edge = 'at', week_start = 7, fiscal_year_start = 4, description = 'as finance wants it';
 	INSERT INTO cs.metric (name, source, expression, unit, better, description)
 	VALUES ('my_urgent_tickets_60d', 'ticket', $$count(*) FILTER (WHERE severity = 'urgent' AND opened_at >= as_of_day - 60)$$, 'count', 'low', 'it''s "mine"; with a \ and a tab	in it');
 	INSERT INTO cs.metric (name, source, expression, unit, better) VALUES ('my_twice', 'formula', 'my_urgent_tickets_60d * 2', 'number', 'low');
@@ -87,7 +87,7 @@ $node->safe_psql('restored', 'CALL cs.refresh()');
 is($node->safe_psql('restored', $scores), $before_scores, 'the same scores after a refresh');
 is($node->safe_psql('restored', $churn), $before_churn, 'the same churn');
 is($node->safe_psql('restored', q{SELECT count(*) FROM cs.open_alert}), $node->safe_psql('original', q{SELECT count(*) FROM cs.open_alert}), 'no alert was doubled or lost');
-is($node->safe_psql('restored', q{SELECT period_edge || ' ' || week_start || ' ' || grace_days FROM cs.policy}), 'at 7 10', 'the policy is the one that was set');
+is($node->safe_psql('restored', q{SELECT period_edge || ' ' || week_start || ' ' || fiscal_year_start FROM cs.policy}), 'at 7 4', 'the policy is the one that was set');
 is($node->safe_psql('restored', q{SELECT count(*) FROM cs.customer_metric WHERE metric = 'my_twice'}),
 	$node->safe_psql('original', q{SELECT count(*) FROM cs.customer_metric WHERE metric = 'my_twice'}), 'custom metrics are computed');
 
