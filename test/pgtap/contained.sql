@@ -96,8 +96,10 @@ SELECT throws_ok('subselect', '42501', NULL, 'reading a table that run_as may no
 CREATE ROLE cs_ext_test_plain;
 CREATE ROLE cs_ext_test_member;
 CREATE ROLE cs_ext_test_reader;
+CREATE ROLE cs_ext_test_csm;
 GRANT cs_ext_run TO cs_ext_test_member;
 SELECT cs.grant_reader('cs_ext_test_reader');
+SELECT cs.grant_csm('cs_ext_test_csm');
 SELECT is((SELECT count(*) FROM pg_proc p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
 	WHERE p.pronamespace IN ('cs'::regnamespace, 'cs_internal'::regnamespace) AND a.grantee = 0), 0::bigint, 'no function is PUBLIC''s');
 SELECT is((SELECT count(*) FROM pg_class c, aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) a
@@ -105,7 +107,7 @@ SELECT is((SELECT count(*) FROM pg_class c, aclexplode(coalesce(c.relacl, acldef
 SELECT is(has_schema_privilege('cs_ext_test_plain', 'cs', 'USAGE') OR has_schema_privilege('cs_ext_run', 'cs_internal', 'USAGE'), false,
 	'schemas are closed to strangers, cs_internal to everybody');
 
-GRANT USAGE ON SCHEMA public TO cs_ext_test_plain, cs_ext_test_member, cs_ext_test_reader;
+GRANT USAGE ON SCHEMA public TO cs_ext_test_plain, cs_ext_test_member, cs_ext_test_reader, cs_ext_test_csm;
 SET ROLE cs_ext_test_plain;
 SELECT throws_ok('SELECT * FROM cs.customer_360', '42501', NULL, 'a plain role reads nothing');
 SELECT throws_ok('SELECT cs.mrr()', '42501', NULL, 'a plain role calls nothing');
@@ -117,11 +119,16 @@ SELECT lives_ok('SELECT cs.mrr()', 'a reader calls what reads');
 SELECT throws_ok('SELECT * FROM cs_internal.state', '42501', NULL, 'a reader sees no internal table');
 SELECT throws_ok($$INSERT INTO cs.metric (name, source, expression) VALUES ('r', 'ticket', 'count(*)')$$, '42501', NULL, 'a reader writes no definition');
 SELECT throws_ok($$SELECT cs.refresh_customer('c1')$$, '42501', NULL, 'a reader does not act');
+SET ROLE cs_ext_test_csm;
+SELECT lives_ok($$SELECT cs.refresh_customer('c1')$$, 'a csm acts on customers');
+SELECT lives_ok($$SELECT * FROM cs.alert_changes(0, 10)$$, 'and polls alerts');
+SELECT throws_ok($$INSERT INTO cs.metric (name, source, expression) VALUES ('r', 'ticket', 'count(*)')$$, '42501', NULL, 'but writes no definition');
+SELECT throws_ok($$SELECT cs.setup('UTC', 'EUR')$$, '42501', NULL, 'and does not operate');
 SET ROLE cs_ext_test_member;
 SELECT lives_ok($$INSERT INTO cs.metric (name, source, expression) VALUES ('by_member', 'ticket', 'count(*)')$$, 'a member of run_as writes definitions');
 SELECT throws_ok($$SELECT * FROM cs_internal.state$$, '42501', NULL, 'and still sees no internal table');
 RESET ROLE;
 SELECT is((SELECT actor FROM cs_internal.definition_history ORDER BY id DESC LIMIT 1), session_user::text, 'history names who did it');
 SELECT * FROM finish();
-DROP OWNED BY cs_ext_test_reader, cs_ext_test_member, cs_ext_test_plain;
-DROP ROLE cs_ext_test_reader, cs_ext_test_member, cs_ext_test_plain;
+DROP OWNED BY cs_ext_test_csm, cs_ext_test_reader, cs_ext_test_member, cs_ext_test_plain;
+DROP ROLE cs_ext_test_csm, cs_ext_test_reader, cs_ext_test_member, cs_ext_test_plain;
