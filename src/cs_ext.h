@@ -15,6 +15,7 @@
 #include "access/htup.h"
 #include "executor/spi.h"
 #include "fmgr.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/date.h"
 #include "utils/timestamp.h"
@@ -75,6 +76,12 @@ typedef struct CsFrame
 
 extern void cs_enter(CsFrame *frame);
 extern void cs_leave(CsFrame *frame);
+
+/*
+ * Kilobytes that rows may take before they go to a file. They are of one batch
+ * and so bounded; more than work_mem, because a file must be closed by hand.
+ */
+#define CS_RESULT_MEM Max(work_mem, 65536)
 
 /* Rows of a finished query, outside any SPI memory; readable many times. */
 typedef struct CsResult

@@ -283,7 +283,7 @@ cs_query(const char *sql, const CsArg *args, int nargs)
 	CsResult *result = palloc0(sizeof(CsResult));
 	uint64 i;
 
-	result->store = tuplestore_begin_heap(true, false, work_mem);
+	result->store = tuplestore_begin_heap(true, false, CS_RESULT_MEM);
 	cs_exec(sql, args, nargs);
 	if (SPI_tuptable == NULL)
 		elog(ERROR, "statement returns no rows: %s", sql);
@@ -586,7 +586,7 @@ contained(const CsUserQuery *query, bool execute, ErrorData **error)
 	ErrorData *edata = NULL;
 
 	/* Outside the subtransaction, so that rows survive its rollback. */
-	result->store = tuplestore_begin_heap(true, false, work_mem);
+	result->store = tuplestore_begin_heap(true, false, CS_RESULT_MEM);
 
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(context);

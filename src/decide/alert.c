@@ -401,7 +401,7 @@ begin_changes(Stage *stage)
 		TupleDescInitEntry(changes->desc, i + 1, change_columns[i].name, change_columns[i].type, -1,
 						   0);
 	TupleDescInitEntryCollation(changes->desc, 3, C_COLLATION_OID);
-	changes->store = tuplestore_begin_heap(true, false, work_mem);
+	changes->store = tuplestore_begin_heap(true, false, CS_RESULT_MEM);
 	stage->changes = changes;
 }
 

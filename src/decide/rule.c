@@ -716,7 +716,7 @@ cs_eval_rules(const CsBatch *batch, CsRule *rules, int nrules)
 	TupleDescInitEntryCollation(result->desc, 1, C_COLLATION_OID);
 	for (int i = 0; i < nrules; i++)
 		TupleDescInitEntry(result->desc, i + 2, psprintf("r%d", i + 1), rules[i].type, -1, 0);
-	result->store = tuplestore_begin_heap(true, false, work_mem);
+	result->store = tuplestore_begin_heap(true, false, CS_RESULT_MEM);
 	for (int c = 0; c < values->ncustomers; c++)
 	{
 		if (!values->present[c])

@@ -120,7 +120,7 @@ choose(const CsRuleValues *values, Dimension *dimensions, int ndimensions, char 
 	TupleDescInitEntry(result->desc, 3, "segment", TEXTOID, -1, 0);
 	TupleDescInitEntry(result->desc, 4, "source", TEXTOID, -1, 0);
 	TupleDescInitEntry(result->desc, 5, "keep", BOOLOID, -1, 0);
-	result->store = tuplestore_begin_heap(true, false, work_mem);
+	result->store = tuplestore_begin_heap(true, false, CS_RESULT_MEM);
 
 	for (int d = 0; d < ndimensions; d++)
 	{

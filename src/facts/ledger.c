@@ -217,7 +217,7 @@ empty_result(TupleDesc desc)
 	CsResult *r = palloc0(sizeof(CsResult));
 
 	r->desc = BlessTupleDesc(desc);
-	r->store = tuplestore_begin_heap(false, false, work_mem);
+	r->store = tuplestore_begin_heap(false, false, CS_RESULT_MEM);
 	return r;
 }
 

@@ -507,7 +507,7 @@ register_metrics(Matrix *m, List *all)
 	TupleDescInitEntry(rows->desc, 1, "customer_id", TEXTOID, -1, 0);
 	foreach (lc, all)
 		TupleDescInitEntry(rows->desc, ++col, ((CsMetric *) lfirst(lc))->name, FLOAT8OID, -1, 0);
-	rows->store = tuplestore_begin_heap(true, false, work_mem);
+	rows->store = tuplestore_begin_heap(true, false, CS_RESULT_MEM);
 	rows->nrows = m->batch->nids;
 	for (int i = 0; i < m->batch->nids; i++)
 	{
@@ -601,7 +601,7 @@ write_values(Matrix *m)
 	rows->desc = CreateTemplateTupleDesc(2);
 	TupleDescInitEntry(rows->desc, 1, "customer_id", TEXTOID, -1, 0);
 	TupleDescInitEntry(rows->desc, 2, "values", FLOAT8ARRAYOID, -1, 0);
-	rows->store = tuplestore_begin_heap(true, false, work_mem);
+	rows->store = tuplestore_begin_heap(true, false, CS_RESULT_MEM);
 	rows->nrows = m->batch->nids;
 	for (int i = 0; i < m->batch->nids; i++)
 	{

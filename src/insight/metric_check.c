@@ -49,7 +49,7 @@ empty_relation(int ncols)
 	CsResult *rows = palloc0(sizeof(CsResult));
 
 	rows->desc = CreateTemplateTupleDesc(ncols);
-	rows->store = tuplestore_begin_heap(true, false, work_mem);
+	rows->store = tuplestore_begin_heap(true, false, CS_RESULT_MEM);
 	return rows;
 }
 

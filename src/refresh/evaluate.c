@@ -105,7 +105,7 @@ cs_what_if(Datum ids, int nids, TimestampTz as_of, const char *sql)
 	CsResult *result = palloc0(sizeof(CsResult));
 
 	/* Outside the subtransaction, so that the rows survive its rollback. */
-	result->store = tuplestore_begin_heap(true, false, work_mem);
+	result->store = tuplestore_begin_heap(true, false, CS_RESULT_MEM);
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(context);
 
