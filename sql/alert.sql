@@ -123,9 +123,12 @@ LANGUAGE sql STABLE AS $$
 		SELECT format('alert rule "%s"', a.name) FROM cs.alert_rule a
 		WHERE a.source IS NULL AND rule_users.name = ANY (cs_internal.rule_names(a.rule)
 			|| cs_internal.rule_names(a.clear_rule) || cs_internal.rule_names(a.message))
+		UNION
+		SELECT format('cap "%s" of scorecard "%s"', k.rule, k.scorecard) FROM cs.cap k
+		WHERE rule_users.name = ANY (cs_internal.rule_names(k.rule))
 	) x
 $$;
-COMMENT ON FUNCTION cs_internal.rule_users(text) IS 'Segments and alert rules whose expressions use a metric or dimension of that name; NULL: none.';
+COMMENT ON FUNCTION cs_internal.rule_users(text) IS 'Segments, alert rules and caps whose expressions use a metric or dimension of that name; NULL: none.';
 
 CREATE FUNCTION cs_internal.segment_users(dimension text, segment text) RETURNS text[]
 LANGUAGE sql STABLE AS $$

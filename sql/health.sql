@@ -145,6 +145,7 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	h record;
 	inputs float8[];
+	extra jsonb;
 	automatic float8;
 	o cs_internal.health_override;
 BEGIN
@@ -163,10 +164,10 @@ BEGIN
 	END IF;
 
 	-- The values: those kept at that day bound, or those of now.
-	SELECT m."values" INTO inputs FROM cs_internal.metric_history m
+	SELECT m."values", m.health_inputs INTO inputs, extra FROM cs_internal.metric_history m
 		WHERE m.customer_id = customer AND m.as_of = h.as_of AND NOT h.is_current;
 	IF NOT FOUND AND h.is_current THEN
-		SELECT s."values" INTO inputs FROM cs_internal.state s WHERE s.customer_id = customer;
+		SELECT s."values", s.health_inputs INTO inputs, extra FROM cs_internal.state s WHERE s.customer_id = customer;
 	ELSIF NOT FOUND THEN
 		RAISE EXCEPTION 'the score of customer "%" at % cannot be explained: its inputs were not kept', customer, h.as_of
 			USING ERRCODE = 'object_not_in_prerequisite_state',
@@ -176,7 +177,7 @@ BEGIN
 
 	FOR measure, metric, value, points, weight, contribution, lost, reason IN
 		SELECT p.measure, p.metric, p.value, p.points, p.weight, p.contribution, p.lost, p.reason
-		FROM cs_internal.score_parts(inputs, h.scorecard, h.version) p
+		FROM cs_internal.score_parts(inputs, h.scorecard, h.version, extra) p
 	LOOP
 		automatic := CASE WHEN contribution IS NOT NULL THEN coalesce(automatic, 0) + contribution END;
 		RETURN NEXT;
@@ -200,12 +201,12 @@ BEGIN
 	END IF;
 	IF h.score IS NULL THEN
 		RETURN QUERY SELECT '(no score)'::text, NULL::text, NULL::float8, NULL::float8, NULL::float8, NULL::float8, NULL::float8,
-			(SELECT a.reason FROM cs_internal.score(inputs, h.scorecard, h.version) a);
+			(SELECT a.reason FROM cs_internal.score(inputs, h.scorecard, h.version, extra) a);
 	END IF;
 END $$;
 CREATE FUNCTION cs.health_explain(customer text, as_of timestamptz DEFAULT NULL) RETURNS TABLE (measure text, metric text, value float8, points float8, weight float8, contribution float8, lost float8, reason text)
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
-COMMENT ON FUNCTION cs.health_explain(text, timestamptz) IS 'Why health_score() is what it is: a row per measure with its value, points (0 to 100), weight (share of the score, after missing measures), contribution, points lost, and a reason where the value alone does not say it; a row (override) for an override, a row (no score) where there is none. Contributions add exactly to the score; without a score they are NULL. No row for an unknown customer. Raises 55000 where the inputs of a past score were not kept.';
+COMMENT ON FUNCTION cs.health_explain(text, timestamptz) IS 'Why health_score() is what it is: a row per measure with its value, points (0 to 100), weight (share of the score, after missing measures), contribution, points lost, and a reason where the value alone does not say it; a row (cap) for what a cap takes, a row (override) for an override, a row (no score) where there is none. Contributions add exactly to the score; without a score they are NULL. No row for an unknown customer. Raises 55000 where the inputs of a past score were not kept.';
 
 -- ---- the score of the past, as known now ------------------------------------
 
@@ -320,7 +321,7 @@ COMMENT ON COLUMN cs.customer_health.owner IS 'Owner of the customer; NULL: none
 COMMENT ON COLUMN cs.customer_health.health_score IS 'Health score, 0 to 100, overrides included; NULL: see score_reason.';
 COMMENT ON COLUMN cs.customer_health.band IS 'red, yellow or green; NULL without score or override of the band.';
 COMMENT ON COLUMN cs.customer_health.band_since IS 'Instant since which the band is what it is.';
-COMMENT ON COLUMN cs.customer_health.band_reason IS 'The two measures that lose most points, or the override, or why there is no score.';
+COMMENT ON COLUMN cs.customer_health.band_reason IS 'The two measures that lose most points, or the cap in force, or the override, or why there is no score.';
 COMMENT ON COLUMN cs.customer_health.coverage IS 'Share of the scorecard''s weight that has a value, 0 to 1; NULL where no scorecard applies.';
 COMMENT ON COLUMN cs.customer_health.scorecard IS 'Scorecard in use; NULL where none applies.';
 COMMENT ON COLUMN cs.customer_health.automatic_score IS 'Score without overrides, 0 to 100; NULL: see score_reason.';

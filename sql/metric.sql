@@ -30,6 +30,7 @@ CREATE TABLE cs_internal.metric_history (
 	as_of timestamptz NOT NULL,
 	"values" float8[] NOT NULL,
 	segments jsonb NOT NULL,
+	health_inputs jsonb,                 -- as in cs_internal.state
 	computed_at timestamptz NOT NULL,
 	PRIMARY KEY (customer_id, as_of)
 );
@@ -78,6 +79,8 @@ BEGIN
 	IF old IS NOT NULL AND (new IS NULL OR n.name <> o.name) THEN
 		SELECT string_agg(u, ', ') INTO users FROM (
 			SELECT format('measure "%s" of scorecard "%s"', m.name, m.scorecard) u FROM cs.measure m WHERE m.metric = o.name
+			UNION ALL
+			SELECT format('cap "%s" of scorecard "%s"', k.rule, k.scorecard) FROM cs.cap k WHERE o.name = ANY (cs_internal.rule_names(k.rule))
 			UNION ALL
 			SELECT format('metric "%s"', m.name) FROM cs.metric m
 				WHERE m.source = 'formula' AND m.name <> o.name AND o.name = ANY (cs_internal.expression_names(m.expression))

@@ -36,6 +36,7 @@ CREATE TABLE cs_internal.state (
 	score float8,
 	coverage float8,
 	score_reason text,                                  -- why NULL: inactive, coverage, missing
+	health_inputs jsonb,                                -- what the score depends on beside "values": {"cap": rule}
 	-- when time alone changes something: the earliest next boundary
 	due_at timestamptz
 );

@@ -50,6 +50,17 @@ CREATE TABLE cs.measure (
 );
 SELECT pg_catalog.pg_extension_config_dump('cs.measure', '');
 
+CREATE TABLE cs.cap (
+	scorecard text NOT NULL REFERENCES cs.scorecard ON UPDATE CASCADE ON DELETE CASCADE,
+	rule text NOT NULL,
+	at_most float8 NOT NULL,
+	enabled boolean NOT NULL DEFAULT true,
+	description text,
+	search_path text NOT NULL DEFAULT pg_catalog.current_setting('search_path'),
+	PRIMARY KEY (scorecard, rule)
+);
+SELECT pg_catalog.pg_extension_config_dump('cs.cap', '');
+
 COMMENT ON TABLE cs.scorecard IS 'Scorecards: each turns the metrics of a customer into one health score from 0 to 100. A customer has the first enabled one, by priority, whose segment it is in; else the first without segment.';
 COMMENT ON COLUMN cs.scorecard.name IS 'Name.';
 COMMENT ON COLUMN cs.scorecard.segment IS 'Segment it is for, ''dimension:segment'' (or the segment alone where one dimension has it) of an early dimension; NULL: everybody who has no other.';
@@ -89,28 +100,37 @@ COMMENT ON COLUMN cs.measure.missing_points IS 'neutral: the points, 0 to 100.';
 COMMENT ON COLUMN cs.measure.max_age_days IS 'Age at which a value counts as missing. In a later version.';
 COMMENT ON COLUMN cs.measure.description IS 'Free text.';
 
+COMMENT ON TABLE cs.cap IS 'Caps: while the rule holds for a customer, its score is at most that. Where several hold, the lowest counts.';
+COMMENT ON COLUMN cs.cap.scorecard IS 'Scorecard.';
+COMMENT ON COLUMN cs.cap.rule IS 'SQL condition over the customer''s state, such as open_escalations > 0; it must not name health, band, coverage or a dimension that does. NULL, and a rule that fails, caps nothing.';
+COMMENT ON COLUMN cs.cap.at_most IS 'Most points, 0 to 100, while the rule holds.';
+COMMENT ON COLUMN cs.cap.enabled IS 'false: not used.';
+COMMENT ON COLUMN cs.cap.description IS 'Free text.';
+COMMENT ON COLUMN cs.cap.search_path IS 'search_path of who wrote the row; the rule runs with it.';
+
 -- The score of an array of values by slot, and what each measure contributes
--- to it; version NULL: the definition of now, else as definition_history had it.
-CREATE FUNCTION cs_internal.score("values" float8[], scorecard text, version bigint DEFAULT NULL)
+-- to it; version NULL: the definition of now, else as definition_history had it;
+-- inputs: health_inputs of the customer then.
+CREATE FUNCTION cs_internal.score("values" float8[], scorecard text, version bigint DEFAULT NULL, inputs jsonb DEFAULT NULL)
 RETURNS TABLE (score float8, coverage float8, reason text)
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_score_sql';
-COMMENT ON FUNCTION cs_internal.score(float8[], text, bigint) IS
+COMMENT ON FUNCTION cs_internal.score(float8[], text, bigint, jsonb) IS
 'Score of values by slot; NULL with reason coverage or missing.';
 
-CREATE FUNCTION cs_internal.score_parts("values" float8[], scorecard text, version bigint DEFAULT NULL)
+CREATE FUNCTION cs_internal.score_parts("values" float8[], scorecard text, version bigint DEFAULT NULL, inputs jsonb DEFAULT NULL)
 RETURNS TABLE (measure text, metric text, value float8, points float8, weight float8, contribution float8, lost float8, reason text)
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_score_parts_sql';
-COMMENT ON FUNCTION cs_internal.score_parts(float8[], text, bigint) IS
-'What each measure contributes; contributions add exactly to the score, contributions and losses to 100.';
+COMMENT ON FUNCTION cs_internal.score_parts(float8[], text, bigint, jsonb) IS
+'What each measure contributes, and what a cap takes, as a row (cap); contributions add exactly to the score, contributions and losses to 100.';
 
 CREATE FUNCTION cs.score(metrics jsonb, card text) RETURNS float8
 LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'cs_score_metrics';
-COMMENT ON FUNCTION cs.score(jsonb, text) IS 'The score, 0 to 100, that a scorecard gives to metrics brought along: {"metric": value, ...}, or to_jsonb() of a row whose columns are named like metrics. A metric that is not there or null is missing; keys that are no metric of the scorecard are passed over. NULL where there is no score, and for NULL. The scorecard is read once a query.';
+COMMENT ON FUNCTION cs.score(jsonb, text) IS 'The score, 0 to 100, that a scorecard gives to metrics brought along: {"metric": value, ...}, or to_jsonb() of a row whose columns are named like metrics. A metric that is not there or null is missing; keys that are no metric of the scorecard are passed over. Rules of caps see what is given under the names they use, else NULL. NULL where there is no score, and for NULL. The scorecard is read once a query.';
 
 CREATE FUNCTION cs.score_detail(metrics jsonb, card text)
 RETURNS TABLE (score float8, band text, coverage float8, reason text, contributions jsonb)
 LANGUAGE c STABLE STRICT ROWS 1 AS 'MODULE_PATHNAME', 'cs_score_detail';
-COMMENT ON FUNCTION cs.score_detail(jsonb, text) IS 'One row of what cs.score() computes: the score, its band (without hysteresis), coverage (share of the weight that has a value, 0 to 1), reason (coverage or missing, why score and band are NULL), and contributions: an array of objects with measure, metric, value, points, weight, contribution, lost and reason, as the rows of cs.health_explain(). Contributions add exactly to the score. No row for NULL.';
+COMMENT ON FUNCTION cs.score_detail(jsonb, text) IS 'One row of what cs.score() computes: the score, its band (without hysteresis), coverage (share of the weight that has a value, 0 to 1), reason (coverage or missing, why score and band are NULL), and contributions: an array of objects with measure, metric, value, points, weight, contribution, lost and reason, as the rows of cs.health_explain(). Contributions add exactly to the score; what a cap takes stands among them as "(cap)". No row for NULL.';
 
 -- ---- checks, called by the definition trigger ------------------------------
 
@@ -420,6 +440,36 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION cs_internal.check_measure(jsonb, jsonb) IS 'Refuses what cs.measure must not hold; called by the definition trigger.';
 
+CREATE FUNCTION cs_internal.check_cap(new jsonb, old jsonb) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	cap cs.cap;
+	names text[];
+	late text;
+	what text;
+BEGIN
+	IF new IS NULL THEN
+		RETURN;
+	END IF;
+	cap := jsonb_populate_record(NULL::cs.cap, new);
+	what := format('cap "%s" of scorecard "%s"', cap.rule, cap.scorecard);
+	PERFORM cs_internal.scorecard_number('at_most of ' || what, cap.at_most, 0, 100);
+	names := cs_internal.check_rule(cap.rule, cap.search_path, 'boolean', what);
+	SELECT n INTO late FROM unnest(names) n
+		WHERE n IN ('health', 'health_score', 'band', 'coverage')
+			OR EXISTS (SELECT FROM cs.dimension d WHERE d.name = n AND d.sees = 'late')
+		ORDER BY 1 LIMIT 1;
+	IF late IS NOT NULL THEN
+		RAISE EXCEPTION '% looks at "%", which is known only after the score', what, late
+			USING ERRCODE = 'invalid_object_definition',
+				DETAIL = 'The order is metrics, early segments, health, late segments, alerts.',
+				HINT = 'Use metrics, columns of the customer, and dimensions whose rules name neither health nor band.';
+	END IF;
+END $$;
+COMMENT ON FUNCTION cs_internal.check_cap(jsonb, jsonb) IS 'Refuses what cs.cap must not hold; called by the definition trigger.';
+
+CREATE TRIGGER definition AFTER INSERT OR UPDATE OR DELETE ON cs.cap
+	FOR EACH ROW EXECUTE FUNCTION cs_internal.definition_trigger();
 CREATE TRIGGER definition AFTER INSERT OR UPDATE OR DELETE ON cs.scorecard
 	FOR EACH ROW EXECUTE FUNCTION cs_internal.definition_trigger();
 CREATE TRIGGER definition AFTER INSERT OR UPDATE OR DELETE ON cs.measure_group

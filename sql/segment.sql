@@ -152,11 +152,20 @@ BEGIN
 			HINT = 'A scorecard is chosen before health is known: its segment must not look at health, health_score, band or coverage.';
 	END IF;
 
+	SELECT k.scorecard, k.rule, o.dimension INTO card
+	FROM cs.cap k JOIN cs_internal.dimension_order() o ON o.late AND o.dimension = ANY (cs_internal.rule_names(k.rule))
+	LIMIT 1;
+	IF FOUND THEN
+		RAISE EXCEPTION 'dimension "%" would see health, but cap "%" of scorecard "%" looks at it', card.dimension, card.rule, card.scorecard
+			USING ERRCODE = 'invalid_object_definition',
+			HINT = 'A cap is applied before health is known: what it looks at must not look at health, health_score, band or coverage.';
+	END IF;
+
 	UPDATE cs.dimension d SET sees = CASE WHEN o.late THEN 'late' ELSE 'early' END
 	FROM cs_internal.dimension_order() o
 	WHERE o.dimension = d.name AND d.sees IS DISTINCT FROM CASE WHEN o.late THEN 'late' ELSE 'early' END;
 END $$;
-COMMENT ON FUNCTION cs_internal.check_dimension_order() IS 'Refuses cycles of dimensions and scorecards chosen by a late dimension; writes dimension.sees.';
+COMMENT ON FUNCTION cs_internal.check_dimension_order() IS 'Refuses cycles of dimensions, scorecards chosen by a late dimension and caps that look at one; writes dimension.sees.';
 
 CREATE FUNCTION cs_internal.refuse_in_use(what text, users text[]) RETURNS void
 LANGUAGE plpgsql AS $$

@@ -6,7 +6,7 @@
 CREATE FUNCTION cs_internal.scorecard_version(name text) RETURNS bigint
 LANGUAGE sql STABLE AS $$
 	SELECT max(h.id) FROM cs_internal.definition_history h
-	WHERE h.table_name IN ('scorecard', 'measure_group', 'measure')
+	WHERE h.table_name IN ('scorecard', 'measure_group', 'measure', 'cap')
 		AND coalesce(h.new_row, h.old_row) ->> CASE h.table_name WHEN 'scorecard' THEN 'name' ELSE 'scorecard' END = name
 $$;
 COMMENT ON FUNCTION cs_internal.scorecard_version(text) IS

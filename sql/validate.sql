@@ -16,14 +16,14 @@ BEGIN
 		FROM pg_class c
 		WHERE c.relnamespace = 'cs'::regnamespace AND c.relkind = 'r'
 			AND to_regprocedure(format('cs_internal.%I(jsonb, jsonb)', 'check_' || c.relname)) IS NOT NULL
-		ORDER BY array_position('{policy,metric,dimension,segment,scorecard,measure_group,measure,alert_rule,job}', c.relname::text), c.relname
+		ORDER BY array_position('{policy,metric,dimension,segment,scorecard,measure_group,measure,cap,alert_rule,job}', c.relname::text), c.relname
 	LOOP
 		FOR r IN EXECUTE format('SELECT to_jsonb(x) AS row FROM %s x ORDER BY x::text COLLATE "C"', t.rel) LOOP
 			BEGIN
 				EXECUTE format('SELECT cs_internal.%I($1, $1)', 'check_' || t.relname) USING r.row;
 			EXCEPTION WHEN OTHERS THEN
 				table_name := t.relname;
-				key := concat_ws('/', r.row->>'scorecard', r.row->>'dimension', coalesce(r.row->>'name', r.row->>'currency'));
+				key := concat_ws('/', r.row->>'scorecard', r.row->>'dimension', coalesce(r.row->>'name', r.row->>'rule', r.row->>'currency'));
 				GET STACKED DIAGNOSTICS error_code = RETURNED_SQLSTATE, error = MESSAGE_TEXT, hint = PG_EXCEPTION_HINT;
 				hint := nullif(hint, '');
 				RETURN NEXT;

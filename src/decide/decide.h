@@ -7,6 +7,8 @@
 
 #include "cs_ext.h"
 
+#include "utils/jsonb.h"
+
 /* One rule: a boolean (or text, for messages) SQL expression over a customer's state. */
 typedef struct CsRule
 {
@@ -24,6 +26,13 @@ typedef struct CsRule
  * Failing rules are marked in cs_internal.definition_status.
  */
 extern CsResult *cs_eval_rules(const CsBatch *batch, CsRule *rules, int nrules);
+
+/*
+ * decide/rule.c: the first of the rules that is true for a customer of whom
+ * just {"name": value, ...} is known, -1: none; what is not given is NULL.  An
+ * error of a rule is raised.
+ */
+extern int cs_first_rule_of(CsRule *rules, int nrules, Jsonb *given);
 
 /* Refuses, with a clear error naming `what`, a rule that does not parse, is not of the type, writes, is volatile or names something unknown (near match). */
 extern void cs_check_rule(const CsRule *rule, const char *what);

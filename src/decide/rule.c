@@ -733,3 +733,68 @@ cs_eval_rules(const CsBatch *batch, CsRule *rules, int nrules)
 	}
 	return result;
 }
+
+/*
+ * given_state: the relation "state" of one customer of whom only `given` is
+ * known, with columns of the types that rules always see.
+ */
+static CsResult *
+given_state(List *used, Names *names, Jsonb *given)
+{
+	TupleDesc desc = project_state(NULL, used, names, NULL)->desc;
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute column = TupleDescAttr(desc, i);
+		char *name = quote_literal_cstr(NameStr(column->attname));
+
+		appendStringInfoString(&sql, i ? ", " : "SELECT ");
+		if (column->atttypid == FLOAT8OID)
+			appendStringInfo(&sql,
+							 "CASE jsonb_typeof($1->%s) WHEN 'boolean' THEN "
+							 "($1->%s)::boolean::int::float8 ELSE ($1->>%s)::float8 END",
+							 name, name, name);
+		else
+			appendStringInfo(&sql, "($1->>%s)::%s", name, format_type_be(column->atttypid));
+		appendStringInfo(&sql, " AS %s", quote_identifier(NameStr(column->attname)));
+	}
+	return cs_query(sql.data, CS_ARGS(cs_datum(JSONBOID, JsonbPGetDatum(given), false)));
+}
+
+/*
+ * cs_first_rule_of: see decide.h.
+ */
+int
+cs_first_rule_of(CsRule *rules, int nrules, Jsonb *given)
+{
+	Names *names = read_names();
+	int first = -1;
+
+	for (int i = 0; i < nrules && first < 0; i++)
+	{
+		Compiled compiled = {.rule = &rules[i]};
+		CsUserQuery query = {0};
+		CsResult *result;
+		TupleTableSlot *slot;
+		bool isnull;
+
+		compile(&compiled, names, psprintf("%s \"%s\"", rules[i].table_name, rules[i].key));
+		cs_register("state", given_state(compiled.names, names, given));
+		query.sql = psprintf("SELECT (%s\n)::pg_catalog.bool FROM state", compiled.expression);
+		query.search_path = rules[i].search_path;
+		query.as_of = cs_now();
+		query.as_of_day = cs_local_day(query.as_of, cs_policy(false)->time_zone);
+		result = cs_user_query(&query, NULL);
+		cs_unregister("state");
+
+		slot = MakeSingleTupleTableSlot(result->desc, &TTSOpsMinimalTuple);
+		if (tuplestore_gettupleslot(result->store, true, false, slot) &&
+			DatumGetBool(slot_getattr(slot, 1, &isnull)) && !isnull)
+			first = i;
+		ExecDropSingleTupleTableSlot(slot);
+		tuplestore_end(result->store);
+	}
+	return first;
+}

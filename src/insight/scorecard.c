@@ -15,6 +15,7 @@
  *	  have some, in proportion to their shares;
  *	- a missing leaf of `reweight` is dropped and all shares are divided by what
  *	  is left;
+ *	- a cap cuts the sum, and stands beside the measures with what it takes;
  *	- with `min` the lowest leaf of a group (the lowest group of a scorecard)
  *	  carries the shares of all.
  */
@@ -248,9 +249,9 @@ to_grid(const CsScorecard *card, CsPart *parts, bool lost, int64 sum)
  */
 CsScore
 cs_score_values(const CsScorecard *card, const float8 *values, const bool *nulls, int nvalues,
-				CsPart *parts)
+				const CsExtra *extra, CsPart *parts)
 {
-	CsScore result = {CS_SCORED, 0, 0, -1};
+	CsScore result = {.reason = CS_SCORED, .blocker = -1};
 	float8 points = 0;
 	int64 hundred = (int64) (100 * CS_GRID);
 
@@ -282,9 +283,11 @@ cs_score_values(const CsScorecard *card, const float8 *values, const bool *nulls
 	for (int i = 0; i < card->nmeasures; i++)
 		points += parts[i].share * parts[i].points;
 	result.score = (int64) rint(points * CS_GRID);
-	result.score = Max(0, Min(hundred, result.score));
+	result.score = result.uncapped = Max(0, Min(hundred, result.score));
 	to_grid(card, parts, false, result.score);
 	to_grid(card, parts, true, hundred - result.score);
+	if (extra != NULL && extra->cap >= 0)
+		result.score = Min(result.score, card->caps[extra->cap].at_most);
 	return result;
 }
 

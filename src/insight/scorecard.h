@@ -8,7 +8,9 @@
 #include "cs_ext.h"
 
 #include "utils/array.h"
+#include "utils/jsonb.h"
 
+#include "decide/decide.h"
 #include "insight/curve.h"
 
 /* Scores and contributions are integers of this unit, so that they add exactly in any order. */
@@ -46,6 +48,15 @@ typedef struct CsGroup
 	bool min;
 } CsGroup;
 
+/* While the rule holds, the score is at most that. */
+typedef struct CsCap
+{
+	char *rule;
+	char *search_path;
+	int64 at_most; /* in 1 / CS_GRID points */
+	int in_batch;  /* which of the rules of the running batch it is */
+} CsCap;
+
 typedef struct CsScorecard
 {
 	char *name;
@@ -62,7 +73,15 @@ typedef struct CsScorecard
 	CsGroup *groups; /* in order of name, then those of one measure */
 	int nmeasures;
 	CsMeasure *measures; /* in order of name; weight 0 is left out */
+	int ncaps;
+	CsCap *caps; /* the lowest first, then in order of their rules */
 } CsScorecard;
+
+/* What is known of one customer beside its values; kept as health_inputs, so that a stored score can be explained. */
+typedef struct CsExtra
+{
+	int cap; /* the first of the card's caps whose rule holds, -1: none */
+} CsExtra;
 
 /* What became of one measure for one customer. */
 typedef struct CsPart
@@ -90,6 +109,7 @@ typedef struct CsScore
 {
 	CsScoreReason reason; /* CS_SCORED, or why there is none */
 	int64 score;          /* in 1 / CS_GRID points */
+	int64 uncapped;       /* likewise: what the measures contribute in sum */
 	float8 coverage;      /* weight with a value / total weight */
 	int blocker;          /* CS_SCORE_MISSING by null_overall: which measure, else -1 */
 } CsScore;
@@ -111,13 +131,24 @@ typedef enum CsBand
 extern List *cs_scorecards(void);
 extern CsScorecard *cs_scorecard(const char *name, int64 version);
 
-/* scorecard.c: pure. parts has room for card->nmeasures. nulls may be NULL: no nulls. */
+/*
+ * scorecard.c: pure. parts has room for card->nmeasures. nulls may be NULL: no
+ * nulls; extra may be NULL: nothing more is known.
+ */
 extern void cs_scorecard_prepare(CsScorecard *card);
 extern CsScore cs_score_values(const CsScorecard *card, const float8 *values, const bool *nulls,
-							   int nvalues, CsPart *parts);
+							   int nvalues, const CsExtra *extra, CsPart *parts);
 
 /* scorecard_sql.c: the same of the float8[] of a customer, NULL: nothing known. */
-extern CsScore cs_score_array(const CsScorecard *card, ArrayType *array, CsPart *parts);
+extern CsScore cs_score_array(const CsScorecard *card, ArrayType *array, const CsExtra *extra,
+							  CsPart *parts);
+
+/* The rule of one of a card's caps. */
+extern void cs_cap_rule(const CsScorecard *card, int cap, CsRule *rule);
+
+/* extra.c: health_inputs of a customer, NULL when there is nothing to keep; and back. */
+extern Jsonb *cs_extra_write(const CsScorecard *card, const CsExtra *extra);
+extern void cs_extra_read(const CsScorecard *card, Jsonb *json, CsExtra *extra);
 
 extern CsBand cs_band(const CsScorecard *card, float8 score, CsBand previous);
 extern const char *cs_band_name(CsBand band); /* NULL for none */

@@ -1,7 +1,7 @@
 /*
  * scorecard_compile.c
- *		From the rows of cs.scorecard, cs.measure_group and cs.measure to
- *		CsScorecard: once a batch, so that scoring a customer touches no table.
+ *		From the rows of cs.scorecard, cs.measure_group, cs.measure and cs.cap
+ *		to CsScorecard: once a batch, so that scoring a customer touches no table.
  *
  * The rows are those of now, or, to explain a stored score, those of the
  * version it names: the rows that definition_history had at that id.  Rows may
@@ -21,18 +21,18 @@
  * The rows of a definition table as they were just after the history row $2:
  * of each key the newest row up to there.  A changed key ends the old one.
  */
-#define ROWS_THEN(table, owner)                                                               \
-	"(SELECT (jsonb_populate_record(NULL::cs." table ", r.row)).* FROM ("                     \
-	"  SELECT DISTINCT ON (e.card, e.name) e.row FROM ("                                      \
-	"   SELECT h.id, 1 AS part, h.new_row->>'" owner "' AS card, h.new_row->>'name' AS name," \
-	"          h.new_row AS row"                                                              \
-	"     FROM cs_internal.definition_history h"                                              \
-	"    WHERE h.table_name = '" table "' AND h.id <= $2 AND h.new_row IS NOT NULL"           \
-	"   UNION ALL"                                                                            \
-	"   SELECT h.id, 0, h.old_row->>'" owner "', h.old_row->>'name', NULL"                    \
-	"     FROM cs_internal.definition_history h"                                              \
-	"    WHERE h.table_name = '" table "' AND h.id <= $2 AND h.old_row IS NOT NULL) e"        \
-	"  WHERE e.card = $1 ORDER BY e.card, e.name, e.id DESC, e.part DESC) r"                  \
+#define ROWS_THEN(table, owner, name)                                                             \
+	"(SELECT (jsonb_populate_record(NULL::cs." table ", r.row)).* FROM ("                         \
+	"  SELECT DISTINCT ON (e.card, e.name) e.row FROM ("                                          \
+	"   SELECT h.id, 1 AS part, h.new_row->>'" owner "' AS card, h.new_row->>'" name "' AS name," \
+	"          h.new_row AS row"                                                                  \
+	"     FROM cs_internal.definition_history h"                                                  \
+	"    WHERE h.table_name = '" table "' AND h.id <= $2 AND h.new_row IS NOT NULL"               \
+	"   UNION ALL"                                                                                \
+	"   SELECT h.id, 0, h.old_row->>'" owner "', h.old_row->>'" name "', NULL"                    \
+	"     FROM cs_internal.definition_history h"                                                  \
+	"    WHERE h.table_name = '" table "' AND h.id <= $2 AND h.old_row IS NOT NULL) e"            \
+	"  WHERE e.card = $1 ORDER BY e.card, e.name, e.id DESC, e.part DESC) r"                      \
 	" WHERE r.row IS NOT NULL)"
 
 /* $1: the scorecard's name or NULL for all that are enabled. */
@@ -45,7 +45,7 @@
 	" c.red_below, c.green_from, c.edge_closed = 'below', c.hysteresis, c.min_coverage,"         \
 	" c.combine = 'min',"                                                                        \
 	" (SELECT max(h.id) FROM cs_internal.definition_history h"                                   \
-	"   WHERE h.table_name IN ('scorecard', 'measure_group', 'measure')"                         \
+	"   WHERE h.table_name IN ('scorecard', 'measure_group', 'measure', 'cap')"                  \
 	"     AND coalesce(h.new_row, h.old_row)"                                                    \
 	"         ->> CASE h.table_name WHEN 'scorecard' THEN 'name' ELSE 'scorecard' END = c.name)" \
 	" FROM " cards " c WHERE CASE WHEN $1::text IS NULL THEN c.enabled ELSE c.name = $1 END"     \
@@ -69,6 +69,11 @@
 	" WHERE m.weight > 0 AND ($1::text IS NULL OR m.scorecard = $1)"                          \
 	"   AND (m.measure_group IS NULL OR (g.enabled AND g.weight > 0))"                        \
 	" ORDER BY m.scorecard COLLATE \"C\", m.name COLLATE \"C\""
+
+#define CAPS_SQL(caps)                                                     \
+	"SELECT k.scorecard, k.rule, k.search_path, k.at_most FROM " caps " k" \
+	" WHERE k.enabled AND ($1::text IS NULL OR k.scorecard = $1)"          \
+	" ORDER BY k.scorecard COLLATE \"C\", k.at_most, k.rule COLLATE \"C\""
 
 /*
  * cell_float: a float8 of the last cs_exec, or `otherwise` for NULL.
@@ -227,6 +232,33 @@ read_measures(List *cards)
 }
 
 /*
+ * read_caps: the caps of the last cs_exec into their cards, the lowest first.
+ */
+static void
+read_caps(List *cards)
+{
+	ListCell *lc;
+
+	foreach (lc, cards)
+	{
+		CsScorecard *card = lfirst(lc);
+
+		card->caps = palloc0(sizeof(CsCap) * (SPI_processed + 1));
+		for (uint64 r = 0; r < SPI_processed; r++)
+		{
+			CsCap *cap = &card->caps[card->ncaps];
+
+			if (strcmp(cs_cell(r, 1), card->name) != 0)
+				continue;
+			cap->rule = cs_cell(r, 2);
+			cap->search_path = cs_cell(r, 3);
+			cap->at_most = (int64) rint(Max(0, Min(100, cell_float(r, 4, 100))) * CS_GRID);
+			card->ncaps++;
+		}
+	}
+}
+
+/*
  * cs_scorecards: all enabled scorecards with their measures, those of a segment
  * first, by priority, then by name.
  */
@@ -244,6 +276,10 @@ cs_scorecards(void)
 	MemoryContextSwitchTo(keep);
 	read_measures(cards);
 	SPI_freetuptable(SPI_tuptable);
+	cs_exec(CAPS_SQL("cs.cap"), CS_ARGS(cs_text(NULL)));
+	MemoryContextSwitchTo(keep);
+	read_caps(cards);
+	SPI_freetuptable(SPI_tuptable);
 	return cards;
 }
 
@@ -258,7 +294,7 @@ cs_scorecard(const char *name, int64 version)
 	CsScorecard *card;
 
 	if (version != 0)
-		cs_exec(CARDS_SQL(ROWS_THEN("scorecard", "name")),
+		cs_exec(CARDS_SQL(ROWS_THEN("scorecard", "name", "name")),
 				CS_ARGS(cs_text(name), cs_int8(version)));
 	else
 		cs_exec(CARDS_SQL("cs.scorecard"), CS_ARGS(cs_text(name)));
@@ -267,13 +303,20 @@ cs_scorecard(const char *name, int64 version)
 	if (cards == NIL)
 		return NULL;
 	if (version != 0)
-		cs_exec(MEASURES_SQL(ROWS_THEN("measure", "scorecard"),
-							 ROWS_THEN("measure_group", "scorecard")),
+		cs_exec(MEASURES_SQL(ROWS_THEN("measure", "scorecard", "name"),
+							 ROWS_THEN("measure_group", "scorecard", "name")),
 				CS_ARGS(cs_text(name), cs_int8(version)));
 	else
 		cs_exec(MEASURES_SQL("cs.measure", "cs.measure_group"), CS_ARGS(cs_text(name)));
 	MemoryContextSwitchTo(keep);
 	read_measures(cards);
+	if (version != 0)
+		cs_exec(CAPS_SQL(ROWS_THEN("cap", "scorecard", "rule")),
+				CS_ARGS(cs_text(name), cs_int8(version)));
+	else
+		cs_exec(CAPS_SQL("cs.cap"), CS_ARGS(cs_text(name)));
+	MemoryContextSwitchTo(keep);
+	read_caps(cards);
 	card = linitial(cards);
 	if (version != 0)
 		card->version = version;

@@ -18,6 +18,7 @@
 #include "utils/memutils.h"
 #include "utils/numeric.h"
 
+#include "decide/decide.h"
 #include "insight/scorecard.h"
 
 PG_FUNCTION_INFO_V1(cs_score_sql);
@@ -29,7 +30,7 @@ PG_FUNCTION_INFO_V1(cs_score_detail);
  * cs_score_array: see scorecard.h.
  */
 CsScore
-cs_score_array(const CsScorecard *card, ArrayType *array, CsPart *parts)
+cs_score_array(const CsScorecard *card, ArrayType *array, const CsExtra *extra, CsPart *parts)
 {
 	Datum *elements = NULL;
 	bool *nulls = NULL;
@@ -42,7 +43,7 @@ cs_score_array(const CsScorecard *card, ArrayType *array, CsPart *parts)
 	values = palloc(sizeof(float8) * (n + 1));
 	for (int i = 0; i < n; i++)
 		values[i] = nulls[i] ? 0 : DatumGetFloat8(elements[i]);
-	return cs_score_values(card, values, nulls, n, parts);
+	return cs_score_values(card, values, nulls, n, extra, parts);
 }
 
 /*
@@ -81,7 +82,7 @@ card_of_args(FunctionCallInfo fcinfo)
 }
 
 /*
- * cs_internal.score("values" float8[], scorecard text, version bigint):
+ * cs_internal.score("values" float8[], scorecard text, version bigint, inputs jsonb):
  * one row (score, coverage, reason).
  */
 Datum
@@ -90,6 +91,7 @@ cs_score_sql(PG_FUNCTION_ARGS)
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	CsFrame frame;
 	CsScorecard *card;
+	CsExtra extra;
 	CsScore score;
 	Datum out[3] = {0};
 	bool nulls[3] = {false, false, false};
@@ -98,7 +100,8 @@ cs_score_sql(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	cs_enter(&frame);
 	card = card_of_args(fcinfo);
-	score = cs_score_array(card, PG_ARGISNULL(0) ? NULL : PG_GETARG_ARRAYTYPE_P(0),
+	cs_extra_read(card, PG_ARGISNULL(3) ? NULL : PG_GETARG_JSONB_P(3), &extra);
+	score = cs_score_array(card, PG_ARGISNULL(0) ? NULL : PG_GETARG_ARRAYTYPE_P(0), &extra,
 						   palloc(sizeof(CsPart) * (card->nmeasures + 1)));
 	reason = cs_score_reason_name(score.reason);
 	out[0] = Float8GetDatum(score.score / CS_GRID);
@@ -139,8 +142,17 @@ part_reason(const CsMeasure *measure, const CsPart *part, bool scored)
 }
 
 /*
- * cs_internal.score_parts("values" float8[], scorecard text, version bigint):
- * a row per measure.  Contributions add exactly to the score, contributions
+ * cap_reason: what a cap says, for people.
+ */
+static char *
+cap_reason(const CsCap *cap)
+{
+	return psprintf("at most %g while %s", cap->at_most / CS_GRID, cap->rule);
+}
+
+/*
+ * cs_internal.score_parts("values" float8[], scorecard text, version bigint,
+ * inputs jsonb): a row per measure, and one for the cap that takes something.  Contributions add exactly to the score, contributions
  * and losses to 100; where there is no score both are NULL.
  */
 Datum
@@ -149,6 +161,7 @@ cs_score_parts_sql(PG_FUNCTION_ARGS)
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	CsFrame frame;
 	CsScorecard *card;
+	CsExtra extra;
 	CsScore score;
 	CsPart *parts;
 
@@ -156,7 +169,8 @@ cs_score_parts_sql(PG_FUNCTION_ARGS)
 	cs_enter(&frame);
 	card = card_of_args(fcinfo);
 	parts = palloc(sizeof(CsPart) * (card->nmeasures + 1));
-	score = cs_score_array(card, PG_ARGISNULL(0) ? NULL : PG_GETARG_ARRAYTYPE_P(0), parts);
+	cs_extra_read(card, PG_ARGISNULL(3) ? NULL : PG_GETARG_JSONB_P(3), &extra);
+	score = cs_score_array(card, PG_ARGISNULL(0) ? NULL : PG_GETARG_ARRAYTYPE_P(0), &extra, parts);
 	for (int i = 0; i < card->nmeasures; i++)
 	{
 		CsMeasure *measure = &card->measures[i];
@@ -182,6 +196,19 @@ cs_score_parts_sql(PG_FUNCTION_ARGS)
 		nulls[7] = reason == NULL;
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, out, nulls);
 	}
+	if (score.score < score.uncapped)
+	{
+		const CsCap *cap = &card->caps[extra.cap];
+		Datum out[8] = {0};
+		bool nulls[8] = {false, true, false, true, true, false, false, false};
+
+		out[0] = CStringGetTextDatum("(cap)");
+		out[2] = Float8GetDatum(cap->at_most / CS_GRID);
+		out[5] = Float8GetDatum((score.score - score.uncapped) / CS_GRID);
+		out[6] = Float8GetDatum((score.uncapped - score.score) / CS_GRID);
+		out[7] = CStringGetTextDatum(cap_reason(cap));
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, out, nulls);
+	}
 	cs_leave(&frame);
 	return (Datum) 0;
 }
@@ -192,6 +219,7 @@ cs_score_parts_sql(PG_FUNCTION_ARGS)
 typedef struct CsKeptCard
 {
 	char *name;
+	CsRule *rules; /* of the card's caps */
 	CsScorecard *card;
 	CsPart *parts;
 	int nvalues;
@@ -218,6 +246,9 @@ kept_card(FunctionCallInfo fcinfo)
 	kept = palloc0(sizeof(CsKeptCard));
 	kept->name = pstrdup(name);
 	kept->card = card_named(kept->name, 0);
+	kept->rules = palloc0(sizeof(CsRule) * (kept->card->ncaps + 1));
+	for (int i = 0; i < kept->card->ncaps; i++)
+		cs_cap_rule(kept->card, i, &kept->rules[i]);
 	kept->parts = palloc(sizeof(CsPart) * (kept->card->nmeasures + 1));
 	for (int i = 0; i < kept->card->nmeasures; i++)
 		kept->nvalues = Max(kept->nvalues, kept->card->measures[i].slot);
@@ -276,10 +307,11 @@ value_of_json(const char *metric, const JsonbValue *json, float8 *value)
 
 /*
  * score_metrics: the score of {"metric": value, ...}.  Keys that are no metric
- * of the scorecard are passed over, so that a whole row can be given.
+ * of the scorecard are passed over, so that a whole row can be given; rules of
+ * caps see what is given under their names.
  */
 static CsScore
-score_metrics(CsKeptCard *kept, Jsonb *metrics)
+score_metrics(CsKeptCard *kept, Jsonb *metrics, CsExtra *extra)
 {
 	const CsScorecard *card = kept->card;
 
@@ -301,7 +333,18 @@ score_metrics(CsKeptCard *kept, Jsonb *metrics)
 		kept->nulls[measure->slot - 1] =
 			!value_of_json(measure->metric, &found, &kept->values[measure->slot - 1]);
 	}
-	return cs_score_values(card, kept->values, kept->nulls, kept->nvalues, kept->parts);
+	extra->cap = -1;
+	if (card->ncaps > 0)
+	{
+		CsFrame frame;
+		int holds;
+
+		cs_enter(&frame);
+		holds = cs_first_rule_of(kept->rules, card->ncaps, metrics);
+		cs_leave(&frame);
+		extra->cap = holds;
+	}
+	return cs_score_values(card, kept->values, kept->nulls, kept->nvalues, extra, kept->parts);
 }
 
 /*
@@ -311,7 +354,8 @@ Datum
 cs_score_metrics(PG_FUNCTION_ARGS)
 {
 	CsKeptCard *kept = kept_card(fcinfo);
-	CsScore score = score_metrics(kept, PG_GETARG_JSONB_P(0));
+	CsExtra extra;
+	CsScore score = score_metrics(kept, PG_GETARG_JSONB_P(0), &extra);
 
 	if (score.reason != CS_SCORED)
 		PG_RETURN_NULL();
@@ -382,6 +426,24 @@ push_part(JsonbParseState **state, const CsMeasure *measure, const CsPart *part,
 }
 
 /*
+ * push_cap: what a cap takes, as an object like those of measures.
+ */
+static void
+push_cap(JsonbParseState **state, const CsCap *cap, int64 taken)
+{
+	pushJsonbValue(state, WJB_BEGIN_OBJECT, NULL);
+	push_text(state, "measure", "(cap)");
+	push_text(state, "metric", NULL);
+	push_float(state, "value", true, cap->at_most / CS_GRID);
+	push_float(state, "points", false, 0);
+	push_float(state, "weight", false, 0);
+	push_float(state, "contribution", true, -taken / CS_GRID);
+	push_float(state, "lost", true, taken / CS_GRID);
+	push_text(state, "reason", cap_reason(cap));
+	pushJsonbValue(state, WJB_END_OBJECT, NULL);
+}
+
+/*
  * cs.score_detail(metrics jsonb, card text): one row: score, band, coverage,
  * reason, contributions.
  */
@@ -390,7 +452,8 @@ cs_score_detail(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	CsKeptCard *kept = kept_card(fcinfo);
-	CsScore score = score_metrics(kept, PG_GETARG_JSONB_P(0));
+	CsExtra extra;
+	CsScore score = score_metrics(kept, PG_GETARG_JSONB_P(0), &extra);
 	bool scored = score.reason == CS_SCORED;
 	const char *reason = cs_score_reason_name(score.reason);
 	JsonbParseState *state = NULL;
@@ -401,6 +464,8 @@ cs_score_detail(PG_FUNCTION_ARGS)
 	pushJsonbValue(&state, WJB_BEGIN_ARRAY, NULL);
 	for (int i = 0; i < kept->card->nmeasures; i++)
 		push_part(&state, &kept->card->measures[i], &kept->parts[i], scored);
+	if (score.score < score.uncapped)
+		push_cap(&state, &kept->card->caps[extra.cap], score.uncapped - score.score);
 
 	out[0] = Float8GetDatum(score.score / CS_GRID);
 	nulls[0] = !scored;

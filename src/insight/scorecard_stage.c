@@ -18,6 +18,7 @@
 #include "utils/jsonb.h"
 #include "utils/memutils.h"
 
+#include "decide/rule.h"
 #include "insight/scorecard.h"
 
 /* Columns of what is read of the batch. */
@@ -63,6 +64,7 @@ enum
 	OUT_VERSION,
 	OUT_OLD_BAND,
 	OUT_OLD_BAND_SINCE,
+	OUT_INPUTS,
 	OUT_NCOLUMNS
 };
 
@@ -71,18 +73,19 @@ static const struct
 	const char *name;
 	Oid type;
 } out_columns[OUT_NCOLUMNS] = {
-	{"customer_id", TEXTOID}, {"scorecard", TEXTOID},    {"auto_score", FLOAT8OID},
-	{"coverage", FLOAT8OID},  {"score_reason", TEXTOID}, {"score", FLOAT8OID},
-	{"auto_band", TEXTOID},   {"band", TEXTOID},         {"band_reason", TEXTOID},
-	{"version", INT8OID},     {"old_band", TEXTOID},     {"old_band_since", TIMESTAMPTZOID},
+	{"customer_id", TEXTOID},    {"scorecard", TEXTOID},    {"auto_score", FLOAT8OID},
+	{"coverage", FLOAT8OID},     {"score_reason", TEXTOID}, {"score", FLOAT8OID},
+	{"auto_band", TEXTOID},      {"band", TEXTOID},         {"band_reason", TEXTOID},
+	{"version", INT8OID},        {"old_band", TEXTOID},     {"old_band_since", TIMESTAMPTZOID},
+	{"health_inputs", JSONBOID},
 };
 
 static const char *const write_state_sql =
 	"UPDATE cs_internal.state s SET scorecard = n.scorecard, score = n.auto_score,"
-	" coverage = n.coverage, score_reason = n.score_reason"
+	" coverage = n.coverage, score_reason = n.score_reason, health_inputs = n.health_inputs"
 	" FROM health_new n WHERE s.customer_id = n.customer_id"
-	" AND (s.scorecard, s.score, s.coverage, s.score_reason) IS DISTINCT FROM"
-	"     (n.scorecard, n.auto_score, n.coverage, n.score_reason)";
+	" AND (s.scorecard, s.score, s.coverage, s.score_reason, s.health_inputs) IS DISTINCT FROM"
+	"     (n.scorecard, n.auto_score, n.coverage, n.score_reason, n.health_inputs)";
 
 /* Who was never scored has no row. */
 static const char *const write_health_sql =
@@ -157,6 +160,82 @@ choose(List *cards, Jsonb *segments)
 }
 
 /*
+ * cs_cap_rule: see scorecard.h.
+ */
+void
+cs_cap_rule(const CsScorecard *card, int cap, CsRule *rule)
+{
+	memset(rule, 0, sizeof(*rule));
+	rule->table_name = "cap";
+	rule->key = psprintf("%s/%s", card->name, card->caps[cap].rule);
+	rule->expression = card->caps[cap].rule;
+	rule->search_path = card->caps[cap].search_path;
+	rule->type = BOOLOID;
+}
+
+/*
+ * cap_values: the rules of all caps over the batch; NULL where there are none.
+ */
+static CsRuleValues *
+cap_values(const CsBatch *batch, List *cards)
+{
+	CsRule *rules;
+	int n = 0;
+	ListCell *lc;
+
+	foreach (lc, cards)
+		n += ((CsScorecard *) lfirst(lc))->ncaps;
+	if (n == 0)
+		return NULL;
+	rules = palloc(sizeof(CsRule) * n);
+	n = 0;
+	foreach (lc, cards)
+	{
+		CsScorecard *card = lfirst(lc);
+
+		for (int i = 0; i < card->ncaps; i++)
+		{
+			card->caps[i].in_batch = n;
+			cs_cap_rule(card, i, &rules[n++]);
+		}
+	}
+	return cs_rule_values(batch, rules, n);
+}
+
+/*
+ * cap_of: the lowest cap of the card whose rule is true for the customer, -1
+ * when there is none.  A rule that is NULL or failed caps nothing.
+ */
+static int
+cap_of(const CsScorecard *card, const CsRuleValues *values, const char *customer)
+{
+	int low = 0;
+	int high = values ? values->ncustomers : 0;
+
+	if (card->ncaps == 0)
+		return -1;
+	while (low < high)
+	{
+		int middle = low + (high - low) / 2;
+
+		if (strcmp(values->ids[middle], customer) < 0)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	if (low >= values->ncustomers || strcmp(values->ids[low], customer) != 0)
+		return -1;
+	for (int i = 0; i < card->ncaps; i++)
+	{
+		int cell = CS_CELL(values, low, card->caps[i].in_batch);
+
+		if (!values->isnull[cell] && DatumGetBool(values->values[cell]))
+			return i;
+	}
+	return -1;
+}
+
+/*
  * most_lost: the index of the measure that loses most, leaving out `but`;
  * -1 when none loses anything.
  */
@@ -172,11 +251,11 @@ most_lost(const CsScorecard *card, const CsPart *parts, int but)
 }
 
 /*
- * why: one line for people: what made the score NULL, or the two measures that
- * lose most of it.
+ * why: one line for people: what made the score NULL, the cap that cuts it, or
+ * the two measures that lose most of it.
  */
 static char *
-why(const CsScorecard *card, const CsScore *score, const CsPart *parts)
+why(const CsScorecard *card, const CsScore *score, const CsExtra *extra, const CsPart *parts)
 {
 	StringInfoData text;
 	int first;
@@ -202,6 +281,9 @@ why(const CsScorecard *card, const CsScore *score, const CsPart *parts)
 		case CS_SCORED:
 			break;
 	}
+	if (score->score < score->uncapped)
+		return psprintf("at most %g while %s", card->caps[extra->cap].at_most / CS_GRID,
+						card->caps[extra->cap].rule);
 	first = most_lost(card, parts, -1);
 	if (first < 0)
 		return "nothing lost";
@@ -234,7 +316,8 @@ override_score(int64 automatic, float8 value, float8 delta, bool has_value, bool
  * score_row: one customer of the batch, from the tuple read to the row written.
  */
 static void
-score_row(List *cards, HeapTuple tuple, TupleDesc desc, Datum *out, bool *nulls)
+score_row(List *cards, const CsRuleValues *caps, HeapTuple tuple, TupleDesc desc, Datum *out,
+		  bool *nulls)
 {
 #define IN(col) SPI_getbinval(tuple, desc, col, &isnull)
 #define IN_TEXT(col) SPI_getvalue(tuple, desc, col)
@@ -245,7 +328,9 @@ score_row(List *cards, HeapTuple tuple, TupleDesc desc, Datum *out, bool *nulls)
 		nulls[col] = s_ == NULL;                             \
 		out[col] = s_ ? CStringGetTextDatum(s_) : (Datum) 0; \
 	} while (0)
-	CsScore score = {CS_SCORED, 0, 0, -1};
+	CsScore score = {.reason = CS_SCORED, .blocker = -1};
+	CsExtra extra = {.cap = -1};
+	Jsonb *inputs = NULL;
 	CsScorecard *card = NULL;
 	CsPart *parts = NULL;
 	CsBand auto_band = CS_BAND_NONE;
@@ -273,12 +358,17 @@ score_row(List *cards, HeapTuple tuple, TupleDesc desc, Datum *out, bool *nulls)
 			score.reason = CS_SCORE_NO_SCORECARD;
 		else
 		{
+			ArrayType *values;
+
 			d = IN(IN_VALUES);
 			parts = palloc(sizeof(CsPart) * (card->nmeasures + 1));
-			score = cs_score_array(card, isnull ? NULL : DatumGetArrayTypeP(d), parts);
+			values = isnull ? NULL : DatumGetArrayTypeP(d);
+			extra.cap = cap_of(card, caps, IN_TEXT(IN_CUSTOMER));
+			score = cs_score_array(card, values, &extra, parts);
+			inputs = cs_extra_write(card, &extra);
 		}
 	}
-	text = why(card, &score, parts);
+	text = why(card, &score, &extra, parts);
 	has_shown = score.reason == CS_SCORED;
 	shown = score.score;
 	if (has_shown)
@@ -326,6 +416,8 @@ score_row(List *cards, HeapTuple tuple, TupleDesc desc, Datum *out, bool *nulls)
 	nulls[OUT_OLD_BAND] = isnull;
 	out[OUT_OLD_BAND_SINCE] = IN(IN_BAND_SINCE);
 	nulls[OUT_OLD_BAND_SINCE] = isnull;
+	out[OUT_INPUTS] = PointerGetDatum(inputs);
+	nulls[OUT_INPUTS] = inputs == NULL;
 #undef IN
 #undef IN_TEXT
 #undef OUT_TEXT
@@ -339,6 +431,7 @@ void
 cs_stage_health(CsBatch *batch)
 {
 	List *cards = cs_scorecards();
+	CsRuleValues *caps = cap_values(batch, cards);
 	CsResult rows = {0};
 	MemoryContext per_row =
 		AllocSetContextCreate(CurrentMemoryContext, "cs_ext score", ALLOCSET_DEFAULT_SIZES);
@@ -364,7 +457,7 @@ cs_stage_health(CsBatch *batch)
 		bool nulls[OUT_NCOLUMNS];
 
 		CHECK_FOR_INTERRUPTS();
-		score_row(cards, table->vals[r], table->tupdesc, out, nulls);
+		score_row(cards, caps, table->vals[r], table->tupdesc, out, nulls);
 		MemoryContextSwitchTo(before);
 		tuplestore_putvalues(rows.store, rows.desc, out, nulls);
 		MemoryContextReset(per_row);

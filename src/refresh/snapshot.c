@@ -50,12 +50,14 @@ cs_take_snapshot_sql(PG_FUNCTION_ARGS)
 		cs_enter(&batch_frame);
 		rows = cs_what_if(
 			ids, n, as_of,
-			"SELECT s.customer_id, s.\"values\", s.segments, s.score, s.coverage, s.scorecard"
-			" FROM cs_internal.state s JOIN batch b ON b.customer_id = s.customer_id");
+			"SELECT s.customer_id, s.\"values\", s.segments, s.score, s.coverage, s.scorecard,"
+			" s.health_inputs FROM cs_internal.state s JOIN batch b ON b.customer_id = "
+			"s.customer_id");
 		cs_register("snapshot", rows);
 		cs_exec("INSERT INTO cs_internal.metric_history (customer_id, as_of, \"values\", segments, "
-				"computed_at)"
-				" SELECT customer_id, $1, \"values\", segments, clock_timestamp() FROM snapshot"
+				"health_inputs, computed_at)"
+				" SELECT customer_id, $1, \"values\", segments, health_inputs, clock_timestamp() "
+				"FROM snapshot"
 				" WHERE \"values\" IS NOT NULL ON CONFLICT DO NOTHING",
 				CS_ARGS(cs_tstz(as_of)));
 		cs_exec(

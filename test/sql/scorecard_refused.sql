@@ -89,6 +89,16 @@ SELECT pg_temp.measure('metric, worst, best, missing_points', $$'seats', 0, 5, 5
 SELECT pg_temp.measure('metric, worst, best, missing, missing_points', $$'seats', 0, 5, 'neutral', 101$$);
 SELECT pg_temp.measure('metric, worst, best, max_age_days', $$'seats', 0, 5, 30$$);
 
+\echo -- cap
+SELECT pg_temp.try($$INSERT INTO cs.cap (scorecard, rule, at_most) VALUES ('default', 'open_escalations > 0', 101)$$);
+SELECT pg_temp.try($$INSERT INTO cs.cap (scorecard, rule, at_most) VALUES ('default', 'open_escalations > 0', 'NaN')$$);
+SELECT pg_temp.try($$INSERT INTO cs.cap (scorecard, rule, at_most) VALUES ('default', 'open_escalation > 0', 49)$$);
+SELECT pg_temp.try($$INSERT INTO cs.cap (scorecard, rule, at_most) VALUES ('default', 'open_escalations', 49)$$);
+SELECT pg_temp.try($$INSERT INTO cs.cap (scorecard, rule, at_most) VALUES ('default', 'open_escalations >', 49)$$);
+SELECT pg_temp.try($$INSERT INTO cs.cap (scorecard, rule, at_most) VALUES ('default', 'random() < 0.5', 49)$$);
+SELECT pg_temp.try($$INSERT INTO cs.cap (scorecard, rule, at_most) VALUES ('default', 'health < 30', 49)$$);
+SELECT pg_temp.try($$INSERT INTO cs.cap (scorecard, rule, at_most) VALUES ('nowhere', 'mrr < 30', 49)$$);
+
 \echo -- what would leave nothing that counts, or nothing to refer to
 SELECT pg_temp.try($$UPDATE cs.measure SET weight = 0 WHERE scorecard = 'default'$$);
 SELECT pg_temp.try($$DO 'BEGIN
