@@ -165,8 +165,11 @@ read_cancellations(Chunk *chunk, const CsSource *source, Datum ids, const CsPoli
 	TimestampTz now = cs_now();
 	CsResult *rows = read_source(source, cancellation_select, false, ids, now,
 								 cs_local_day(now, policy->time_zone));
-	TupleTableSlot *slot = MakeSingleTupleTableSlot(rows->desc, &TTSOpsMinimalTuple);
+	TupleTableSlot *slot;
 
+	if (rows == NULL)
+		return false;
+	slot = MakeSingleTupleTableSlot(rows->desc, &TTSOpsMinimalTuple);
 	tuplestore_rescan(rows->store);
 	while (tuplestore_gettupleslot(rows->store, true, false, slot))
 	{

@@ -211,8 +211,74 @@ done_reading(const CsSource *source)
 		"UPDATE cs_internal.source_state SET needs_scan = false, scanned_at = clock_timestamp(), "
 		"changed_since = '-infinity', changed_until = 'infinity', error = NULL WHERE source = $1",
 		CS_ARGS(cs_text(source->name)));
-	if (can_have_orphans(source))
-		cs_exec("DELETE FROM cs_internal.orphan WHERE source = $1", CS_ARGS(cs_text(source->name)));
+}
+
+/*
+ * note_strangers: which of the ids stand in this source and are no customers.
+ */
+static void
+note_strangers(const CsSource *source, Datum strangers)
+{
+	CsUserQuery query = {0};
+	ErrorData *error = NULL;
+	CsResult *rows;
+
+	if (source->mapping == NULL || !OidIsValid(source->relid) || !can_have_orphans(source))
+		return;
+	cs_source_keys(source, strangers, &query);
+	query.sql =
+		psprintf("SELECT DISTINCT %s AS customer_id FROM (%s) r",
+				 cs_source_id(source, "r.customer_key"), cs_source_rows(source, true, false));
+	rows = cs_user_query(&query, &error);
+	if (rows == NULL)
+	{
+		cs_source_failed(source, error->message);
+		return;
+	}
+	cs_exec("DELETE FROM cs_internal.orphan WHERE source = $1 AND customer_id = ANY ($2)",
+			CS_ARGS(cs_text(source->name), cs_textarray(strangers)));
+	cs_register("strangers", rows);
+	cs_exec("INSERT INTO cs_internal.orphan (source, customer_id) SELECT $1, customer_id FROM "
+			"strangers ON CONFLICT DO NOTHING",
+			CS_ARGS(cs_text(source->name)));
+	cs_unregister("strangers");
+	tuplestore_end(rows->store);
+}
+
+/*
+ * cs_orphans_ingest: see source.h.
+ */
+void
+cs_orphans_ingest(const CsSource *source, Datum ids)
+{
+	Datum strangers;
+	bool isnull;
+	ListCell *lc;
+
+	cs_exec("DELETE FROM cs_internal.orphan o USING cs_internal.customer c WHERE c.customer_id = "
+			"o.customer_id AND o.customer_id = ANY ($1)",
+			CS_ARGS(cs_textarray(ids)));
+	cs_exec("SELECT array_agg(i) FROM unnest($1) i WHERE NOT EXISTS (SELECT 1 FROM "
+			"cs_internal.customer c WHERE c.customer_id = i)",
+			CS_ARGS(cs_textarray(ids)));
+	strangers = cs_value_datum(&isnull);
+	if (isnull)
+		return;
+	strangers = PointerGetDatum(DatumGetArrayTypePCopy(strangers));
+	if (source->mapping != NULL && can_have_orphans(source))
+		note_strangers(source, strangers);
+	else
+		foreach (lc, cs_sources(NULL))
+			note_strangers(lfirst(lc), strangers);
+}
+
+/*
+ * forget_orphans: of a source that is read whole; ingest finds them again.
+ */
+static void
+forget_orphans(const CsSource *source)
+{
+	cs_exec("DELETE FROM cs_internal.orphan WHERE source = $1", CS_ARGS(cs_text(source->name)));
 }
 
 /*
@@ -244,6 +310,7 @@ read_whole(const CsSource *source)
 	cs_unregister("found");
 	tuplestore_end(rows->store);
 	cs_pending_known(source->name);
+	forget_orphans(source);
 	cs_count_unusable(source, (Datum) 0, true);
 	done_reading(source);
 }
@@ -294,7 +361,10 @@ read_checksums(const CsSource *source, bool everything)
 	cs_unregister("found");
 	tuplestore_end(rows->store);
 	if (everything)
+	{
 		cs_pending_known(source->name);
+		forget_orphans(source);
+	}
 	cs_count_unusable(source, (Datum) 0, true);
 	done_reading(source);
 }
@@ -502,9 +572,6 @@ cs_collect(TimestampTz as_of, bool force_scan)
 
 	cs_capture_flush();
 	CommandCounterIncrement();
-	cs_exec("DELETE FROM cs_internal.orphan o USING cs_internal.customer c WHERE c.customer_id = "
-			"o.customer_id",
-			CS_NO_ARGS);
 	all = cs_sources(NULL);
 	foreach (lc, all)
 	{
@@ -531,19 +598,14 @@ cs_collect(TimestampTz as_of, bool force_scan)
 			read_whole(source);
 	}
 	follow_users(readable);
-	cs_exec(
-		"INSERT INTO cs_internal.orphan (source, customer_id) SELECT p.source, p.customer_id FROM "
-		"cs_internal.pending p JOIN cs.source s ON s.name = p.source WHERE s.kind NOT IN "
-		"('customer', 'subscription') AND NOT EXISTS (SELECT 1 FROM cs_internal.customer c WHERE "
-		"c.customer_id = p.customer_id) ON CONFLICT DO NOTHING",
-		CS_NO_ARGS);
 }
 
 /* ---- unusable rows -------------------------------------------------------- */
 
 /*
  * count_unusable: see cs_count_unusable; without_customer: only rows whose key
- * is NULL or empty.
+ * is NULL or empty.  Rows of users whom no user source knows are nobody's, and
+ * are not counted until it does.
  */
 static void
 count_unusable(const CsSource *source, Datum ids, bool whole, bool without_customer)
@@ -576,7 +638,9 @@ count_unusable(const CsSource *source, Datum ids, bool whole, bool without_custo
 		cs_source_id(source, source->by_user ? "u.customer_key" : "f.customer_key"),
 		cs_source_reason(source), cs_source_facts(source, condition));
 	if (source->by_user)
-		appendStringInfo(&sql, " %s JOIN (%s) u ON (u.user_id COLLATE \"C\") = %s",
+		appendStringInfo(&sql,
+						 " %s JOIN (%s) u ON (u.user_id COLLATE \"C\") = %s WHERE f.user_key IS "
+						 "NULL OR u.user_id IS NOT NULL",
 						 whole || without_customer ? "LEFT" : "",
 						 cs_source_users(source, !whole && !without_customer),
 						 cs_key_text(mapping->key_native, "f.user_key"));

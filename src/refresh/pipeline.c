@@ -24,8 +24,8 @@
  * step reads both on one snapshot, so it sees both or neither; what commits
  * later is another change log row.
  * Two refreshers: each step takes one advisory lock, so they take turns.
- * refresh_customer beside refresh: it holds the customer's lock; a batch skips
- * locked customers, and the dirty mark stays.
+ * refresh_customer beside refresh: it holds the customer's lock; chunks and
+ * batches skip locked customers, who stay pending and dirty.
  * Standby: refuses (a refresh writes); reading functions work.
  * Restore: derived tables are not dumped; source_state is empty, so every
  * source is read whole.
@@ -38,6 +38,7 @@
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "utils/array.h"
+#include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 #include "utils/snapmgr.h"
 
@@ -85,12 +86,14 @@ cs_ids_from_query(const char *sql, const CsArg *args, int nargs, int *n)
 }
 
 /*
- * lock_refresher: until the end of the transaction there is no other one.
+ * lock_refresher: until the end of the transaction there is no other one.  No
+ * SQL, so that where the transaction has one snapshot it is not yet taken, and
+ * shows what the refresher before us did.
  */
 static void
 lock_refresher(void)
 {
-	cs_exec("SELECT pg_advisory_xact_lock($1, 0)", CS_ARGS(cs_int4(LOCK_CLASS)));
+	DirectFunctionCall2(pg_advisory_xact_lock_int4, Int32GetDatum(LOCK_CLASS), Int32GetDatum(0));
 }
 
 /*
@@ -138,6 +141,7 @@ ingest_chunk(const CsSource *source, Datum ids, TimestampTz since, TimestampTz u
 	else if (strcmp(source->kind, "subscription") == 0 || strcmp(source->kind, "cancellation") == 0)
 		cs_ledger_ingest(ids, policy);
 	cs_identity_ingest(ids);
+	cs_orphans_ingest(source, ids);
 	cs_exec("INSERT INTO cs_internal.dirty (customer_id, marked_at)"
 			" SELECT i, clock_timestamp() FROM unnest($1) i ON CONFLICT (customer_id) DO UPDATE "
 			"SET cause = NULL"
@@ -146,57 +150,140 @@ ingest_chunk(const CsSource *source, Datum ids, TimestampTz since, TimestampTz u
 }
 
 /*
- * step_ingest: one chunk of the first source that has anything pending; false
- * when none has.  A source that is gone or switched off has nothing to read:
- * its customers are recomputed without it.
+ * remember: a position of the run, kept from step to step.
+ */
+static void
+remember(char **where, const char *value)
+{
+	char *old = *where;
+
+	*where = value ? MemoryContextStrdup(TopMemoryContext, value) : NULL;
+	if (old != NULL)
+		pfree(old);
+}
+
+/*
+ * lock_free: those of the candidates (sorted text[]) whom nobody else has
+ * locked, each locked for this transaction.  Never waits.
+ */
+static Datum
+lock_free(Datum candidates, int *n)
+{
+	return cs_ids_from_query("SELECT c FROM unnest($1) WITH ORDINALITY u(c, o)"
+							 " WHERE pg_try_advisory_xact_lock($2, hashtext(c)) ORDER BY o",
+							 CS_ARGS(cs_textarray(candidates), cs_int4(LOCK_CLASS)), n);
+}
+
+/*
+ * without_held_alerts: those of the customers (sorted text[]) none of whose
+ * alerts is locked by somebody else, with their alerts locked now.  Who
+ * acknowledges in a long transaction holds up neither the refresh, which would
+ * wait for him with others locked, nor falls into a deadlock with it.
+ */
+static Datum
+without_held_alerts(Datum ids, int *n)
+{
+	return cs_ids_from_query(
+		"WITH got AS MATERIALIZED (SELECT a.id FROM cs_internal.alert a WHERE a.live"
+		"  AND a.customer_id = ANY ($1) ORDER BY a.id FOR UPDATE SKIP LOCKED)"
+		" SELECT c FROM unnest($1) WITH ORDINALITY u(c, o) WHERE NOT EXISTS"
+		"  (SELECT 1 FROM cs_internal.alert a WHERE a.live AND a.customer_id = c"
+		"   AND NOT EXISTS (SELECT 1 FROM got g WHERE g.id = a.id)) ORDER BY o",
+		CS_ARGS(cs_textarray(ids)), n);
+}
+
+/* The customers of the running step: locked before its snapshot is taken. */
+static Datum chosen_ids;
+static int chosen_n;
+
+/*
+ * choose_chunk: the next pending customers of the run's source, or of the next
+ * source; who is one comes first.  Who is locked by somebody else
+ * (refresh_customer) is left out and stays pending: what that transaction wrote
+ * is not on our snapshot.  False when no source has any left.
+ */
+static bool
+choose_chunk(CsRefresh *run)
+{
+	for (;;)
+	{
+		Datum candidates;
+		int found;
+
+		if (run->after == NULL)
+		{
+			/* One probe a source: pending may be long, and is read in its key's order below. */
+			cs_exec("SELECT q.name, q.rank FROM (SELECT s.name, coalesce(array_position("
+					"'{customer,user,subscription,cancellation}', s.kind), 8) AS rank"
+					" FROM cs.source s WHERE EXISTS"
+					" (SELECT 1 FROM cs_internal.pending p WHERE p.source = s.name)) q"
+					" WHERE (q.rank, q.name) > ($1, $2) ORDER BY q.rank, q.name LIMIT 1",
+					CS_ARGS(cs_int4(run->rank), cs_text(run->source ? run->source : "")));
+			if (SPI_processed == 0)
+				cs_exec("SELECT p.source, 9 FROM cs_internal.pending p WHERE NOT EXISTS"
+						" (SELECT 1 FROM cs.source s WHERE s.name = p.source)"
+						" AND ($1 < 9 OR p.source > $2) ORDER BY p.source LIMIT 1",
+						CS_ARGS(cs_int4(run->rank), cs_text(run->source ? run->source : "")));
+			if (SPI_processed == 0)
+			{
+				remember(&run->source, NULL);
+				return false;
+			}
+			remember(&run->source, cs_cell(0, 1));
+			run->rank = atoi(cs_cell(0, 2));
+			remember(&run->after, "");
+		}
+		candidates = cs_ids_from_query(
+			"SELECT customer_id FROM cs_internal.pending WHERE source = $1"
+			" AND customer_id > $2 ORDER BY customer_id LIMIT $3",
+			CS_ARGS(cs_text(run->source), cs_text(run->after), cs_int4(cs_refresh_batch)), &found);
+		if (found == 0)
+		{
+			remember(&run->after, NULL);
+			continue;
+		}
+		cs_exec("SELECT ($1)[array_length($1, 1)]", CS_ARGS(cs_textarray(candidates)));
+		remember(&run->after, cs_value());
+		chosen_ids = lock_free(candidates, &chosen_n);
+		return true;
+	}
+}
+
+/*
+ * step_ingest: the chosen chunk.  A source that is gone or switched off has
+ * nothing to read: its customers are recomputed without it.
  */
 static bool
 step_ingest(CsRefresh *run)
 {
-	CsSource *source;
-	char *name;
-	char *kind;
-	Datum ids;
-	int n;
+	CsSource *source = cs_source(run->source);
+	bool gone = source == NULL;
 	bool isnull;
 	TimestampTz since;
 	TimestampTz until;
 
-	/* One probe a source: pending may be long, and is read in its key's order below. */
-	cs_exec("SELECT s.name, s.kind FROM cs.source s"
-			" WHERE EXISTS (SELECT 1 FROM cs_internal.pending p WHERE p.source = s.name)"
-			" ORDER BY array_position('{customer,user,subscription,cancellation}', s.kind), s.name "
-			"LIMIT 1",
-			CS_NO_ARGS);
-	if (SPI_processed == 0)
-		cs_exec("SELECT source, NULL FROM cs_internal.pending ORDER BY source LIMIT 1", CS_NO_ARGS);
-	if (SPI_processed == 0)
-		return false;
-	name = cs_cell(0, 1);
-	kind = cs_cell(0, 2);
-	source = cs_source(name);
-	if (source == NULL)
+	if (chosen_n == 0)
+		return true;
+	if (gone)
 	{
 		source = palloc0(sizeof(CsSource));
-		source->name = name;
-		source->kind = kind ? kind : "usage_event";
+		source->name = run->source;
+		source->kind = "usage_event";
 	}
-
-	ids = cs_ids_from_query("SELECT customer_id FROM cs_internal.pending WHERE source = $1"
-							" ORDER BY customer_id LIMIT $2",
-							CS_ARGS(cs_text(name), cs_int4(cs_refresh_batch)), &n);
 	cs_exec("SELECT min(since), max(until) FROM cs_internal.pending WHERE source = $1 AND "
 			"customer_id = ANY ($2)",
-			CS_ARGS(cs_text(name), cs_textarray(ids)));
+			CS_ARGS(cs_text(source->name), cs_textarray(chosen_ids)));
 	since = DatumGetTimestampTz(cs_cell_datum(0, 1, &isnull));
+	if (isnull)
+		return true; /* another refresher had them meanwhile */
 	until = DatumGetTimestampTz(cs_cell_datum(0, 2, &isnull));
 
-	ingest_chunk(source, ids, since, until);
-	if (kind == NULL)
-		cs_ledger_ingest(ids, cs_policy(false));
+	ingest_chunk(source, chosen_ids, since, until);
+	if (gone)
+		cs_ledger_ingest(chosen_ids, cs_policy(false));
 	cs_exec("DELETE FROM cs_internal.pending WHERE source = $1 AND customer_id = ANY ($2)",
-			CS_ARGS(cs_text(name), cs_textarray(ids)));
-	run->ingested += n;
+			CS_ARGS(cs_text(source->name), cs_textarray(chosen_ids)));
+	run->ingested += chosen_n;
 	return true;
 }
 
@@ -239,17 +326,17 @@ static const struct
 
 /*
  * choose_batch: the next customers, each locked for this transaction.  Who is
- * locked by somebody else (refresh_customer) is left out and stays marked.
+ * locked by somebody else (refresh_customer, a person who acts on an alert) is
+ * left out and stays marked.
  * False when no pass has any left.
  */
 static bool
-choose_batch(CsRefresh *run, Datum *ids, int *n)
+choose_batch(CsRefresh *run)
 {
-	for (; run->pass < lengthof(passes); run->pass++, run->after = NULL)
+	for (; run->pass < lengthof(passes); run->pass++, remember(&run->after, NULL))
 	{
 		Datum candidates;
 		int found;
-		char *last;
 
 		candidates =
 			cs_ids_from_query(passes[run->pass].sql,
@@ -259,13 +346,8 @@ choose_batch(CsRefresh *run, Datum *ids, int *n)
 		if (found == 0)
 			continue;
 		cs_exec("SELECT ($1)[array_length($1, 1)]", CS_ARGS(cs_textarray(candidates)));
-		last = MemoryContextStrdup(TopMemoryContext, cs_value());
-		if (run->after)
-			pfree(run->after);
-		run->after = last;
-		*ids = cs_ids_from_query("SELECT c FROM unnest($1) WITH ORDINALITY u(c, o)"
-								 " WHERE pg_try_advisory_xact_lock($2, hashtext(c)) ORDER BY o",
-								 CS_ARGS(cs_textarray(candidates), cs_int4(LOCK_CLASS)), n);
+		remember(&run->after, cs_value());
+		chosen_ids = without_held_alerts(lock_free(candidates, &chosen_n), &chosen_n);
 		return true;
 	}
 	return false;
@@ -301,10 +383,6 @@ retire(Datum ids, int *n, TimestampTz as_of)
 		"SELECT i FROM unnest($1) WITH ORDINALITY u(i, o) WHERE i <> ALL ($2) ORDER BY o",
 		CS_ARGS(cs_textarray(ids), cs_textarray(gone)), n);
 }
-
-/* The batch of the running step: what choose_batch locked before the snapshot. */
-static Datum chosen_ids;
-static int chosen_n;
 
 static bool
 step_evaluate(CsRefresh *run)
@@ -363,9 +441,9 @@ cs_refresh_step(CsRefresh *run)
 	bool more = true;
 
 	CHECK_FOR_INTERRUPTS();
+	lock_refresher();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	cs_enter(&frame);
-	lock_refresher();
 	switch (run->phase)
 	{
 		case PHASE_COLLECT:
@@ -373,7 +451,9 @@ cs_refresh_step(CsRefresh *run)
 			run->phase = PHASE_INGEST;
 			break;
 		case PHASE_INGEST:
-			if (!with_snapshot(step_ingest, run))
+			if (choose_chunk(run))
+				with_snapshot(step_ingest, run);
+			else
 				run->phase = PHASE_EXTENT;
 			break;
 		case PHASE_EXTENT:
@@ -381,7 +461,7 @@ cs_refresh_step(CsRefresh *run)
 			run->phase = PHASE_EVALUATE;
 			break;
 		case PHASE_EVALUATE:
-			if (choose_batch(run, &chosen_ids, &chosen_n))
+			if (choose_batch(run))
 				with_snapshot(step_evaluate, run);
 			else
 				run->phase = PHASE_DONE;
@@ -450,6 +530,8 @@ run_refresh(FunctionCallInfo fcinfo, bool commit, const char *procedure)
 				errhint("Switch autocommit on, or use CALL cs.refresh(commit => false)."));
 	SPI_connect_ext(commit ? SPI_OPT_NONATOMIC : 0);
 	cs_refresh_start(&run, true);
+	if (commit)
+		SPI_commit();
 	while (cs_refresh_step(&run))
 		if (commit)
 			SPI_commit();
@@ -523,15 +605,23 @@ customer_now(CsRefresh *run)
 	TimestampTz since;
 	TimestampTz until;
 
-	/* What capture has noted and the refresher has not read yet; NULL key or range: all.
-	 * Where only users are known by their own ids, each note may be of this customer. */
-	cs_exec(
-		"SELECT min(coalesce(since, '-infinity')), max(coalesce(until, 'infinity')) FROM"
-		" (SELECT since, until FROM cs_internal.change_log WHERE customer_key = ($1)[1]"
-		"  OR customer_key IS NULL"
-		"  OR source IN (SELECT name FROM cs.source WHERE NOT columns ? 'customer_id')"
-		" UNION ALL SELECT since, until FROM cs_internal.pending WHERE customer_id = ($1)[1]) c",
-		CS_ARGS(cs_textarray(ids)));
+	/*
+	 * What capture has noted of usage and the refresher has not read yet; NULL
+	 * key or range: all.  Where events are of users, whose they are is not
+	 * looked up, and a changed user may have brought all of his.
+	 */
+	cs_exec("SELECT min(CASE WHEN c.kind = 'usage_event' AND c.since IS NOT NULL THEN c.since ELSE "
+			"'-infinity' END),"
+			" max(CASE WHEN c.kind = 'usage_event' AND c.until IS NOT NULL THEN c.until ELSE "
+			"'infinity' END)"
+			" FROM (SELECT s.kind, l.since, l.until FROM cs_internal.change_log l"
+			"  JOIN cs.source s ON s.name = l.source WHERE l.customer_key = ($1)[1] OR "
+			"l.customer_key IS NULL OR NOT s.columns ? 'customer_id'"
+			"  UNION ALL SELECT coalesce(s.kind, 'usage_event'), p.since, p.until FROM "
+			"cs_internal.pending p LEFT JOIN cs.source s ON s.name = p.source"
+			"  WHERE p.customer_id = ($1)[1]) c"
+			" WHERE c.kind IN ('usage_event', 'user')",
+			CS_ARGS(cs_textarray(ids)));
 	since = DatumGetTimestampTz(cs_cell_datum(0, 1, &isnull));
 	if (!isnull)
 	{

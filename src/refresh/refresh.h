@@ -16,8 +16,10 @@ typedef struct CsRefresh
 
 	/* private to pipeline.c */
 	int phase;
-	int pass;    /* of evaluate: changed, by definition, due */
-	char *after; /* last customer looked at in this pass, in TopMemoryContext */
+	int pass; /* of evaluate: changed, by definition, due */
+	int rank; /* of ingest: the source it is at, in TopMemoryContext */
+	char *source;
+	char *after; /* last customer looked at in this source or pass, in TopMemoryContext */
 } CsRefresh;
 
 extern void cs_refresh_start(CsRefresh *run, bool force_scan);
