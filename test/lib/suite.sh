@@ -18,12 +18,19 @@ export PGTZ=UTC PGCONNECT_TIMEOUT=10
 unset PGOPTIONS PGSERVICE PGPASSFILE PGCLIENTENCODING
 FILE_LIMIT=${CS_EXT_TEST_FILE_LIMIT:-300}
 
-passed=0 failed=0 skipped=0
+passed=0 failed=0 skipped=0 counted=0
 failures=()
+# What there is to run, counted before anything runs: all of it must have been counted in the end.
+planned=$(find "$WORK/src/test/pgtap" -name '*.sql' | wc -l)
+planned=$((planned + $(find "$WORK/src/test/t" -name '*.pl' | wc -l)))
 
 # count NAME PASSED FAILED SKIPPED: adds up, and prints one line.
 count() {
 	local word=ok
+	case $2$3$4 in
+		'' | *[!0-9]*) set -- "$1" 0 1 0 ;;
+	esac
+	case $1 in pgtap/* | t/*) counted=$((counted + 1)) ;; esac
 	passed=$((passed + $2)) failed=$((failed + $3)) skipped=$((skipped + $4))
 	if [ "$3" -gt 0 ]; then
 		word=FAILED
@@ -60,6 +67,7 @@ one_check() {
 }
 
 finish() {
+	if [ ${#NAMES[@]} = 0 ] && [ "$counted" -lt "$planned" ]; then count "all files (of $planned ran $counted)" 0 1 0; fi
 	[ ${#failures[@]} -gt 0 ] && printf 'failed: %s\n' "${failures[*]}"
 	if [ $((passed + failed + skipped)) = 0 ]; then
 		echo "no test is named ${NAMES[*]}"
