@@ -114,3 +114,208 @@ CREATE AGGREGATE cs.logrank(duration float8, event boolean, grp text) (
 );
 COMMENT ON AGGREGATE cs.logrank(float8, boolean, text) IS
 'The log-rank test between groups of durations: (cs.logrank(...)).* is chi-square, degrees of freedom and p-value, and per group n, observed and expected events. Durations and events as in km; rows with a NULL are left out; at most 100 groups (54000). NULL over no rows.';
+
+-- ---- active periods --------------------------------------------------------------
+
+-- The instants at which being active turned alternate, a start first.
+CREATE FUNCTION cs_internal.active_stretch(gap_days integer, until timestamptz)
+RETURNS TABLE (customer_id text, period_no integer, start_at timestamptz, end_at timestamptz, days integer, churned boolean)
+LANGUAGE sql STABLE AS $$
+	WITH turn AS (
+		SELECT m.customer_id, m.at, m.seq, m.kind, m.active_after,
+			lag(m.active_after, 1, false) OVER (PARTITION BY m.customer_id ORDER BY m.at, m.seq) AS was_active
+		FROM cs_internal.movement m
+		WHERE m.at < until + (SELECT cs_internal.edge_shift())
+	), neighbour AS (
+		SELECT t.customer_id, t.at, t.seq, t.active_after, lag(t.at) OVER w AS ended_before, lead(t.at) OVER w AS end_at, lead(t.kind) OVER w AS end_kind
+		FROM turn t
+		WHERE t.active_after <> t.was_active
+		WINDOW w AS (PARTITION BY t.customer_id ORDER BY t.at, t.seq)
+	), piece AS (
+		SELECT n.customer_id, n.at AS start_at, n.end_at, n.end_kind,
+			count(*) FILTER (WHERE n.ended_before IS NULL OR n.ended_before + make_interval(days => gap_days) < n.at)
+				OVER (PARTITION BY n.customer_id ORDER BY n.at, n.seq) AS period_no
+		FROM neighbour n
+		WHERE n.active_after
+	), period AS (
+		SELECT p.customer_id, p.period_no, min(p.start_at) AS start_at,
+			-- only the last piece can be running
+			nullif(max(coalesce(p.end_at, 'infinity')), 'infinity') AS end_at,
+			(array_agg(p.end_kind ORDER BY p.start_at DESC))[1] AS end_kind
+		FROM piece p
+		GROUP BY p.customer_id, p.period_no
+	)
+	SELECT p.customer_id, p.period_no::integer, p.start_at, p.end_at, coalesce(p.end_at, until)::date - p.start_at::date,
+		coalesce(p.end_kind = 'churn', false)
+	FROM period p
+$$;
+COMMENT ON FUNCTION cs_internal.active_stretch(integer, timestamptz) IS
+'Stretches in which a customer was active up to an instant, gaps of up to gap_days closed; whole local days.';
+
+CREATE FUNCTION cs_internal.active_periods(p_gap_days integer)
+RETURNS TABLE (customer_id text, period_no integer, start_at timestamptz, end_at timestamptz, days integer, churned boolean)
+LANGUAGE plpgsql STABLE SET jit = off AS $$
+#variable_conflict use_column
+DECLARE
+	gap integer := coalesce(p_gap_days, (SELECT p.gap_days_tenure FROM cs.policy p));
+BEGIN
+	IF gap IS NULL OR NOT EXISTS (SELECT 1 FROM cs.policy) THEN
+		PERFORM cs_internal.instant(current_date);     -- says that setup is missing
+	END IF;
+	IF gap NOT BETWEEN 0 AND 36500 THEN
+		RAISE EXCEPTION 'gap_days must be from 0 to 36500, not %', gap USING ERRCODE = 'invalid_parameter_value',
+			HINT = 'Leave it out for policy.gap_days_tenure; 0 closes no gap.';
+	END IF;
+	RETURN QUERY
+	SELECT s.* FROM cs_internal.active_stretch(gap, cs_internal.now()) s ORDER BY s.customer_id, s.period_no;
+END $$;
+COMMENT ON FUNCTION cs_internal.active_periods(integer) IS 'See cs.active_periods.';
+
+CREATE FUNCTION cs.active_periods(gap_days integer DEFAULT NULL)
+RETURNS TABLE (customer_id text, period_no integer, start_at timestamptz, end_at timestamptz, days integer, churned boolean)
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
+COMMENT ON FUNCTION cs.active_periods(integer) IS
+'The stretches in which each customer was active by the ledger, up to now, numbered from 1; a gap of up to gap_days days (default policy.gap_days_tenure) between two does not end one. end_at is the first instant without, NULL while it runs; days are local days from the start to the end, or to now; churned is true where it ended in a churn, false where it runs or went into a merged customer: so cs.km(days, churned).';
+
+-- ---- survival over them -------------------------------------------------------------
+
+CREATE FUNCTION cs_internal.survival(p_segment text)
+RETURNS TABLE ("time" float8, at_risk bigint, events bigint, censored bigint, survival float8, ci_low float8, ci_high float8)
+LANGUAGE plpgsql STABLE SET jit = off AS $$
+#variable_conflict use_column
+DECLARE
+	seen_at timestamptz := cs_internal.now();
+	gap integer;
+	sure float8;
+	part record;
+BEGIN
+	SELECT p.gap_days_tenure, p.confidence INTO gap, sure FROM cs.policy p;
+	IF NOT FOUND THEN
+		PERFORM cs_internal.instant(current_date);     -- says that setup is missing
+	END IF;
+	SELECT * INTO part FROM cs_internal.find_segment(p_segment);
+	IF part.dimension IS NULL THEN
+		RETURN QUERY
+		SELECT c.* FROM (SELECT cs.km(s.days, s.churned) AS estimate FROM cs_internal.active_stretch(gap, seen_at) s) k,
+			cs.km_curve(k.estimate, sure) c;
+		RETURN;
+	END IF;
+	PERFORM cs_internal.note_stored_since(part.dimension, seen_at);
+	-- A customer is at risk in a segment while it is stored as being in it: seen
+	-- from the day it came in, censored on the day it went over to another.
+	RETURN QUERY
+	SELECT c.*
+	FROM (
+		SELECT cs.km(x.days, x.churned, x.entry) AS estimate
+		FROM (
+			SELECT greatest(m.valid_from, s.start_at)::date - s.start_at::date AS entry,
+				least(m.valid_to, s.end_at, seen_at)::date - s.start_at::date AS days,
+				s.churned AND (m.valid_to IS NULL OR s.end_at <= m.valid_to) AS churned
+			FROM cs_internal.active_stretch(gap, seen_at) s
+			JOIN cs_internal.membership m ON m.customer_id = s.customer_id
+				AND m.dimension = part.dimension AND m.segment = part.segment
+				AND m.valid_from < coalesce(s.end_at, seen_at) AND (m.valid_to IS NULL OR m.valid_to > s.start_at)) x
+		WHERE x.entry = 0 OR x.entry < x.days) k,
+		cs.km_curve(k.estimate, sure) c;
+END $$;
+COMMENT ON FUNCTION cs_internal.survival(text) IS 'See cs.survival.';
+
+CREATE FUNCTION cs.survival(segment text DEFAULT NULL)
+RETURNS TABLE ("time" float8, at_risk bigint, events bigint, censored bigint, survival float8, ci_low float8, ci_high float8)
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
+COMMENT ON FUNCTION cs.survival(text) IS
+'The Kaplan-Meier curve of active periods (gaps up to policy.gap_days_tenure closed), those that run censored now: share of periods that last more than time local days, with log-log bounds at policy.confidence, NULL where it is 1 or 0. In a segment a customer is at risk while stored as a member: from the day it came in (late entry), to the day it churned or went over (censored); who came in and left within a day after its start is not seen. No rows where nothing was active.';
+
+-- ---- cohorts ---------------------------------------------------------------------------
+
+-- Local periods that begin before as_of, from the first movement on.
+CREATE FUNCTION cs_internal.cohort_bound(grain text, as_of timestamptz, OUT days date[], OUT bounds timestamptz[])
+LANGUAGE sql STABLE AS $$
+	SELECT array_agg(g.start::date ORDER BY g.start), array_agg(g.start AT TIME ZONE p.time_zone ORDER BY g.start)
+	FROM cs.policy p
+	CROSS JOIN LATERAL (SELECT make_interval(days => CASE grain WHEN 'week' THEN p.week_start - 1 ELSE 0 END) AS shift) w
+	CROSS JOIN (SELECT min(m.at) - cs_internal.edge_shift() AS first_at FROM cs_internal.movement m) f
+	CROSS JOIN LATERAL generate_series(date_trunc(grain, f.first_at AT TIME ZONE p.time_zone - w.shift) + w.shift,
+		as_of AT TIME ZONE p.time_zone - interval '1 microsecond',
+		CASE grain WHEN 'quarter' THEN interval '3 months' ELSE ('1 ' || grain)::interval END) AS g (start)
+$$;
+COMMENT ON FUNCTION cs_internal.cohort_bound(text, timestamptz) IS
+'Every week, month, quarter or year from the first movement to as_of''s, and the instants at which they start; NULL without movements.';
+
+CREATE FUNCTION cs_internal.retention_cohorts(p_grain text, p_segment text)
+RETURNS TABLE (
+	cohort date, age integer, period_start timestamptz, period_end timestamptz,
+	customers bigint, active bigint, retention numeric,
+	mrr_first numeric, mrr numeric, mrr_retention numeric, complete boolean)
+LANGUAGE plpgsql STABLE SET jit = off AS $$
+#variable_conflict use_column
+DECLARE
+	seen_at timestamptz := cs_internal.now();
+	chosen text := coalesce(p_grain, 'month');
+	span record;
+	part record;
+BEGIN
+	IF NOT EXISTS (SELECT 1 FROM cs.policy) THEN
+		PERFORM cs_internal.instant(current_date);     -- says that setup is missing
+	END IF;
+	PERFORM cs_internal.must_be_word('grain', chosen, '{week,month,quarter,year}');
+	PERFORM cs_internal.require_fx_rates();
+	SELECT * INTO part FROM cs_internal.find_segment(p_segment);
+	SELECT * INTO span FROM cs_internal.cohort_bound(chosen, seen_at);
+	IF span.bounds IS NULL THEN
+		RETURN;
+	END IF;
+	PERFORM cs_internal.note_stored_since(part.dimension, coalesce(span.bounds[2], seen_at));
+	RETURN QUERY
+	WITH placed AS (
+		SELECT m.customer_id, m.at, m.seq, m.delta, m.mrr_after, m.active_after,
+			lag(m.active_after, 1, false) OVER (PARTITION BY m.customer_id ORDER BY m.at, m.seq) AS was_active,
+			width_bucket(m.at - (SELECT cs_internal.edge_shift()), span.bounds) AS n
+		FROM cs_internal.movement m
+		WHERE m.at < seen_at + (SELECT cs_internal.edge_shift())
+	), member AS (
+		SELECT f.* FROM (
+			SELECT DISTINCT ON (p.customer_id) p.customer_id, p.n AS first_n, p.mrr_after AS first_mrr
+			FROM placed p
+			WHERE p.mrr_after > 0
+			ORDER BY p.customer_id, p.at, p.seq) f
+		WHERE part.dimension IS NULL OR EXISTS (
+			SELECT 1 FROM cs_internal.membership s
+			WHERE s.customer_id = f.customer_id AND s.dimension = part.dimension AND s.segment = part.segment
+				AND s.valid_from <= coalesce(span.bounds[f.first_n + 1], seen_at)
+				AND (s.valid_to IS NULL OR coalesce(span.bounds[f.first_n + 1], seen_at) < s.valid_to))
+	), size AS (
+		SELECT b.first_n, count(*) AS customers, sum(b.first_mrr) AS mrr_first FROM member b GROUP BY b.first_n
+	), changed AS (
+		-- who was active before paying (free) counts from the cohort's first period on
+		SELECT b.first_n, greatest(p.n, b.first_n) AS n,
+			sum(p.active_after::integer - p.was_active::integer) AS d_active, sum(p.delta) AS d_mrr
+		FROM placed p JOIN member b ON b.customer_id = p.customer_id
+		GROUP BY 1, 2
+	), cell AS (
+		SELECT z.first_n, g.n, z.customers, z.mrr_first,
+			coalesce(sum(c.d_active) OVER w, 0)::bigint AS active, coalesce(sum(c.d_mrr) OVER w, 0) AS mrr
+		FROM size z
+		CROSS JOIN LATERAL generate_series(z.first_n, cardinality(span.bounds)) AS g (n)
+		LEFT JOIN changed c ON c.first_n = z.first_n AND c.n = g.n
+		WINDOW w AS (PARTITION BY z.first_n ORDER BY g.n)
+	)
+	SELECT span.days[c.first_n], c.n - c.first_n, span.bounds[c.n], coalesce(span.bounds[c.n + 1], seen_at),
+		c.customers, c.active, cs_internal.rate(c.active, c.customers),
+		c.mrr_first::numeric(20,6), c.mrr::numeric(20,6), cs_internal.rate(c.mrr, c.mrr_first),
+		c.n < cardinality(span.bounds) OR seen_at = e.ends_at
+	FROM cell c
+	CROSS JOIN LATERAL (SELECT (span.days[c.n] + CASE chosen WHEN 'quarter' THEN interval '3 months' ELSE ('1 ' || chosen)::interval END)
+		AT TIME ZONE p.time_zone AS ends_at FROM cs.policy p) e
+	ORDER BY c.first_n, c.n;
+END $$;
+COMMENT ON FUNCTION cs_internal.retention_cohorts(text, text) IS 'See cs.retention_cohorts.';
+
+CREATE FUNCTION cs.retention_cohorts(grain text DEFAULT 'month', segment text DEFAULT NULL)
+RETURNS TABLE (
+	cohort date, age integer, period_start timestamptz, period_end timestamptz,
+	customers bigint, active bigint, retention numeric,
+	mrr_first numeric, mrr numeric, mrr_retention numeric, complete boolean)
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
+COMMENT ON FUNCTION cs.retention_cohorts(text, text) IS
+'Retention by the period (week, month, quarter or year in the policy''s time zone) in which customers first paid: a row per cohort (its first day) and age in periods, 0 being the first, up to the running one, which ends now with complete = false. Of the cohort''s customers, active are so at the end of that period, whether they left in between or not: a customer that comes back stays in its cohort, and age 0 shows who left within the first period. mrr_first is what they first paid, mrr what they pay at the end of the period, per month in the policy''s currency; retention and mrr_retention are fractions of the first. With a segment: customers stored as members at the end of their cohort''s period.';
