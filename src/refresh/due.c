@@ -14,34 +14,28 @@
 #include "lib/stringinfo.h"
 #include "utils/array.h"
 
-#include "facts/source.h"
+#include "facts/source_kind.h"
 #include "facts/usage.h"
 #include "refresh/refresh.h"
 
 /*
  * future_of: SQL of the least instant at or after as_of among a source's time
- * columns, NULL when it has none or cannot be read.
+ * columns, NULL when it has none.
  */
 static char *
 future_of(const CsSource *source)
 {
-	CsUserQuery query = {0};
-	ErrorData *error = NULL;
-	TupleDesc desc;
 	StringInfoData sql;
+	ListCell *lc;
 
-	cs_source_keys(source, PointerGetDatum(construct_empty_array(TEXTOID)), &query);
-	query.sql = cs_source_rows(source, true, false);
-	desc = cs_user_check(&query, &error);
-	if (desc == NULL)
-		return NULL;
 	initStringInfo(&sql);
-	for (int i = 0; i < desc->natts; i++)
+	foreach (lc, CS_MAPPING(source)->columns)
 	{
-		Form_pg_attribute att = TupleDescAttr(desc, i);
-		const char *col = quote_identifier(NameStr(att->attname));
+		const CsMapped *m = lfirst(lc);
+		const char *col = quote_identifier(m->name);
 
-		if (att->atttypid == TIMESTAMPTZOID)
+		if (m->canon ? m->canon->type == CS_COL_TIME
+					 : strncmp(m->name, "x_", 2) == 0 && m->type == TIMESTAMPTZOID)
 			appendStringInfo(&sql, "%smin(s.%s) FILTER (WHERE s.%s >= as_of AND s.%s < 'infinity')",
 							 sql.len ? ", " : "", col, col, col);
 	}
@@ -90,7 +84,7 @@ cs_stage_due(CsBatch *batch)
 		char *future;
 
 		/* Usage is cut to whole days unless a metric looks at the running one; a source that is gone is reported elsewhere. */
-		if (!OidIsValid(source->relid) ||
+		if (source->mapping == NULL || !OidIsValid(source->relid) ||
 			(strcmp(source->kind, "usage_event") == 0 && !running_day))
 			continue;
 		future = future_of(source);
