@@ -55,6 +55,14 @@ PG_FUNCTION_INFO_V1(cs_refresh_customer_sql);
 /* First key of our advisory locks; the second is 0 for the refresher, else a customer's hash. */
 #define LOCK_CLASS 1668509797
 
+/*
+ * Shared by who locks a customer, exclusive by a refresher that would lock more
+ * than a transaction should: the server's lock table is small, and full it
+ * fails everybody.
+ */
+#define LOCK_EVERYBODY (LOCK_CLASS + 2)
+#define MAX_LOCKS 2000
+
 enum
 {
 	PHASE_COLLECT,
@@ -164,11 +172,31 @@ remember(char **where, const char *value)
 
 /*
  * lock_free: those of the candidates (sorted text[]) whom nobody else has
- * locked, each locked for this transaction.  Never waits.
+ * locked, each locked for this transaction.  Never waits.  refresh(commit =>
+ * false) of many customers comes to lock everybody, or leaves the rest to the
+ * next refresh when it cannot.
  */
 static Datum
-lock_free(Datum candidates, int *n)
+lock_free(Datum candidates, int found, int *n)
 {
+	static TimestampTz counted_in = 0;
+	static int counted = 0;
+
+	if (counted_in != GetCurrentTransactionStartTimestamp())
+	{
+		counted_in = GetCurrentTransactionStartTimestamp();
+		counted = 0;
+	}
+	if (counted + found > MAX_LOCKS)
+	{
+		*n = found;
+		if (DatumGetBool(DirectFunctionCall2(pg_try_advisory_xact_lock_int4,
+											 Int32GetDatum(LOCK_EVERYBODY), Int32GetDatum(0))))
+			return candidates;
+		*n = 0;
+		return PointerGetDatum(construct_empty_array(TEXTOID));
+	}
+	counted += found;
 	return cs_ids_from_query("SELECT c FROM unnest($1) WITH ORDINALITY u(c, o)"
 							 " WHERE pg_try_advisory_xact_lock($2, hashtext(c)) ORDER BY o",
 							 CS_ARGS(cs_textarray(candidates), cs_int4(LOCK_CLASS)), n);
@@ -244,7 +272,7 @@ choose_chunk(CsRefresh *run)
 		}
 		cs_exec("SELECT ($1)[array_length($1, 1)]", CS_ARGS(cs_textarray(candidates)));
 		remember(&run->after, cs_value());
-		chosen_ids = lock_free(candidates, &chosen_n);
+		chosen_ids = lock_free(candidates, found, &chosen_n);
 		return true;
 	}
 }
@@ -347,7 +375,7 @@ choose_batch(CsRefresh *run)
 			continue;
 		cs_exec("SELECT ($1)[array_length($1, 1)]", CS_ARGS(cs_textarray(candidates)));
 		remember(&run->after, cs_value());
-		chosen_ids = without_held_alerts(lock_free(candidates, &chosen_n), &chosen_n);
+		chosen_ids = without_held_alerts(lock_free(candidates, found, &chosen_n), &chosen_n);
 		return true;
 	}
 	return false;
@@ -513,6 +541,18 @@ cs_refresh_needed(TimestampTz *next_due)
 }
 
 /*
+ * next_transaction: commits.  A step has one snapshot of its own, taken after
+ * its locks, so the session's default isolation gives nothing here; under
+ * REPEATABLE READ it would fail beside people who act on alerts.
+ */
+static void
+next_transaction(void)
+{
+	SPI_commit();
+	XactIsoLevel = XACT_READ_COMMITTED;
+}
+
+/*
  * run_refresh: the loop of both procedures.
  */
 static void
@@ -531,13 +571,13 @@ run_refresh(FunctionCallInfo fcinfo, bool commit, const char *procedure)
 	SPI_connect_ext(commit ? SPI_OPT_NONATOMIC : 0);
 	cs_refresh_start(&run, true);
 	if (commit)
-		SPI_commit();
+		next_transaction();
 	while (cs_refresh_step(&run))
 		if (commit)
-			SPI_commit();
+			next_transaction();
 	if (commit)
 	{
-		SPI_commit();
+		next_transaction();
 		PushActiveSnapshot(GetTransactionSnapshot());
 		(void) cs_number_events();
 		PopActiveSnapshot();
@@ -665,6 +705,7 @@ cs_refresh_customer_sql(PG_FUNCTION_ARGS)
 	cs_enter(&frame);
 	ids[0] = CStringGetTextDatum(id);
 	chosen_ids = PointerGetDatum(construct_array(ids, 1, TEXTOID, -1, false, TYPALIGN_INT));
+	cs_exec("SELECT pg_advisory_xact_lock_shared($1, 0)", CS_ARGS(cs_int4(LOCK_EVERYBODY)));
 	cs_exec("SELECT pg_advisory_xact_lock($1, hashtext($2))",
 			CS_ARGS(cs_int4(LOCK_CLASS), cs_text(id)));
 	cs_capture_flush();

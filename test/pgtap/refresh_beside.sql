@@ -58,4 +58,13 @@ DELETE FROM app.customer WHERE id = 40;
 CALL cs.refresh();
 SELECT ok(app.orphans() LIKE '%events 40, invoices 40, members 99,%tickets 99%' AND app.orphans() NOT LIKE '%tickets 40%',
 	'customers who are gone leave orphans where they have rows: ' || app.orphans());
+
+-- many customers in one transaction do not fill the server's lock table
+INSERT INTO app.customer SELECT c, 'Many', 'owner1', 'west', '2025-06-20 00:00+02' FROM generate_series(1001, 3500) c;
+BEGIN;
+CALL cs.refresh(commit => false);
+SELECT cmp_ok(count(*), '<=', 2002::bigint, 'a transaction holds some locks, not one a customer') FROM pg_locks WHERE locktype = 'advisory';
+COMMIT;
+SELECT cmp_ok(count(*), '>', 2500::bigint, 'and evaluates all of them') FROM cs_internal.state;
+SELECT is((SELECT count(*) FROM cs_internal.dirty), 0::bigint, 'none is left');
 SELECT * FROM finish();

@@ -63,6 +63,7 @@ for my $phase (0 .. $#instants)
 		push @writers, $s;
 	}
 	my $refresher = $node->background_psql('postgres', on_error_stop => 0);
+	$refresher->query_safe("SET default_transaction_isolation = 'repeatable read'") if $phase == 1;
 	$refresher->query_until(qr/begun/, "\\echo begun\n$refresh\n\\echo finished\n");
 
 	# what is rare, meanwhile
