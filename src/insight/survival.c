@@ -33,7 +33,7 @@ cs_bins_init(CsBins *b, MemoryContext cxt)
 {
 	b->cxt = cxt;
 	b->used = 0;
-	b->room = 64;
+	b->room = 8; /* small: there may be a state for each of many groups */
 	b->bins = MemoryContextAlloc(cxt, b->room * sizeof(CsBin));
 }
 

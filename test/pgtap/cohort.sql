@@ -36,6 +36,21 @@ SELECT is_empty($$SELECT 1 FROM cs.retention_cohorts('week') c GROUP BY period_e
 SELECT is_empty($$SELECT * FROM cs.retention_cohorts() WHERE retention IS DISTINCT FROM round(active / customers::numeric, 9)
 	OR mrr_retention IS DISTINCT FROM round(mrr / mrr_first, 9)$$, 'rates are quotients');
 
+-- ---- active periods of the same ledger ------------------------------------------------
+
+SELECT is_empty($$SELECT c.period_end FROM cs.retention_cohorts() c LEFT JOIN cs.active_periods(0) a ON a.start_at < c.period_end AND (a.end_at >= c.period_end OR a.end_at IS NULL)
+	WHERE c.age = 0 GROUP BY c.period_end HAVING count(a.customer_id) <> (SELECT sum(active) FROM cs.retention_cohorts() x WHERE x.period_end = c.period_end)$$,
+	'at each month''s end as many periods run as customers are active');
+CREATE TABLE gap AS SELECT g.gap_days, a.*, lag(a.end_at) OVER (PARTITION BY g.gap_days, a.customer_id ORDER BY a.period_no) AS ended_before
+FROM (VALUES (0), (1), (20), (400)) g (gap_days), cs.active_periods(g.gap_days) a;
+SELECT is_empty('SELECT * FROM gap WHERE start_at <= ended_before + make_interval(days => gap_days) OR ended_before IS NULL AND period_no > 1', 'periods lie more than the gap apart');
+SELECT is_empty($$SELECT z.* FROM gap z WHERE z.gap_days = 0 AND (SELECT count(*) FROM gap g WHERE g.gap_days > 0 AND g.customer_id = z.customer_id
+	AND g.start_at <= z.start_at AND (g.end_at >= z.end_at OR g.end_at IS NULL)) <> 3$$, 'a wider gap only puts them together');
+SELECT is((SELECT array_agg(n ORDER BY n DESC) FROM (SELECT count(*) AS n FROM gap GROUP BY gap_days) x), (SELECT array_agg(n ORDER BY gap_days) FROM (SELECT gap_days, count(*) AS n FROM gap GROUP BY 1) x),
+	'the wider the gap, the fewer there are');
+SELECT is_empty($$SELECT * FROM gap WHERE churned <> (end_at IS NOT NULL)$$, 'each that ended churned');
+SELECT is_empty($$SELECT a.customer_id FROM gap a JOIN cs.movement m ON m.customer_id = a.customer_id AND m.at = a.end_at WHERE m.kind <> 'churn'$$, 'on a movement of that kind');
+
 -- ---- by hand -------------------------------------------------------------------------
 
 TRUNCATE subscription;

@@ -203,6 +203,23 @@ SELECT results_eq($$SELECT time, at_risk, events, censored FROM cs.survival('tin
 	'b goes on in the other segment');
 SELECT throws_ok($$SELECT * FROM cs.survival('tier:silver')$$, '22023', 'unknown segment "tier:silver"', 'an unknown segment is refused');
 
+-- e is paused in between; f is in Berlin's summer; g came into gold and left on one day
+INSERT INTO cs_internal.movement (customer_id, at, kind, delta, mrr_after, active_after) VALUES
+	('e', '2024-01-01', 'new', 10, 10, true), ('e', '2024-02-01', 'pause', -10, 0, true), ('e', '2024-03-01', 'resume', 10, 10, true),
+	('f', '2024-03-01 00:00 Europe/Berlin', 'new', 10, 10, true), ('f', '2024-04-01 00:00 Europe/Berlin', 'churn', -10, 0, false),
+	('g', '2024-01-01', 'new', 10, 10, true), ('g', '2024-01-15 18:00', 'churn', -10, 0, false);
+INSERT INTO cs_internal.membership (customer_id, dimension, segment, valid_from, source) VALUES ('g', 'tier', 'gold', '2024-01-15 06:00', 'rule');
+SELECT results_eq($$SELECT customer_id, period_no, days, churned FROM cs.active_periods(0) WHERE customer_id IN ('e', 'g') ORDER BY 1$$,
+	$$VALUES ('e', 1, 140, false), ('g', 1, 14, true)$$, 'a pause ends no active period');
+SELECT is((SELECT max(at_risk) FROM cs.survival('tier:gold')), 3::bigint, 'who came in and left on one day is not seen at risk');
+UPDATE cs.policy SET time_zone = 'Europe/Berlin';
+SELECT is((SELECT days FROM cs.active_periods() WHERE customer_id = 'f'), 31, 'days are those of the policy''s zone: March has 31, one of them short');
+SET TimeZone = 'Pacific/Apia';
+SELECT is((SELECT days FROM cs.active_periods() WHERE customer_id = 'f'), 31, 'whatever the session''s is');
+RESET TimeZone;
+UPDATE cs.policy SET time_zone = 'UTC';
+DELETE FROM cs_internal.movement WHERE customer_id IN ('e', 'f', 'g');
+
 CREATE ROLE survival_reader;
 SELECT cs.grant_reader('survival_reader') \g /dev/null
 SET ROLE survival_reader;
