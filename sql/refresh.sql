@@ -38,7 +38,9 @@ CREATE TABLE cs_internal.state (
 	score_reason text,                                  -- why NULL: inactive, coverage, missing
 	health_inputs jsonb,                                -- what the score depends on beside "values": {"cap": rule}
 	-- when time alone changes something: the earliest next boundary
-	due_at timestamptz
+	due_at timestamptz,
+	-- refresh_customer was here at this instant: a refresh that began before it leaves the customer to the next
+	ahead timestamptz
 );
 CREATE INDEX state_due_at ON cs_internal.state (due_at);
 

@@ -43,7 +43,8 @@ future_of(const CsSource *source)
 }
 
 /*
- * decided_due: deadlines of alerts and assignments, ends of overrides.
+ * decided_due: deadlines of alerts and assignments, ends of overrides.  What is
+ * past was seen by this evaluation; taken again it would keep the worker busy.
  */
 static void
 decided_due(CsBatch *batch, const char *function)
@@ -51,10 +52,11 @@ decided_due(CsBatch *batch, const char *function)
 	cs_exec("SELECT to_regproc($1)", CS_ARGS(cs_text(psprintf("cs_internal.%s", function))));
 	if (cs_value() == NULL)
 		return;
-	cs_exec(psprintf("UPDATE cs_internal.state s SET due_at = d.due_at FROM cs_internal.%s($1) d"
-					 " WHERE s.customer_id = d.customer_id AND d.due_at < s.due_at",
-					 function),
-			CS_ARGS(cs_textarray(batch->ids)));
+	cs_exec(
+		psprintf("UPDATE cs_internal.state s SET due_at = d.due_at FROM cs_internal.%s($1) d"
+				 " WHERE s.customer_id = d.customer_id AND d.due_at < s.due_at AND d.due_at > $2",
+				 function),
+		CS_ARGS(cs_textarray(batch->ids), cs_tstz(batch->as_of)));
 }
 
 /*

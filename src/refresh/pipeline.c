@@ -203,21 +203,26 @@ lock_free(Datum candidates, int found, int *n)
 }
 
 /*
- * without_held_alerts: those of the customers (sorted text[]) none of whose
- * alerts is locked by somebody else, with their alerts locked now.  Who
- * acknowledges in a long transaction holds up neither the refresh, which would
- * wait for him with others locked, nor falls into a deadlock with it.
+ * may_evaluate: those of the customers (sorted text[]) none of whose alerts is
+ * locked by somebody else, with their alerts locked now.  Who acknowledges in a
+ * long transaction holds up neither the refresh, which would wait for him with
+ * others locked, nor falls into a deadlock with it.
+ *
+ * Who was refreshed on his own after this run began is left out too: at the
+ * run's instant, what opened his alert would not have happened yet.
  */
 static Datum
-without_held_alerts(Datum ids, int *n)
+may_evaluate(Datum ids, TimestampTz as_of, int *n)
 {
 	return cs_ids_from_query(
 		"WITH got AS MATERIALIZED (SELECT a.id FROM cs_internal.alert a WHERE a.live"
 		"  AND a.customer_id = ANY ($1) ORDER BY a.id FOR UPDATE SKIP LOCKED)"
 		" SELECT c FROM unnest($1) WITH ORDINALITY u(c, o) WHERE NOT EXISTS"
 		"  (SELECT 1 FROM cs_internal.alert a WHERE a.live AND a.customer_id = c"
-		"   AND NOT EXISTS (SELECT 1 FROM got g WHERE g.id = a.id)) ORDER BY o",
-		CS_ARGS(cs_textarray(ids)), n);
+		"   AND NOT EXISTS (SELECT 1 FROM got g WHERE g.id = a.id))"
+		"  AND NOT EXISTS (SELECT 1 FROM cs_internal.state s WHERE s.customer_id = c"
+		"   AND s.ahead > $2) ORDER BY o",
+		CS_ARGS(cs_textarray(ids), cs_tstz(as_of)), n);
 }
 
 /* The customers of the running step: locked before its snapshot is taken. */
@@ -375,7 +380,7 @@ choose_batch(CsRefresh *run)
 			continue;
 		cs_exec("SELECT ($1)[array_length($1, 1)]", CS_ARGS(cs_textarray(candidates)));
 		remember(&run->after, cs_value());
-		chosen_ids = without_held_alerts(lock_free(candidates, found, &chosen_n), &chosen_n);
+		chosen_ids = may_evaluate(lock_free(candidates, found, &chosen_n), run->as_of, &chosen_n);
 		return true;
 	}
 	return false;
@@ -424,6 +429,9 @@ step_evaluate(CsRefresh *run)
 	batch = cs_batch_make(ids, n, run->as_of, false);
 	batch->cause = passes[run->pass].cause;
 	cs_evaluate(batch);
+	cs_exec("UPDATE cs_internal.state SET ahead = NULL WHERE customer_id = ANY ($1)"
+			" AND ahead IS NOT NULL",
+			CS_ARGS(cs_textarray(ids)));
 	cs_exec("DELETE FROM cs_internal.dirty WHERE customer_id = ANY ($1)",
 			CS_ARGS(cs_textarray(ids)));
 	run->evaluated += n;
@@ -674,6 +682,8 @@ customer_now(CsRefresh *run)
 				CS_ARGS(cs_textarray(ids))) == 0)
 		return false;
 	cs_evaluate(cs_batch_make(ids, 1, run->as_of, false));
+	cs_exec("UPDATE cs_internal.state SET ahead = $2 WHERE customer_id = ($1)[1]",
+			CS_ARGS(cs_textarray(ids), cs_tstz(run->as_of)));
 	return true;
 }
 

@@ -59,6 +59,24 @@ CALL cs.refresh();
 SELECT ok(app.orphans() LIKE '%events 40, invoices 40, members 99,%tickets 99%' AND app.orphans() NOT LIKE '%tickets 40%',
 	'customers who are gone leave orphans where they have rows: ' || app.orphans());
 
+-- refreshed on its own after a refresh began, which comes to it later
+SET cs_ext.now = '2025-07-01 06:30:00+02';
+INSERT INTO app.ticket (customer_id, opened_at, escalated) VALUES (5, '2025-07-01 06:20+02', true) RETURNING id AS ticket \gset
+SELECT cs.refresh_customer('5') IS NULL AS done \gset
+CREATE FUNCTION app.story(ticket text) RETURNS text LANGUAGE sql AS
+$$ SELECT string_agg(e.to_state, ' ' ORDER BY e.id) FROM cs_internal.alert_event e JOIN cs_internal.alert a ON a.id = e.alert_id WHERE a.key = ticket $$;
+SELECT is(app.story(:'ticket'), 'open', 'refresh_customer opened an alert');
+SELECT open_tickets AS tickets FROM (SELECT "values"[s.slot] AS open_tickets FROM cs_internal.state, cs_internal.metric_slot s WHERE customer_id = '5' AND s.metric = 'open_escalations') x \gset
+SET cs_ext.now = '2025-07-01 06:10:00+02';
+CALL cs.refresh();
+SELECT is((SELECT "values"[s.slot] FROM cs_internal.state, cs_internal.metric_slot s WHERE customer_id = '5' AND s.metric = 'open_escalations'), :'tickets'::float8,
+	'the older refresh leaves the customer alone');
+SELECT is((SELECT array_agg(customer_id) FROM cs_internal.dirty), '{5}', 'to the next one');
+SET cs_ext.now = '2025-07-01 06:40:00+02';
+CALL cs.refresh();
+SELECT is(app.story(:'ticket') || (SELECT count(*) FROM cs_internal.dirty), 'open0', 'which finds nothing new');
+SELECT is((SELECT count(*) FROM cs_internal.state WHERE ahead IS NOT NULL), 0::bigint, 'and nobody is ahead');
+
 -- many customers in one transaction do not fill the server's lock table
 INSERT INTO app.customer SELECT c, 'Many', 'owner1', 'west', '2025-06-20 00:00+02' FROM generate_series(1001, 3500) c;
 BEGIN;

@@ -85,7 +85,7 @@ for my $phase (0 .. $#instants)
 	{
 		sql("COPY app.click FROM STDIN;\nu1\t2025-06-25 12:00+02\tcopied\nnobody\t2025-06-25 12:00+02\tcopied\n\\.\n");
 		sql('TRUNCATE app.cancellation');
-		sql('ALTER TABLE app.event DETACH PARTITION app.event_early; CREATE TABLE app.event_rest PARTITION OF app.event DEFAULT');
+		change('BEGIN; ALTER TABLE app.event DETACH PARTITION app.event_early; CREATE TABLE app.event_rest PARTITION OF app.event DEFAULT; COMMIT');
 	}
 
 	$_->query_until(qr/finished/, '') for @writers;
