@@ -309,11 +309,22 @@ SELECT s.customer_id, c.name, c.owner,
 	s.score AS automatic_score, s.score_reason,
 	(SELECT max(o.expires_at) FROM cs_internal.health_override o
 		WHERE o.customer_id = s.customer_id AND o.ended_at IS NULL) AS override_expires_at,
-	h.computed_at, k.last_as_of AS data_through_at
+	h.computed_at, k.last_as_of AS data_through_at,
+	-- subqueries, not joins: who does not ask for them does not pay
+	(SELECT x.score FROM cs_internal.health_history x
+		WHERE x.customer_id = s.customer_id
+			AND x.as_of <= ((k.last_as_of AT TIME ZONE p.time_zone)::date - 30)::timestamp AT TIME ZONE p.time_zone
+		ORDER BY x.basis DESC, x.as_of DESC LIMIT 1) AS score_30d_ago,
+	h.score - (SELECT x.score FROM cs_internal.health_history x
+		WHERE x.customer_id = s.customer_id
+			AND x.as_of <= ((k.last_as_of AT TIME ZONE p.time_zone)::date - 30)::timestamp AT TIME ZONE p.time_zone
+		ORDER BY x.basis DESC, x.as_of DESC LIMIT 1) AS trend_30d,
+	(k.last_as_of AT TIME ZONE p.time_zone)::date - (h.band_since AT TIME ZONE p.time_zone)::date AS days_in_band
 FROM cs_internal.state s
 LEFT JOIN cs_internal.customer c ON c.customer_id = s.customer_id
 LEFT JOIN cs_internal.health h ON h.customer_id = s.customer_id
-LEFT JOIN cs_internal.clock k ON k.id;
+LEFT JOIN cs_internal.clock k ON k.id
+LEFT JOIN cs.policy p ON true;
 COMMENT ON VIEW cs.customer_health IS 'One row per customer: the newest health score, its band and why.';
 COMMENT ON COLUMN cs.customer_health.customer_id IS 'Customer.';
 COMMENT ON COLUMN cs.customer_health.name IS 'Name from the customer source; NULL: none.';
@@ -329,3 +340,6 @@ COMMENT ON COLUMN cs.customer_health.score_reason IS 'Why automatic_score is NUL
 COMMENT ON COLUMN cs.customer_health.override_expires_at IS 'When the override in force ends; NULL: there is none.';
 COMMENT ON COLUMN cs.customer_health.computed_at IS 'Clock time at which what is shown last changed; NULL: never scored.';
 COMMENT ON COLUMN cs.customer_health.data_through_at IS 'Last evaluated instant.';
+COMMENT ON COLUMN cs.customer_health.score_30d_ago IS 'Score at the start of the local day 30 days before data_through_at: as stored then, else as filled in by backfill_health(); NULL: none. cs.health_trend() takes any number of days.';
+COMMENT ON COLUMN cs.customer_health.trend_30d IS 'health_score - score_30d_ago, points; NULL where one is missing.';
+COMMENT ON COLUMN cs.customer_health.days_in_band IS 'Local days since band_since; NULL: never scored.';

@@ -37,6 +37,7 @@
 #include "access/xlog.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
+#include "storage/lock.h"
 #include "utils/array.h"
 #include "utils/fmgrprotos.h"
 #include "utils/guc.h"
@@ -102,6 +103,34 @@ static void
 lock_refresher(void)
 {
 	DirectFunctionCall2(pg_advisory_xact_lock_int4, Int32GetDatum(LOCK_CLASS), Int32GetDatum(0));
+}
+
+static void
+refresher_tag(LOCKTAG *tag)
+{
+	/* what pg_advisory_xact_lock(LOCK_CLASS, 0) takes */
+	SET_LOCKTAG_ADVISORY(*tag, MyDatabaseId, LOCK_CLASS, 0, 2);
+}
+
+/*
+ * cs_take_turn, cs_end_turn: see refresh.h.
+ */
+void
+cs_take_turn(void)
+{
+	LOCKTAG tag;
+
+	refresher_tag(&tag);
+	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+}
+
+void
+cs_end_turn(void)
+{
+	LOCKTAG tag;
+
+	refresher_tag(&tag);
+	(void) LockRelease(&tag, ExclusiveLock, false);
 }
 
 /*

@@ -47,6 +47,13 @@ extern CsBatch *cs_batch_make(Datum ids, int nids, TimestampTz as_of, bool what_
  */
 extern CsResult *cs_what_if(Datum ids, int nids, TimestampTz as_of, const char *sql);
 
+/*
+ * Turns with the refresher, for who writes cs_internal.state and rolls back:
+ * until cs_end_turn or the end of the transaction there is no other one.
+ */
+extern void cs_take_turn(void);
+extern void cs_end_turn(void);
+
 /* Identity of these customers from the sources that say who is one (refresh/identity.c). */
 extern void cs_identity_ingest(Datum ids);
 
