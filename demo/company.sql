@@ -12,9 +12,12 @@
 --        -v signal=1          1: usage, tickets, surveys and payment decline before
 --                             a customer leaves; 0: they decline at random, so
 --                             nothing foretells churn
+--        -v leaving=1         how many times as often customers leave; for tests
+--                             that need many churns of few customers
 \if :{?customers} \else \set customers 300 \endif
 \if :{?until} \else \set until '2026-10-31' \endif
 \if :{?signal} \else \set signal 1 \endif
+\if :{?leaving} \else \set leaving 1 \endif
 
 \set ON_ERROR_STOP on
 SET client_min_messages = warning;
@@ -129,7 +132,7 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN words[1 + floor(r * array_length(words, 1))::integer];
 
 CREATE TEMP TABLE setting AS
-SELECT :'until'::date AS until, :'until'::date - 730 AS since, :customers AS customers, :signal <> 0 AS signal;
+SELECT :'until'::date AS until, :'until'::date - 730 AS since, :customers AS customers, :signal <> 0 AS signal, :leaving::float8 AS leaving;
 
 -- ---- customers ------------------------------------------------------------------
 
@@ -194,7 +197,7 @@ BEGIN
 			-- does the customer leave at the end of this term, and why
 			hazard := CASE WHEN term = 1 THEN CASE plan WHEN 'Starter' THEN 0.032 ELSE 0.024 END
 				ELSE CASE plan WHEN 'Starter' THEN 0.28 WHEN 'Business' THEN 0.2 ELSE 0.14 END END;
-			leaves := company.chance(c.id, step, 20) < hazard;
+			leaves := company.chance(c.id, step, 20) < hazard * s.leaving;
 			reason := NULL;
 			asked := NULL;
 			IF leaves THEN

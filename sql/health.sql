@@ -87,7 +87,8 @@ LANGUAGE sql STABLE ROWS 1 AS $$
 	LEFT JOIN cs.scorecard c ON c.name = card
 	CROSS JOIN LATERAL (SELECT CASE WHEN c.name IS NULL THEN automatic
 		WHEN o.value IS NOT NULL THEN round(o.value * 4294967296) / 4294967296
-		WHEN o.delta IS NOT NULL THEN greatest(0, least(100, automatic + round(o.delta * 4294967296) / 4294967296))
+		-- least() takes no notice of a NULL: without a score there is nothing to move
+		WHEN o.delta IS NOT NULL AND automatic IS NOT NULL THEN greatest(0, least(100, automatic + round(o.delta * 4294967296) / 4294967296))
 		ELSE automatic END AS score) shown
 $$;
 
