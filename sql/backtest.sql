@@ -72,7 +72,7 @@ BEGIN
 		SELECT b.at, e.customer_id,
 			-- the stage's own score where it used this scorecard, so that nothing can differ
 			CASE WHEN e.scorecard = card THEN e.score
-				ELSE (SELECT x.score FROM cs_internal.score(e."values", card) x) END AS score
+				ELSE cs.score(cs_internal.score_inputs(e."values", e.segments), card) END AS score
 		FROM unnest(bounds) b (at) CROSS JOIN LATERAL cs_internal.evaluated_at(NULL, b.at) e
 		-- a draft is tried on everybody in its segment, also on whom another one has
 		WHERE e.active AND CASE WHEN chosen.enabled THEN e.scorecard = card ELSE cs_internal.in_card_segment(chosen.segment, e.segments) END

@@ -11,7 +11,7 @@
 
 CREATE FUNCTION cs_internal.evaluated_at(customers text[], as_of timestamptz)
 RETURNS TABLE (customer_id text, "values" float8[], segments jsonb, active boolean, in_trial boolean,
-	scorecard text, score float8, coverage float8, score_reason text)
+	scorecard text, score float8, coverage float8, score_reason text, health_inputs jsonb)
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_evaluated_at_sql';
 COMMENT ON FUNCTION cs_internal.evaluated_at(text[], timestamptz) IS
 'Customers (NULL: all there were) evaluated at an instant from the facts, by the definitions of now, without overrides and without a trace.';
@@ -29,14 +29,6 @@ LANGUAGE sql STABLE AS $$
 			CASE WHEN wanted LIKE '%:%' THEN substr(wanted, strpos(wanted, ':') + 1) ELSE wanted END AS segment) w
 $$;
 COMMENT ON FUNCTION cs_internal.in_card_segment(text, jsonb) IS 'Is who is in these segments in the one that a scorecard is for (NULL: everybody is).';
-
-CREATE FUNCTION cs_internal.card_of(segments jsonb) RETURNS text
-LANGUAGE sql STABLE AS $$
-	SELECT c.name FROM cs.scorecard c
-	WHERE c.enabled AND cs_internal.in_card_segment(c.segment, segments)
-	ORDER BY c.segment IS NULL, c.priority, c.name COLLATE "C" LIMIT 1
-$$;
-COMMENT ON FUNCTION cs_internal.card_of(jsonb) IS 'The scorecard of somebody in these segments, in the order in which the health stage tries them; NULL: none.';
 
 -- The row of a scorecard as a version had it; that of now where nothing was kept.
 CREATE FUNCTION cs_internal.card_row(card text, version bigint) RETURNS cs.scorecard
@@ -76,11 +68,12 @@ COMMENT ON FUNCTION cs_internal.must_be_scorecard(text) IS 'Raises, with the nea
 
 -- ---- from one score to another -------------------------------------------------
 
--- All that a stored score was made from. automatic is what the inputs and the
--- definition give; stored minus automatic is the override.
+-- All that a stored score was made from. uncapped is what the inputs and the
+-- definition give, automatic minus uncapped the cap, stored minus automatic the
+-- override.
 CREATE FUNCTION cs_internal.health_made_of(customer text, instant timestamptz,
 	OUT as_of timestamptz, OUT score float8, OUT automatic float8, OUT reason text, OUT scorecard text, OUT version bigint,
-	OUT inputs float8[], OUT override text, OUT computed_at timestamptz)
+	OUT inputs float8[], OUT extra jsonb, OUT uncapped float8, OUT override text, OUT computed_at timestamptz)
 LANGUAGE plpgsql STABLE AS $$
 #variable_conflict use_variable
 DECLARE
@@ -103,9 +96,9 @@ BEGIN
 		RETURN;
 	END IF;
 	IF h.is_current THEN
-		SELECT s."values" INTO inputs FROM cs_internal.state s WHERE s.customer_id = customer;
+		SELECT s."values", s.health_inputs INTO inputs, extra FROM cs_internal.state s WHERE s.customer_id = customer;
 	ELSE
-		SELECT m."values" INTO inputs FROM cs_internal.metric_history m WHERE m.customer_id = customer AND m.as_of = h.as_of;
+		SELECT m."values", m.health_inputs INTO inputs, extra FROM cs_internal.metric_history m WHERE m.customer_id = customer AND m.as_of = h.as_of;
 		IF NOT FOUND THEN
 			RAISE EXCEPTION 'the score of customer "%" at % cannot be explained: its inputs were not kept', customer, h.as_of
 				USING ERRCODE = 'object_not_in_prerequisite_state',
@@ -113,7 +106,8 @@ BEGIN
 					HINT = 'Ask for the start of a day, or leave until out for the newest score.';
 		END IF;
 	END IF;
-	SELECT x.score, x.reason INTO automatic, reason FROM cs_internal.score(inputs, scorecard, version) x;
+	SELECT x.score, x.reason INTO automatic, reason FROM cs_internal.score(inputs, scorecard, version, extra) x;
+	uncapped := (SELECT x.score FROM cs_internal.score(inputs, scorecard, version, extra - 'cap') x);
 	o := cs_internal.override_at(customer, h.as_of);
 	IF o.id IS NOT NULL THEN
 		override := format('%s by %s: %s', CASE WHEN o.value IS NOT NULL THEN 'set to ' || o.value
@@ -143,10 +137,11 @@ COMMENT ON FUNCTION cs_internal.value_text(float8) IS 'A metric value for people
 
 -- One metric at a time is moved from its old value to its new one under the old
 -- definition, first those that gained a value, then those that lost it, then
--- the rest; then the definition is changed, then the override. Each part is
--- what the score changes in that step, so the parts add up whatever the curves
--- are; all are multiples of 2^-32, so they do so exactly and in any order. A
--- step at which there would be no score (coverage) is counted with the next.
+-- the rest; then the definition is changed; caps and overrides stand beside.
+-- Each part is what the score changes in that step, so the parts add up
+-- whatever the curves are; all are multiples of 2^-32, so they do so exactly
+-- and in any order. A step at which there would be no score (coverage) is
+-- counted with the next.
 CREATE FUNCTION cs_internal.health_diff(customer text, since timestamptz, until timestamptz)
 RETURNS TABLE (part text, measure text, value_since float8, value_until float8, change float8, explanation text)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -186,19 +181,19 @@ BEGIN
 		RETURN;
 	END IF;
 
-	before := a.automatic;
+	before := a.uncapped;
 	IF a.automatic IS NOT NULL AND b.automatic IS NOT NULL THEN
 		-- values, under the definition of since
 		inputs := a.inputs || array_fill(NULL::float8, ARRAY[greatest(0, coalesce(cardinality(b.inputs), 0) - coalesce(cardinality(a.inputs), 0))]);
 		FOR step IN
 			WITH leaf AS (
 				SELECT p.metric, string_agg(p.measure, ', ' ORDER BY p.measure COLLATE "C") AS measures,
-					bool_or(p.value IS NOT NULL AND p.reason IS DISTINCT FROM 'out of range' AND coalesce(p.reason, '') NOT LIKE 'out of range%') AS present
-				FROM cs_internal.score_parts(a.inputs, a.scorecard, a.version) p GROUP BY p.metric
+					bool_or(p.value IS NOT NULL AND coalesce(p.reason, '') NOT LIKE 'out of range%') AS present
+				FROM cs_internal.score_parts(a.inputs, a.scorecard, a.version, a.extra - 'cap') p GROUP BY p.metric
 			), later AS (
 				SELECT p.metric,
 					bool_or(p.value IS NOT NULL AND coalesce(p.reason, '') NOT LIKE 'out of range%') AS present
-				FROM cs_internal.score_parts(b.inputs, a.scorecard, a.version) p GROUP BY p.metric
+				FROM cs_internal.score_parts(b.inputs, a.scorecard, a.version, a.extra - 'cap') p GROUP BY p.metric
 			)
 			SELECT l.metric, l.measures, s.slot, a.inputs[s.slot] AS old_value, b.inputs[s.slot] AS new_value,
 				CASE WHEN l.present AND NOT n.present THEN 2 WHEN n.present AND NOT l.present THEN 1 ELSE 3 END AS pass
@@ -207,7 +202,7 @@ BEGIN
 			ORDER BY 6, l.measures COLLATE "C"
 		LOOP
 			inputs[step.slot] := step.new_value;
-			after := (SELECT x.score FROM cs_internal.score(inputs, a.scorecard, a.version) x);
+			after := (SELECT x.score FROM cs_internal.score(inputs, a.scorecard, a.version, a.extra - 'cap') x);
 			CONTINUE WHEN after IS NULL OR after = before;
 			change := after - before;
 			before := after;
@@ -232,17 +227,29 @@ BEGIN
 		value_since := NULL;
 		value_until := NULL;
 
+		-- what else measures were made from then
+		after := (SELECT x.score FROM cs_internal.score(b.inputs, a.scorecard, a.version, b.extra - 'cap') x);
+		IF a.scorecard = b.scorecard AND after <> before THEN
+			part := 'value';
+			measure := '(others)';
+			change := after - before;
+			explanation := format('%s: what the values are compared with, or carried on from, has changed', cs_internal.points_text(change));
+			before := after;
+			any_row := true;
+			RETURN NEXT;
+		END IF;
+
 		-- the definition, over the values of until
-		IF b.automatic <> before THEN
-			IF a.scorecard = b.scorecard AND before = (SELECT x.score FROM cs_internal.score(b.inputs, a.scorecard, a.version) x) THEN
+		IF b.uncapped <> before THEN
+			IF a.scorecard = b.scorecard AND before = after THEN
 				part := 'definition';
 				FOR step IN
 					SELECT m.name, m.d, m.is_first, m.was, m.now FROM (
 						SELECT coalesce(o.measure, n.measure) AS name, coalesce(n.contribution, 0) - coalesce(o.contribution, 0) AS d,
 							row_number() OVER (ORDER BY abs(coalesce(n.contribution, 0) - coalesce(o.contribution, 0)) DESC, coalesce(o.measure, n.measure) COLLATE "C") = 1 AS is_first,
 							o.weight AS was, n.weight AS now
-						FROM cs_internal.score_parts(b.inputs, a.scorecard, a.version) o
-						FULL JOIN cs_internal.score_parts(b.inputs, b.scorecard, b.version) n ON n.measure = o.measure) m
+						FROM cs_internal.score_parts(b.inputs, a.scorecard, a.version, b.extra - 'cap') o
+						FULL JOIN cs_internal.score_parts(b.inputs, b.scorecard, b.version, b.extra - 'cap') n ON n.measure = o.measure) m
 					ORDER BY m.is_first, m.name COLLATE "C"
 				LOOP
 					-- what rounding to the grid leaves on other measures goes to the one that changed most
@@ -264,7 +271,7 @@ BEGIN
 			ELSE
 				part := CASE WHEN a.scorecard = b.scorecard THEN 'definition' ELSE 'scorecard' END;
 				measure := '(scorecard)';
-				change := b.automatic - before;
+				change := b.uncapped - before;
 				explanation := format('%s: %s', cs_internal.points_text(change), CASE WHEN a.scorecard = b.scorecard
 					THEN format('scorecard "%s" was changed', b.scorecard)
 					ELSE format('scorecard "%s"%s in the place of "%s"', b.scorecard,
@@ -272,6 +279,19 @@ BEGIN
 				any_row := true;
 				RETURN NEXT;
 			END IF;
+		END IF;
+
+		change := (b.automatic - b.uncapped) - (a.automatic - a.uncapped);
+		IF change <> 0 THEN
+			part := 'cap';
+			measure := '(cap)';
+			explanation := format('%s: %s', cs_internal.points_text(change), CASE
+				WHEN b.automatic = b.uncapped THEN format('not capped any more by %s', a.extra ->> 'cap')
+				WHEN a.automatic = a.uncapped THEN format('capped by %s', b.extra ->> 'cap')
+				ELSE format('capped by %s takes %s instead of %s', b.extra ->> 'cap',
+					round((b.uncapped - b.automatic)::numeric, 1), round((a.uncapped - a.automatic)::numeric, 1)) END);
+			any_row := true;
+			RETURN NEXT;
 		END IF;
 		change := (b.score - b.automatic) - (a.score - a.automatic);
 	ELSE
@@ -302,7 +322,7 @@ COMMENT ON FUNCTION cs_internal.health_diff(text, timestamptz, timestamptz) IS '
 CREATE FUNCTION cs.health_diff(customer text, since timestamptz, until timestamptz DEFAULT NULL)
 RETURNS TABLE (part text, measure text, value_since float8, value_until float8, change float8, explanation text)
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
-COMMENT ON FUNCTION cs.health_diff(text, timestamptz, timestamptz) IS 'Why the stored health score is another one at until (NULL, the default: the newest) than at since: a row per cause, part = value, missing (a measure gained or lost its value), definition (the scorecard or the metric was changed), scorecard (another one applies), override, none; with the metric''s value at both ends where it is one. The changes, in points, add exactly to the difference of health_score() at the two instants. Without a score at one of them one row, part = no score, change NULL. No row for an unknown customer. Raises 55000 where the inputs of a past score were not kept: ask for starts of days.';
+COMMENT ON FUNCTION cs.health_diff(text, timestamptz, timestamptz) IS 'Why the stored health score is another one at until (NULL, the default: the newest) than at since: a row per cause, part = value, missing (a measure gained or lost its value), definition (the scorecard or the metric was changed), scorecard (another one applies), cap, override, none; with the metric''s value at both ends where it is one. The changes, in points, add exactly to the difference of health_score() at the two instants. Without a score at one of them one row, part = no score, change NULL. No row for an unknown customer. Raises 55000 where the inputs of a past score were not kept: ask for starts of days.';
 
 -- ---- trend and disagreement ------------------------------------------------------
 
@@ -432,9 +452,10 @@ BEGIN
 		-- who was not a customer yet has no past
 		WHERE e.active OR e.in_trial OR EXISTS (SELECT FROM cs_internal.movement m WHERE m.customer_id = e.customer_id AND m.at < bound)
 	), kept AS (
-		INSERT INTO cs_internal.metric_history AS m (customer_id, as_of, "values", segments, computed_at)
-		SELECT s.customer_id, bound, s."values", s.segments, clock_timestamp() FROM seen s WHERE s."values" IS NOT NULL
-		ON CONFLICT (customer_id, as_of) DO UPDATE SET "values" = excluded."values", segments = excluded.segments, computed_at = excluded.computed_at
+		INSERT INTO cs_internal.metric_history AS m (customer_id, as_of, "values", segments, health_inputs, computed_at)
+		SELECT s.customer_id, bound, s."values", s.segments, s.health_inputs, clock_timestamp() FROM seen s WHERE s."values" IS NOT NULL
+		ON CONFLICT (customer_id, as_of) DO UPDATE SET "values" = excluded."values", segments = excluded.segments,
+			health_inputs = excluded.health_inputs, computed_at = excluded.computed_at
 		WHERE again
 	)
 	INSERT INTO cs_internal.health_history AS h (customer_id, as_of, score, band, coverage, scorecard, version, basis, computed_at)
@@ -472,13 +493,20 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
 	PERFORM cs_internal.health_not_set_up() WHERE NOT EXISTS (SELECT FROM cs.policy);
 	RETURN QUERY
-	SELECT h.as_of, h.score, w.score, w.score - h.score, h.score IS NOT DISTINCT FROM w.score, h.scorecard, h.version
+	SELECT h.as_of, h.score, CASE WHEN f.known THEN w.score END, CASE WHEN f.known THEN w.score - h.score END,
+		CASE WHEN f.known THEN h.score IS NOT DISTINCT FROM w.score END, h.scorecard, h.version
 	FROM cs_internal.health_history h
 	LEFT JOIN LATERAL cs_internal.evaluated_at(ARRAY[h.customer_id], h.as_of) e ON true
-	CROSS JOIN LATERAL (SELECT CASE
-		WHEN NOT coalesce(e.active OR e.in_trial, false) THEN NULL
-		WHEN h.scorecard IS NULL OR (e.scorecard = h.scorecard AND h.version IS NOT DISTINCT FROM cs_internal.scorecard_version(h.scorecard)) THEN e.score
-		ELSE (SELECT x.score FROM cs_internal.score(e."values", h.scorecard, h.version) x) END AS automatic) f
+	LEFT JOIN cs_internal.metric_history m ON m.customer_id = h.customer_id AND m.as_of = h.as_of
+	CROSS JOIN LATERAL (SELECT h.scorecard IS NULL
+		OR (e.scorecard = h.scorecard AND h.version IS NOT DISTINCT FROM cs_internal.scorecard_version(h.scorecard)) AS by_stage) v
+	CROSS JOIN LATERAL (SELECT
+		-- rules of caps that may be gone are not asked again: the cap kept then
+		v.by_stage OR m.customer_id IS NOT NULL OR NOT EXISTS (SELECT FROM cs_internal.definition_history d
+			WHERE d.table_name = 'cap' AND d.id <= h.version AND coalesce(d.new_row, d.old_row) ->> 'scorecard' = h.scorecard) AS known,
+		CASE WHEN NOT coalesce(e.active OR e.in_trial, false) THEN NULL
+			WHEN v.by_stage THEN e.score
+			ELSE (SELECT x.score FROM cs_internal.score(e."values", h.scorecard, h.version, m.health_inputs) x) END AS automatic) f
 	CROSS JOIN LATERAL cs_internal.shown_health(h.customer_id, h.as_of, h.scorecard, f.automatic, NULL) w
 	WHERE h.customer_id = customer AND h.basis = 'stored'
 		AND (since IS NULL OR h.as_of >= since) AND (until IS NULL OR h.as_of < until)
@@ -489,43 +517,45 @@ COMMENT ON FUNCTION cs_internal.health_restatement(text, timestamptz, timestampt
 CREATE FUNCTION cs.health_restatement(customer text, since timestamptz DEFAULT NULL, until timestamptz DEFAULT NULL)
 RETURNS TABLE (as_of timestamptz, stored float8, recomputed float8, change float8, same boolean, scorecard text, version bigint)
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
-COMMENT ON FUNCTION cs.health_restatement(text, timestamptz, timestamptz) IS 'Each stored score of the customer in [since, until) (NULL: open) beside the one that the facts give now for the same instant, under the scorecard version it was made with and the override of then: same is true, bit for bit, unless a fact or the expression of a metric was corrected since. Stores nothing; writes and rolls back, so not in a read-only transaction.';
+COMMENT ON FUNCTION cs.health_restatement(text, timestamptz, timestamptz) IS 'Each stored score of the customer in [since, until) (NULL: open) beside the one that the facts give now for the same instant, under the scorecard version it was made with and the override of then: same is true, bit for bit, unless a fact or the expression of a metric was corrected since; NULL between two day bounds where the version had caps and is not the present one, for which of them held was not kept. Stores nothing; writes and rolls back, so not in a read-only transaction.';
 
 -- ---- before it counts ----------------------------------------------------------------
 
+-- The stages themselves, at the instant of the last refresh: so the difference
+-- is the definitions' alone.
 CREATE FUNCTION cs_internal.preview_scorecard(card text)
 RETURNS TABLE (customer_id text, score_now float8, score_new float8, band_now text, band_new text)
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
-	unknown text;
+	ids text[];
 BEGIN
 	PERFORM cs_internal.must_be_scorecard(card);
-	SELECT string_agg(DISTINCT m.metric, ', ') INTO unknown
-	FROM cs.measure m LEFT JOIN cs_internal.metric_slot s ON s.metric = m.metric
-	WHERE m.scorecard = card AND m.weight > 0
-		AND EXISTS (SELECT FROM cs_internal.state x WHERE x."values" IS NOT NULL)
-		AND NOT EXISTS (SELECT FROM cs_internal.state x WHERE x."values"[s.slot] IS NOT NULL);
-	IF unknown IS NOT NULL THEN
-		RAISE NOTICE 'no customer has a value of: %', unknown
-			USING HINT = 'A new metric has values from the next refresh on; a preview scores the values there are.';
-	END IF;
+	ids := ARRAY(SELECT s.customer_id FROM cs_internal.state s
+		WHERE (s.active OR s.in_trial) AND (s.scorecard = card
+			OR EXISTS (SELECT FROM cs.scorecard c WHERE c.name = card AND cs_internal.in_card_segment(c.segment, s.segments))));
 	RETURN QUERY
-	SELECT s.customer_id, s.score, n.score,
-		cs_internal.fresh_band(s.scorecard, h.version, s.score), cs_internal.fresh_band(f.card, NULL, n.score)
-	FROM cs_internal.state s
+	SELECT s.customer_id, s.score, e.score,
+		cs_internal.fresh_band(s.scorecard, h.version, s.score), cs_internal.fresh_band(e.scorecard, NULL, e.score)
+	FROM cs_internal.evaluated_at(ids, (SELECT k.last_as_of FROM cs_internal.clock k)) e
+	JOIN cs_internal.state s ON s.customer_id = e.customer_id
 	LEFT JOIN cs_internal.health h ON h.customer_id = s.customer_id
-	CROSS JOIN LATERAL (SELECT cs_internal.card_of(s.segments) AS card) f
-	LEFT JOIN LATERAL (SELECT x.score FROM cs_internal.score(s."values", f.card) x WHERE f.card IS NOT NULL) n ON true
-	WHERE (s.active OR s.in_trial) AND card IN (s.scorecard, f.card)
+	WHERE card IN (s.scorecard, e.scorecard)
 	ORDER BY s.customer_id;
 END $$;
 COMMENT ON FUNCTION cs_internal.preview_scorecard(text) IS 'See cs.preview_scorecard.';
 
 CREATE FUNCTION cs.preview_scorecard(card text)
 RETURNS TABLE (customer_id text, score_now float8, score_new float8, band_now text, band_new text)
-LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
-COMMENT ON FUNCTION cs.preview_scorecard(text) IS 'What the next refresh would make of the customers whose scorecard it is or would be, with the definitions as this transaction sees them: BEGIN; UPDATE cs.measure ...; SELECT * FROM cs.preview_scorecard(...); ROLLBACK. Scores are automatic ones over the values of the last refresh, bands without hysteresis; NULL: no score. A new metric has no values yet (NOTICE).';
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
+COMMENT ON FUNCTION cs.preview_scorecard(text) IS 'What a refresh would make of the customers whose scorecard it is or would be, with the definitions as this transaction sees them: BEGIN; UPDATE cs.measure ...; SELECT * FROM cs.preview_scorecard(...); ROLLBACK. They are evaluated as of the last refresh, without a trace; score_now is what that refresh made. Scores are automatic ones, bands without hysteresis; NULL: no score. Costs what a refresh of these customers costs; not in a read-only transaction.';
+
+CREATE FUNCTION cs_internal.score_inputs("values" float8[], segments jsonb) RETURNS jsonb
+LANGUAGE sql STABLE AS $$
+	SELECT segments || coalesce(jsonb_object_agg(s.metric, "values"[s.slot]), '{}')
+	FROM cs_internal.metric_slot s WHERE "values"[s.slot] IS NOT NULL
+$$;
+COMMENT ON FUNCTION cs_internal.score_inputs(float8[], jsonb) IS 'Metrics and segments of a customer in the form that cs.score() takes, for a scorecard that is not the customer''s.';
 
 CREATE FUNCTION cs_internal.compare_scorecards(a text, b text)
 RETURNS TABLE (customer_id text, score_a float8, score_b float8, band_a text, band_b text, change float8)
@@ -537,8 +567,9 @@ BEGIN
 	RETURN QUERY
 	SELECT s.customer_id, x.score, y.score, cs_internal.fresh_band(a, NULL, x.score), cs_internal.fresh_band(b, NULL, y.score), y.score - x.score
 	FROM cs_internal.state s
-	CROSS JOIN LATERAL cs_internal.score(s."values", a) x
-	CROSS JOIN LATERAL cs_internal.score(s."values", b) y
+	CROSS JOIN LATERAL (SELECT cs_internal.score_inputs(s."values", s.segments) AS given) i
+	CROSS JOIN LATERAL (SELECT cs.score(i.given, a) AS score) x
+	CROSS JOIN LATERAL (SELECT cs.score(i.given, b) AS score) y
 	WHERE (s.active OR s.in_trial)
 		AND EXISTS (SELECT FROM cs.scorecard c WHERE c.name IN (a, b) AND cs_internal.in_card_segment(c.segment, s.segments))
 	ORDER BY s.customer_id;
@@ -548,4 +579,4 @@ COMMENT ON FUNCTION cs_internal.compare_scorecards(text, text) IS 'See cs.compar
 CREATE FUNCTION cs.compare_scorecards(a text, b text)
 RETURNS TABLE (customer_id text, score_a float8, score_b float8, band_a text, band_b text, change float8)
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
-COMMENT ON FUNCTION cs.compare_scorecards(text, text) IS 'Two scorecards (enabled or not) over the values of the last refresh, for each scored customer in the segment of either: scores, bands without hysteresis, and the change from a to b in points; NULL: no score.';
+COMMENT ON FUNCTION cs.compare_scorecards(text, text) IS 'Two scorecards (enabled or not) over the values of the last refresh, for each scored customer in the segment of either: scores, bands without hysteresis, and the change from a to b in points; NULL: no score. Rules of caps see metrics and segments.';

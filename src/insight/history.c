@@ -10,6 +10,7 @@
  */
 #include "cs_ext.h"
 
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -97,7 +98,7 @@ cs_evaluated_at_sql(PG_FUNCTION_ARGS)
 		copy_rows(cs_what_if(ids, n, PG_GETARG_TIMESTAMPTZ(1),
 							 "SELECT s.customer_id, s.\"values\", s.segments,"
 							 " coalesce(s.active, false), coalesce(s.in_trial, false),"
-							 " s.scorecard, s.score, s.coverage, s.score_reason"
+							 " s.scorecard, s.score, s.coverage, s.score_reason, s.health_inputs"
 							 " FROM cs_internal.state s JOIN batch b USING (customer_id)"),
 				  rsinfo);
 		cs_end_turn();
@@ -209,6 +210,17 @@ backfill_batch(TimestampTz bound, bool again, char **after, int64 *added, Memory
 }
 
 /*
+ * next_transaction: commits. A batch takes its turn with the refresher and must
+ * see what that one did, whatever isolation the session has by default.
+ */
+static void
+next_transaction(void)
+{
+	SPI_commit();
+	XactIsoLevel = XACT_READ_COMMITTED;
+}
+
+/*
  * CALL cs.backfill_health(since, until, every, again): a transaction a batch,
  * so what is done stays done; a second run finds the rest.
  */
@@ -238,14 +250,14 @@ cs_backfill_health_sql(PG_FUNCTION_ARGS)
 	deconstruct_array(DatumGetArrayTypePCopy(PointerGetDatum(array)), TIMESTAMPTZOID,
 					  sizeof(TimestampTz), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE, &bounds, &missing,
 					  &nbounds);
-	SPI_commit();
+	next_transaction();
 	for (int i = 0; i < nbounds; i++)
 	{
 		char *after = "";
 
 		while (backfill_batch(DatumGetTimestampTz(bounds[i]), again, &after, &added, context))
 		{
-			SPI_commit();
+			next_transaction();
 			CHECK_FOR_INTERRUPTS();
 			if (TimestampDifferenceExceeds(told, GetCurrentTimestamp(), PROGRESS_EVERY))
 			{

@@ -105,23 +105,13 @@ lock_refresher(void)
 	DirectFunctionCall2(pg_advisory_xact_lock_int4, Int32GetDatum(LOCK_CLASS), Int32GetDatum(0));
 }
 
-static void
-refresher_tag(LOCKTAG *tag)
-{
-	/* what pg_advisory_xact_lock(LOCK_CLASS, 0) takes */
-	SET_LOCKTAG_ADVISORY(*tag, MyDatabaseId, LOCK_CLASS, 0, 2);
-}
-
 /*
  * cs_take_turn, cs_end_turn: see refresh.h.
  */
 void
 cs_take_turn(void)
 {
-	LOCKTAG tag;
-
-	refresher_tag(&tag);
-	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+	lock_refresher();
 }
 
 void
@@ -129,7 +119,8 @@ cs_end_turn(void)
 {
 	LOCKTAG tag;
 
-	refresher_tag(&tag);
+	/* what pg_advisory_xact_lock(LOCK_CLASS, 0) has taken */
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, LOCK_CLASS, 0, 2);
 	(void) LockRelease(&tag, ExclusiveLock, false);
 }
 
