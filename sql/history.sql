@@ -501,9 +501,12 @@ BEGIN
 	CROSS JOIN LATERAL (SELECT h.scorecard IS NULL
 		OR (e.scorecard = h.scorecard AND h.version IS NOT DISTINCT FROM cs_internal.scorecard_version(h.scorecard)) AS by_stage) v
 	CROSS JOIN LATERAL (SELECT
-		-- rules of caps that may be gone are not asked again: the cap kept then
+		-- Of an older version the stage cannot be asked which cap held, what a value
+		-- was compared with or carried on from: what was kept beside the values says.
 		v.by_stage OR m.customer_id IS NOT NULL OR NOT EXISTS (SELECT FROM cs_internal.definition_history d
-			WHERE d.table_name = 'cap' AND d.id <= h.version AND coalesce(d.new_row, d.old_row) ->> 'scorecard' = h.scorecard) AS known,
+			WHERE d.id <= h.version AND coalesce(d.new_row, d.old_row) ->> 'scorecard' = h.scorecard
+				AND (d.table_name = 'cap' OR (d.table_name = 'measure'
+					AND (d.new_row ->> 'curve' IN ('percentile', 'logistic') OR d.new_row ->> 'missing' = 'carry')))) AS known,
 		CASE WHEN NOT coalesce(e.active OR e.in_trial, false) THEN NULL
 			WHEN v.by_stage THEN e.score
 			ELSE (SELECT x.score FROM cs_internal.score(e."values", h.scorecard, h.version, m.health_inputs) x) END AS automatic) f
@@ -517,7 +520,7 @@ COMMENT ON FUNCTION cs_internal.health_restatement(text, timestamptz, timestampt
 CREATE FUNCTION cs.health_restatement(customer text, since timestamptz DEFAULT NULL, until timestamptz DEFAULT NULL)
 RETURNS TABLE (as_of timestamptz, stored float8, recomputed float8, change float8, same boolean, scorecard text, version bigint)
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
-COMMENT ON FUNCTION cs.health_restatement(text, timestamptz, timestamptz) IS 'Each stored score of the customer in [since, until) (NULL: open) beside the one that the facts give now for the same instant, under the scorecard version it was made with and the override of then: same is true, bit for bit, unless a fact or the expression of a metric was corrected since; NULL between two day bounds where the version had caps and is not the present one, for which of them held was not kept. Stores nothing; writes and rolls back, so not in a read-only transaction.';
+COMMENT ON FUNCTION cs.health_restatement(text, timestamptz, timestamptz) IS 'Each stored score of the customer in [since, until) (NULL: open) beside the one that the facts give now for the same instant, under the scorecard version it was made with and the override of then: same is true, bit for bit, unless a fact or the expression of a metric was corrected since; NULL between two day bounds where the version is not the present one and had caps, comparisons with other customers or carried values, for what they came to was not kept. Stores nothing; writes and rolls back, so not in a read-only transaction.';
 
 -- ---- before it counts ----------------------------------------------------------------
 
