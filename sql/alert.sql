@@ -136,13 +136,15 @@ LANGUAGE sql STABLE AS $$
 	FROM (
 		SELECT format('scorecard "%s"', k.name) AS who, k.segment AS word FROM cs.scorecard k
 		UNION ALL
+		SELECT format('measure "%s" of scorecard "%s"', m.name, m.scorecard), m.within || ':' FROM cs.measure m
+		UNION ALL
 		SELECT format('alert rule "%s"', a.name), a.segment FROM cs.alert_rule a
 	) x
 	WHERE x.word LIKE '%:%' AND split_part(x.word, ':', 1) = segment_users.dimension
 			AND (segment_users.segment IS NULL OR x.word = segment_users.dimension || ':' || segment_users.segment)
 		OR x.word NOT LIKE '%:%' AND x.word = segment_users.segment
 $$;
-COMMENT ON FUNCTION cs_internal.segment_users(text, text) IS 'Scorecards and alert rules bound to a segment (NULL: to any of the dimension); NULL: none.';
+COMMENT ON FUNCTION cs_internal.segment_users(text, text) IS 'Scorecards, measures and alert rules bound to a segment (NULL: to any of the dimension); NULL: none.';
 
 CREATE FUNCTION cs_internal.check_row_rule(source text, expression text, search_path text, type text, what text) RETURNS void
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_check_row_rule_sql';

@@ -88,16 +88,16 @@ COMMENT ON COLUMN cs.measure.name IS 'Name within the scorecard.';
 COMMENT ON COLUMN cs.measure.metric IS 'Metric (cs.metric).';
 COMMENT ON COLUMN cs.measure.measure_group IS 'Group; NULL: beside the groups, with its own weight.';
 COMMENT ON COLUMN cs.measure.weight IS 'Weight within the group, any total; 0: shown nowhere, counts nowhere.';
-COMMENT ON COLUMN cs.measure.curve IS 'linear (clamped), bounded (missing outside), steps, half_life (100 x 2^(-value / half_life_days)), flag (100 where the value is not 0). percentile and logistic: in a later version.';
-COMMENT ON COLUMN cs.measure.worst IS 'linear, bounded: value of 0 points. flag: 1 where the flag is a bad sign.';
+COMMENT ON COLUMN cs.measure.curve IS 'linear (clamped), bounded (missing outside), steps, half_life (100 x 2^(-value / half_life_days)), flag (100 where the value is not 0), percentile (share of the customers of the same segment of "within" that are below, equal ones counted half), logistic (100 / (1 + e^-z), z = distance from the mean of the customers compared in standard deviations).';
+COMMENT ON COLUMN cs.measure.worst IS 'linear, bounded: value of 0 points. flag: 1 where the flag is a bad sign. percentile, logistic: with best, only the direction; both NULL: that of the metric (better).';
 COMMENT ON COLUMN cs.measure.best IS 'linear, bounded: value of 100 points; which of the two is larger gives the direction. flag: 0 where the flag is a bad sign.';
 COMMENT ON COLUMN cs.measure.steps IS 'steps: [{"to":10,"points":0},{"to":50,"points":60},{"points":100}], each for values above the one before up to and including "to".';
 COMMENT ON COLUMN cs.measure.half_life_days IS 'half_life: value at which 50 points are left.';
-COMMENT ON COLUMN cs.measure.within IS 'percentile: dimension within which customers are compared. In a later version.';
-COMMENT ON COLUMN cs.measure.min_n IS 'percentile: least number of customers compared. In a later version.';
-COMMENT ON COLUMN cs.measure.missing IS 'Without value: reweight (left out, the rest divided by what is left), redistribute (its weight goes to the rest of its group, else to the other groups), zero, neutral (missing_points), null_overall (no score). carry: in a later version.';
+COMMENT ON COLUMN cs.measure.within IS 'percentile, logistic: dimension within whose segments customers are compared; logistic, NULL: with everybody.';
+COMMENT ON COLUMN cs.measure.min_n IS 'percentile, logistic: with fewer customers to compare with, the value counts as missing.';
+COMMENT ON COLUMN cs.measure.missing IS 'Without value: reweight (left out, the rest divided by what is left), redistribute (its weight goes to the rest of its group, else to the other groups), zero, neutral (missing_points), null_overall (no score), carry (the newest value kept at a day bound of the last max_age_days; without one as reweight).';
 COMMENT ON COLUMN cs.measure.missing_points IS 'neutral: the points, 0 to 100.';
-COMMENT ON COLUMN cs.measure.max_age_days IS 'Age at which a value counts as missing. In a later version.';
+COMMENT ON COLUMN cs.measure.max_age_days IS 'carry: days after which a value of before counts no more.';
 COMMENT ON COLUMN cs.measure.description IS 'Free text.';
 
 COMMENT ON TABLE cs.cap IS 'Caps: while the rule holds for a customer, its score is at most that. Where several hold, the lowest counts.';
@@ -107,6 +107,27 @@ COMMENT ON COLUMN cs.cap.at_most IS 'Most points, 0 to 100, while the rule holds
 COMMENT ON COLUMN cs.cap.enabled IS 'false: not used.';
 COMMENT ON COLUMN cs.cap.description IS 'Free text.';
 COMMENT ON COLUMN cs.cap.search_path IS 'search_path of who wrote the row; the rule runs with it.';
+
+-- Decided: what percentile and logistic compare with, fixed at the start of each
+-- local day. dimension '': everybody; a row with segment '' of another dimension
+-- says only that the day was written.
+CREATE TABLE cs_internal.reference_distribution (
+	day date NOT NULL,
+	metric text NOT NULL,
+	dimension text NOT NULL,
+	segment text NOT NULL,
+	n bigint NOT NULL,
+	mean float8,
+	sd float8,                           -- of the population
+	"values" float8[] NOT NULL,          -- ascending; 10,000 quantiles where there were more
+	PRIMARY KEY (metric, dimension, day, segment)
+);
+SELECT pg_catalog.pg_extension_config_dump('cs_internal.reference_distribution', '');
+
+CREATE FUNCTION cs_internal.fix_references(day date, first boolean) RETURNS boolean
+LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'cs_references_fix_sql';
+COMMENT ON FUNCTION cs_internal.fix_references(date, boolean) IS
+'Writes what is missing of the day''s reference distributions, from state: of metrics that had one before, with first of all. True when there was any.';
 
 -- The score of an array of values by slot, and what each measure contributes
 -- to it; version NULL: the definition of now, else as definition_history had it;
@@ -134,8 +155,8 @@ COMMENT ON FUNCTION cs.score_detail(jsonb, text) IS 'One row of what cs.score() 
 
 -- ---- checks, called by the definition trigger ------------------------------
 
--- One of the words that a column accepts; those in `later` are refused with 0A000.
-CREATE FUNCTION cs_internal.scorecard_word(kind text, what text, word text, accepted text[], later text[] DEFAULT '{}') RETURNS void
+-- One of the words that a column accepts.
+CREATE FUNCTION cs_internal.scorecard_word(kind text, what text, word text, accepted text[]) RETURNS void
 LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	near text;
@@ -143,11 +164,7 @@ BEGIN
 	IF word = ANY (accepted) THEN
 		RETURN;
 	END IF;
-	IF word = ANY (later) THEN
-		RAISE EXCEPTION '% "%" % is not available yet', kind, word, what
-			USING ERRCODE = 'feature_not_supported', HINT = format('Use one of: %s.', array_to_string(accepted, ', '));
-	END IF;
-	near := cs_internal.nearest(word, accepted || later);
+	near := cs_internal.nearest(word, accepted);
 	RAISE EXCEPTION 'unknown % "%" %', kind, word, what
 		USING ERRCODE = 'invalid_parameter_value',
 			HINT = CASE WHEN near IS NULL THEN format('Use one of: %s.', array_to_string(accepted, ', '))
@@ -350,6 +367,37 @@ BEGIN
 	END IF;
 END $$;
 
+-- What percentile and logistic compare: a direction, an early dimension, a number of customers.
+CREATE FUNCTION cs_internal.scorecard_compared(what text, m cs.measure) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	dimension_row cs.dimension;
+	near text;
+BEGIN
+	IF num_nonnulls(m.worst, m.best) = 1 THEN
+		RAISE EXCEPTION 'curve "%" % takes both worst and best, or neither', m.curve, what
+			USING ERRCODE = 'invalid_parameter_value', HINT = 'They say the direction only; without them it is that of the metric.';
+	END IF;
+	IF m.min_n < 1 THEN
+		RAISE EXCEPTION 'min_n % is %', what, m.min_n
+			USING ERRCODE = 'invalid_parameter_value', HINT = 'Give the least number of customers to compare with, 1 or more.';
+	END IF;
+	IF m.within IS NULL THEN
+		RETURN;
+	END IF;
+	SELECT * INTO dimension_row FROM cs.dimension d WHERE d.name = m.within;
+	IF NOT FOUND THEN
+		near := cs_internal.nearest(m.within, ARRAY(SELECT d.name FROM cs.dimension d ORDER BY 1));
+		RAISE EXCEPTION 'unknown dimension "%" %', m.within, what
+			USING ERRCODE = 'undefined_object',
+				HINT = CASE WHEN near IS NULL THEN 'Insert it into cs.dimension first.' ELSE format('Did you mean "%s"?', near) END;
+	END IF;
+	IF dimension_row.sees = 'late' THEN
+		RAISE EXCEPTION 'dimension "%" % looks at health, which is computed by the scorecard', m.within, what
+			USING ERRCODE = 'invalid_object_definition', HINT = 'Use a dimension whose rules name neither health nor band.';
+	END IF;
+END $$;
+
 CREATE FUNCTION cs_internal.check_measure(new jsonb, old jsonb) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -388,17 +436,17 @@ BEGIN
 	PERFORM cs_internal.scorecard_number('weight ' || what, m.weight, 0, 1e9);
 
 	-- the curve and just its own parameters
+	PERFORM cs_internal.scorecard_word('curve', what, m.curve, '{linear,bounded,steps,half_life,flag,percentile,logistic}');
 	IF m.curve = 'percentile' AND m.within IS NULL THEN
 		RAISE EXCEPTION 'curve "percentile" % needs "within"', what
 			USING ERRCODE = 'invalid_parameter_value', DETAIL = '"within" names the dimension within which customers are compared.';
 	END IF;
-	PERFORM cs_internal.scorecard_word('curve', what, m.curve, '{linear,bounded,steps,half_life,flag}', '{percentile,logistic}');
 	SELECT string_agg(format('"%s"', p.name), ', ') INTO stray
-		FROM (VALUES ('worst', m.worst IS NOT NULL, '{linear,bounded,flag}'::text[]),
-				('best', m.best IS NOT NULL, '{linear,bounded,flag}'),
+		FROM (VALUES ('worst', m.worst IS NOT NULL, '{linear,bounded,flag,percentile,logistic}'::text[]),
+				('best', m.best IS NOT NULL, '{linear,bounded,flag,percentile,logistic}'),
 				('steps', m.steps IS NOT NULL, '{steps}'),
 				('half_life_days', m.half_life_days IS NOT NULL, '{half_life}'),
-				('within', m.within IS NOT NULL, '{percentile}')) AS p (name, given, curves)
+				('within', m.within IS NOT NULL, '{percentile,logistic}')) AS p (name, given, curves)
 		WHERE p.given AND m.curve <> ALL (p.curves);
 	IF stray IS NOT NULL THEN
 		RAISE EXCEPTION 'curve "%" % does not use %', m.curve, what, stray
@@ -418,6 +466,9 @@ BEGIN
 		RAISE EXCEPTION 'curve "flag" % takes worst 0 and best 1, or worst 1 and best 0', what
 			USING ERRCODE = 'invalid_parameter_value', HINT = 'Leave both NULL where the flag is a good sign.';
 	END IF;
+	IF m.curve IN ('percentile', 'logistic') THEN
+		PERFORM cs_internal.scorecard_compared(what, m);
+	END IF;
 	IF m.curve = 'steps' THEN
 		PERFORM cs_internal.scorecard_steps(what, m.steps);
 	END IF;
@@ -426,16 +477,17 @@ BEGIN
 	END IF;
 
 	-- the missing policy
-	PERFORM cs_internal.scorecard_word('missing', what, m.missing, '{reweight,redistribute,zero,neutral,null_overall}', '{carry}');
+	PERFORM cs_internal.scorecard_word('missing', what, m.missing, '{reweight,redistribute,zero,neutral,null_overall,carry}');
 	IF (m.missing = 'neutral') <> (m.missing_points IS NOT NULL) THEN
 		RAISE EXCEPTION 'missing_points % belong to missing = ''neutral'' and only there', what
 			USING ERRCODE = 'invalid_parameter_value', HINT = 'Give both or neither.';
 	END IF;
 	PERFORM cs_internal.scorecard_number('missing_points ' || what, m.missing_points, 0, 100);
-	IF m.max_age_days IS NOT NULL THEN
-		RAISE EXCEPTION 'max_age_days % is not available yet', what
-			USING ERRCODE = 'feature_not_supported', HINT = 'Limit the age of what a metric sees in its expression.';
+	IF (m.missing = 'carry') <> (m.max_age_days IS NOT NULL) THEN
+		RAISE EXCEPTION 'max_age_days % belong to missing = ''carry'' and only there', what
+			USING ERRCODE = 'invalid_parameter_value', HINT = 'Give both or neither. How old the facts may be that a metric sees stands in its expression.';
 	END IF;
+	PERFORM cs_internal.scorecard_number('max_age_days ' || what, m.max_age_days, 1, 3650);
 	PERFORM cs_internal.scorecard_weights(m.scorecard);
 END $$;
 COMMENT ON FUNCTION cs_internal.check_measure(jsonb, jsonb) IS 'Refuses what cs.measure must not hold; called by the definition trigger.';

@@ -152,6 +152,14 @@ BEGIN
 			HINT = 'A scorecard is chosen before health is known: its segment must not look at health, health_score, band or coverage.';
 	END IF;
 
+	SELECT m.scorecard, m.name, o.dimension INTO card
+	FROM cs.measure m JOIN cs_internal.dimension_order() o ON o.late AND o.dimension = m.within
+	LIMIT 1;
+	IF FOUND THEN
+		RAISE EXCEPTION 'dimension "%" would see health, but measure "%" of scorecard "%" compares within it', card.dimension, card.name, card.scorecard
+			USING ERRCODE = 'invalid_object_definition', HINT = 'Customers are compared before health is known.';
+	END IF;
+
 	SELECT k.scorecard, k.rule, o.dimension INTO card
 	FROM cs.cap k JOIN cs_internal.dimension_order() o ON o.late AND o.dimension = ANY (cs_internal.rule_names(k.rule))
 	LIMIT 1;

@@ -14,8 +14,21 @@ typedef enum CsCurveKind
 	CS_CURVE_STEPS,
 	CS_CURVE_HALF_LIFE,
 	CS_CURVE_FLAG,
+	CS_CURVE_PERCENTILE,
+	CS_CURVE_LOGISTIC,
 	CS_CURVE_NONE /* not known here: every value is missing */
 } CsCurveKind;
+
+/* The values that percentile and logistic compare with, of a segment or of everybody. */
+typedef struct CsReference
+{
+	char *segment; /* empty: everybody */
+	int64 n;       /* customers that had a value */
+	float8 mean;
+	float8 sd; /* of the population */
+	int nvalues;
+	float8 *values; /* ascending; quantiles where there were very many */
+} CsReference;
 
 typedef struct CsCurve
 {
@@ -26,12 +39,18 @@ typedef struct CsCurve
 	int nsteps;       /* steps: (to[i-1], to[i]] has points[i]; the last is open */
 	float8 *to;       /* nsteps - 1 of them count */
 	float8 *points;
+	bool falling; /* percentile, logistic: the lower the better */
+	int min_n;    /* percentile, logistic: compared with fewer, there are no points */
 } CsCurve;
 
 /* The kind of a word of cs.measure.curve; CS_CURVE_NONE for any other. */
 extern CsCurveKind cs_curve_kind(const char *word);
 
-/* Points of a value, in [0, 100]; false when the curve has none for it (missing). */
-extern bool cs_curve_points(const CsCurve *curve, float8 value, float8 *points);
+/*
+ * Points of a value, in [0, 100]; false when the curve has none for it
+ * (missing).  reference may be NULL; it is used by percentile and logistic.
+ */
+extern bool cs_curve_points(const CsCurve *curve, float8 value, const CsReference *reference,
+							float8 *points);
 
 #endif

@@ -13,8 +13,8 @@
  *	- a missing leaf of `redistribute` gives its share to the leaves of its
  *	  group that count, in proportion; when there are none, to the groups that
  *	  have some, in proportion to their shares;
- *	- a missing leaf of `reweight` is dropped and all shares are divided by what
- *	  is left;
+ *	- a missing leaf of `reweight`, or of `carry` with nothing to carry, is dropped
+ *	  and all shares are divided by what is left;
  *	- a cap cuts the sum, and stands beside the measures with what it takes;
  *	- with `min` the lowest leaf of a group (the lowest group of a scorecard)
  *	  carries the shares of all.
@@ -64,16 +64,24 @@ cs_scorecard_prepare(CsScorecard *card)
  */
 static bool
 points_of(const CsMeasure *measure, const float8 *values, const bool *nulls, int nvalues,
-		  CsPart *part)
+		  const CsReference *reference, float8 carried, CsPart *part)
 {
 	int at = measure->slot - 1;
+	float8 value = NAN;
 
 	memset(part, 0, sizeof(*part));
-	if (at >= 0 && at < nvalues && !(nulls && nulls[at]) && !isnan(values[at]))
+	if (at >= 0 && at < nvalues && !(nulls && nulls[at]))
+		value = values[at];
+	if (isnan(value) && measure->missing == CS_MISSING_CARRY && !isnan(carried))
 	{
-		part->value = values[at];
+		value = carried;
+		part->carried = true;
+	}
+	if (!isnan(value))
+	{
+		part->value = value;
 		part->has_value = part->counts =
-			cs_curve_points(&measure->curve, values[at], &part->points);
+			cs_curve_points(&measure->curve, value, reference, &part->points);
 		part->out_of_range = !part->has_value;
 	}
 	if (part->has_value)
@@ -92,6 +100,7 @@ points_of(const CsMeasure *measure, const float8 *values, const bool *nulls, int
 			return false;
 		case CS_MISSING_REWEIGHT:
 		case CS_MISSING_REDISTRIBUTE:
+		case CS_MISSING_CARRY:
 			break;
 	}
 	return true;
@@ -257,7 +266,12 @@ cs_score_values(const CsScorecard *card, const float8 *values, const bool *nulls
 
 	for (int i = 0; i < card->nmeasures; i++)
 	{
-		if (!points_of(&card->measures[i], values, nulls, nvalues, &parts[i]) && result.blocker < 0)
+		const CsReference *reference =
+			extra != NULL && extra->compares ? extra->references[i] : NULL;
+		float8 carried = extra != NULL && extra->carried ? extra->carried[i] : NAN;
+
+		if (!points_of(&card->measures[i], values, nulls, nvalues, reference, carried, &parts[i]) &&
+			result.blocker < 0)
 			result.blocker = i;
 		if (parts[i].has_value)
 			result.coverage += card->measures[i].share;

@@ -22,7 +22,8 @@ typedef enum CsMissing
 	CS_MISSING_REDISTRIBUTE,
 	CS_MISSING_ZERO,
 	CS_MISSING_NEUTRAL,
-	CS_MISSING_NULL_OVERALL
+	CS_MISSING_NULL_OVERALL,
+	CS_MISSING_CARRY
 } CsMissing;
 
 /* One measure: a leaf of the scorecard. */
@@ -37,6 +38,11 @@ typedef struct CsMeasure
 	CsCurve curve;
 	CsMissing missing;
 	float8 missing_points; /* of neutral */
+	int max_age_days;      /* of carry */
+	int carry;             /* carry: which of the columns of the running batch it is */
+	char *within;          /* dimension, NULL: compared with everybody */
+	int nreferences;
+	const CsReference *references;
 } CsMeasure;
 
 /* A measure without group is a group of its own, with its own weight. */
@@ -80,7 +86,11 @@ typedef struct CsScorecard
 /* What is known of one customer beside its values; kept as health_inputs, so that a stored score can be explained. */
 typedef struct CsExtra
 {
-	int cap; /* the first of the card's caps whose rule holds, -1: none */
+	int cap;                        /* the first of the card's caps whose rule holds, -1: none */
+	bool compares;                  /* the card has measures that need references */
+	DateADT day;                    /* whose references are used */
+	const CsReference **references; /* per measure if compares, NULL: none */
+	float8 *carried;                /* per measure, NaN: none; NULL: none at all */
 } CsExtra;
 
 /* What became of one measure for one customer. */
@@ -89,6 +99,7 @@ typedef struct CsPart
 	bool has_value;    /* the metric has one that the curve accepts */
 	bool counts;       /* has points: from a value, or by policy */
 	bool out_of_range; /* the metric has one that the curve does not accept */
+	bool carried;      /* the value is one of before */
 	float8 value;
 	float8 points;
 	float8 share;       /* after the missing policies and min; all add to 1 */
@@ -132,6 +143,21 @@ extern List *cs_scorecards(void);
 extern CsScorecard *cs_scorecard(const char *name, int64 version);
 
 /*
+ * reference.c.  cs_references_fix writes the reference distributions of a local
+ * day that are not there yet: those of metrics that had one before, with `first`
+ * all.  True when it wrote any.  In a frame, without a batch's snapshot.
+ * cs_references_load gives the measures of these cards the newest up to a day.
+ * cs_reference_of is that of a segment, NULL where there is none.
+ * cs_extra_compare chooses by the segments of a customer.
+ */
+extern bool cs_references_fix(DateADT day, bool first);
+extern void cs_references_load(List *cards, DateADT day);
+extern const CsReference *cs_reference_of(const CsMeasure *measure, const char *segment,
+										  int length);
+extern void cs_extra_compare(const CsScorecard *card, JsonbContainer *segments, DateADT day,
+							 CsExtra *extra);
+
+/*
  * scorecard.c: pure. parts has room for card->nmeasures. nulls may be NULL: no
  * nulls; extra may be NULL: nothing more is known.
  */
@@ -146,9 +172,13 @@ extern CsScore cs_score_array(const CsScorecard *card, ArrayType *array, const C
 /* The rule of one of a card's caps. */
 extern void cs_cap_rule(const CsScorecard *card, int cap, CsRule *rule);
 
-/* extra.c: health_inputs of a customer, NULL when there is nothing to keep; and back. */
+/*
+ * extra.c: health_inputs of a customer, NULL when there is nothing to keep; and
+ * back, with the references of the day kept there (of `today` where none is)
+ * loaded into the card.
+ */
 extern Jsonb *cs_extra_write(const CsScorecard *card, const CsExtra *extra);
-extern void cs_extra_read(const CsScorecard *card, Jsonb *json, CsExtra *extra);
+extern void cs_extra_read(CsScorecard *card, Jsonb *json, DateADT today, CsExtra *extra);
 
 extern CsBand cs_band(const CsScorecard *card, float8 score, CsBand previous);
 extern const char *cs_band_name(CsBand band); /* NULL for none */

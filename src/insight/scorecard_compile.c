@@ -51,23 +51,27 @@
 	" FROM " cards " c WHERE CASE WHEN $1::text IS NULL THEN c.enabled ELSE c.name = $1 END"     \
 	" ORDER BY c.segment IS NULL, c.priority, c.name COLLATE \"C\""
 
-#define MEASURES_SQL(measures, groups)                                                        \
-	"SELECT m.scorecard, m.name, m.metric, s.slot, m.measure_group, m.weight, m.curve,"       \
-	" m.worst, m.best, m.half_life_days, m.missing, m.missing_points,"                        \
-	" (SELECT array_agg(coalesce(CASE jsonb_typeof(e->'to') WHEN 'number'"                    \
-	"                            THEN (e->>'to')::float8 END, 'Infinity') ORDER BY n)"        \
-	"    FROM jsonb_array_elements(CASE jsonb_typeof(m.steps) WHEN 'array' THEN m.steps END)" \
-	"         WITH ORDINALITY AS x(e, n)),"                                                   \
-	" (SELECT array_agg(coalesce(CASE jsonb_typeof(e->'points') WHEN 'number'"                \
-	"                            THEN (e->>'points')::float8 END, 'NaN') ORDER BY n)"         \
-	"    FROM jsonb_array_elements(CASE jsonb_typeof(m.steps) WHEN 'array' THEN m.steps END)" \
-	"         WITH ORDINALITY AS x(e, n)),"                                                   \
-	" g.weight, g.combine = 'min'"                                                            \
-	" FROM " measures " m"                                                                    \
-	" LEFT JOIN " groups " g ON g.scorecard = m.scorecard AND g.name = m.measure_group"       \
-	" LEFT JOIN cs_internal.metric_slot s ON s.metric = m.metric"                             \
-	" WHERE m.weight > 0 AND ($1::text IS NULL OR m.scorecard = $1)"                          \
-	"   AND (m.measure_group IS NULL OR (g.enabled AND g.weight > 0))"                        \
+#define MEASURES_SQL(measures, groups)                                                           \
+	"SELECT m.scorecard, m.name, m.metric, s.slot, m.measure_group, m.weight, m.curve,"          \
+	" m.worst, m.best, m.half_life_days, m.missing, m.missing_points,"                           \
+	" (SELECT array_agg(coalesce(CASE jsonb_typeof(e->'to') WHEN 'number'"                       \
+	"                            THEN (e->>'to')::float8 END, 'Infinity') ORDER BY n)"           \
+	"    FROM jsonb_array_elements(CASE jsonb_typeof(m.steps) WHEN 'array' THEN m.steps END)"    \
+	"         WITH ORDINALITY AS x(e, n)),"                                                      \
+	" (SELECT array_agg(coalesce(CASE jsonb_typeof(e->'points') WHEN 'number'"                   \
+	"                            THEN (e->>'points')::float8 END, 'NaN') ORDER BY n)"            \
+	"    FROM jsonb_array_elements(CASE jsonb_typeof(m.steps) WHEN 'array' THEN m.steps END)"    \
+	"         WITH ORDINALITY AS x(e, n)),"                                                      \
+	" g.weight, g.combine = 'min', m.within, m.min_n,"                                           \
+	" CASE WHEN m.worst <> m.best THEN m.worst > m.best ELSE coalesce(x.better = 'low', false) " \
+	"END,"                                                                                       \
+	" m.max_age_days"                                                                            \
+	" FROM " measures " m"                                                                       \
+	" LEFT JOIN " groups " g ON g.scorecard = m.scorecard AND g.name = m.measure_group"          \
+	" LEFT JOIN cs.metric x ON x.name = m.metric"                                                \
+	" LEFT JOIN cs_internal.metric_slot s ON s.metric = m.metric"                                \
+	" WHERE m.weight > 0 AND ($1::text IS NULL OR m.scorecard = $1)"                             \
+	"   AND (m.measure_group IS NULL OR (g.enabled AND g.weight > 0))"                           \
 	" ORDER BY m.scorecard COLLATE \"C\", m.name COLLATE \"C\""
 
 #define CAPS_SQL(caps)                                                     \
@@ -85,6 +89,15 @@ cell_float(uint64 row, int col, float8 otherwise)
 	Datum value = cs_cell_datum(row, col, &isnull);
 
 	return isnull ? otherwise : DatumGetFloat8(value);
+}
+
+static int32
+cell_int(uint64 row, int col, int32 otherwise)
+{
+	bool isnull;
+	Datum value = cs_cell_datum(row, col, &isnull);
+
+	return isnull ? otherwise : DatumGetInt32(value);
 }
 
 static bool
@@ -116,8 +129,7 @@ cell_floats(uint64 row, int col, float8 **out)
 }
 
 /*
- * missing_of: the policy a word means.  `carry` waits for a later version and
- * is refused when written: the measure is then left out like reweight.
+ * missing_of: the policy a word means; reweight for any other (restored unchecked).
  */
 static CsMissing
 missing_of(const char *word)
@@ -130,6 +142,8 @@ missing_of(const char *word)
 		return CS_MISSING_NEUTRAL;
 	if (strcmp(word, "null_overall") == 0)
 		return CS_MISSING_NULL_OVERALL;
+	if (strcmp(word, "carry") == 0)
+		return CS_MISSING_CARRY;
 	return CS_MISSING_REWEIGHT;
 }
 
@@ -223,6 +237,10 @@ read_measures(List *cards)
 			measure->curve.half_life = cell_float(r, 10, 0);
 			measure->missing = missing_of(cs_cell(r, 11));
 			measure->missing_points = Max(0, Min(100, cell_float(r, 12, 50)));
+			measure->within = cs_cell(r, 17);
+			measure->curve.min_n = cell_int(r, 18, 0);
+			measure->curve.falling = cell_bool(r, 19);
+			measure->max_age_days = cell_int(r, 20, 0);
 			measure->curve.nsteps = cell_floats(r, 13, &measure->curve.to);
 			npoints = cell_floats(r, 14, &measure->curve.points);
 			measure->curve.nsteps = Min(measure->curve.nsteps, npoints);

@@ -47,6 +47,17 @@ cs_score_array(const CsScorecard *card, ArrayType *array, const CsExtra *extra, 
 }
 
 /*
+ * today: the local day of now; any before setup.
+ */
+static DateADT
+today(void)
+{
+	CsPolicy *policy = cs_policy(true);
+
+	return policy ? cs_local_day(cs_now(), policy->time_zone) : 0;
+}
+
+/*
  * card_named: a scorecard by name and version (0: as it is now).  An unknown one
  * raises.
  */
@@ -100,7 +111,7 @@ cs_score_sql(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	cs_enter(&frame);
 	card = card_of_args(fcinfo);
-	cs_extra_read(card, PG_ARGISNULL(3) ? NULL : PG_GETARG_JSONB_P(3), &extra);
+	cs_extra_read(card, PG_ARGISNULL(3) ? NULL : PG_GETARG_JSONB_P(3), today(), &extra);
 	score = cs_score_array(card, PG_ARGISNULL(0) ? NULL : PG_GETARG_ARRAYTYPE_P(0), &extra,
 						   palloc(sizeof(CsPart) * (card->nmeasures + 1)));
 	reason = cs_score_reason_name(score.reason);
@@ -123,8 +134,13 @@ part_reason(const CsMeasure *measure, const CsPart *part, bool scored)
 {
 	const char *what = part->out_of_range ? "out of range" : "missing";
 
+	if (part->out_of_range &&
+		(measure->curve.kind == CS_CURVE_PERCENTILE || measure->curve.kind == CS_CURVE_LOGISTIC))
+		what = "too few to compare with";
+	if (part->has_value && scored && part->share == 0)
+		return "not the lowest";
 	if (part->has_value)
-		return scored && part->share == 0 ? "not the lowest" : NULL;
+		return part->carried ? "carried: the newest value kept" : NULL;
 	switch (measure->missing)
 	{
 		case CS_MISSING_ZERO:
@@ -136,6 +152,7 @@ part_reason(const CsMeasure *measure, const CsPart *part, bool scored)
 		case CS_MISSING_NULL_OVERALL:
 			return psprintf("%s: no score without it", what);
 		case CS_MISSING_REWEIGHT:
+		case CS_MISSING_CARRY:
 			break;
 	}
 	return psprintf("%s: left out", what);
@@ -169,7 +186,7 @@ cs_score_parts_sql(PG_FUNCTION_ARGS)
 	cs_enter(&frame);
 	card = card_of_args(fcinfo);
 	parts = palloc(sizeof(CsPart) * (card->nmeasures + 1));
-	cs_extra_read(card, PG_ARGISNULL(3) ? NULL : PG_GETARG_JSONB_P(3), &extra);
+	cs_extra_read(card, PG_ARGISNULL(3) ? NULL : PG_GETARG_JSONB_P(3), today(), &extra);
 	score = cs_score_array(card, PG_ARGISNULL(0) ? NULL : PG_GETARG_ARRAYTYPE_P(0), &extra, parts);
 	for (int i = 0; i < card->nmeasures; i++)
 	{
@@ -219,6 +236,7 @@ cs_score_parts_sql(PG_FUNCTION_ARGS)
 typedef struct CsKeptCard
 {
 	char *name;
+	DateADT day;   /* whose references it has */
 	CsRule *rules; /* of the card's caps */
 	CsScorecard *card;
 	CsPart *parts;
@@ -246,6 +264,10 @@ kept_card(FunctionCallInfo fcinfo)
 	kept = palloc0(sizeof(CsKeptCard));
 	kept->name = pstrdup(name);
 	kept->card = card_named(kept->name, 0);
+	kept->day = today();
+	MemoryContextSwitchTo(fcinfo->flinfo->fn_mcxt);
+	cs_references_load(list_make1(kept->card), kept->day);
+	MemoryContextSwitchTo(fcinfo->flinfo->fn_mcxt);
 	kept->rules = palloc0(sizeof(CsRule) * (kept->card->ncaps + 1));
 	for (int i = 0; i < kept->card->ncaps; i++)
 		cs_cap_rule(kept->card, i, &kept->rules[i]);
@@ -333,7 +355,9 @@ score_metrics(CsKeptCard *kept, Jsonb *metrics, CsExtra *extra)
 		kept->nulls[measure->slot - 1] =
 			!value_of_json(measure->metric, &found, &kept->values[measure->slot - 1]);
 	}
+	memset(extra, 0, sizeof(*extra));
 	extra->cap = -1;
+	cs_extra_compare(card, &metrics->root, kept->day, extra);
 	if (card->ncaps > 0)
 	{
 		CsFrame frame;

@@ -34,13 +34,15 @@ enum
 	IN_OVERRIDE_VALUE,
 	IN_OVERRIDE_DELTA,
 	IN_OVERRIDE_BAND,
-	IN_OVERRIDE_REASON
+	IN_OVERRIDE_REASON,
+	IN_CARRIED
 };
 
+/* With what carried_sql gives for %s. */
 static const char *const read_sql =
 	"SELECT b.customer_id, coalesce(s.active, false) OR coalesce(s.in_trial, false),"
 	" s.\"values\", s.segments, h.auto_band, h.band, h.band_since,"
-	" o.value, o.delta, o.band, o.reason"
+	" o.value, o.delta, o.band, o.reason, %s"
 	" FROM batch b JOIN cs_internal.state s ON s.customer_id = b.customer_id"
 	" LEFT JOIN cs_internal.health h ON h.customer_id = b.customer_id AND NOT $2"
 	" LEFT JOIN LATERAL (SELECT x.value, x.delta, x.band, x.reason"
@@ -236,6 +238,74 @@ cap_of(const CsScorecard *card, const CsRuleValues *values, const char *customer
 }
 
 /*
+ * carried_sql: an array with, for each measure that carries, the newest value
+ * that was kept within its age; only where there is none now.  $1 is as_of.
+ */
+static char *
+carried_sql(List *cards, const CsBatch *batch)
+{
+	StringInfoData sql;
+	int n = 0;
+	ListCell *lc;
+
+	initStringInfo(&sql);
+	appendStringInfoString(&sql, "ARRAY[");
+	foreach (lc, cards)
+	{
+		CsScorecard *card = lfirst(lc);
+
+		for (int i = 0; i < card->nmeasures; i++)
+		{
+			CsMeasure *measure = &card->measures[i];
+			TimestampTz oldest;
+
+			if (measure->missing != CS_MISSING_CARRY || measure->slot < 1)
+				continue;
+			measure->carry = n;
+			oldest = cs_local_midnight(batch->as_of_day - measure->max_age_days,
+									   batch->policy->time_zone);
+			appendStringInfo(
+				&sql,
+				"%sCASE WHEN s.\"values\"[%d] IS NULL OR s.\"values\"[%d] = 'NaN' THEN"
+				" (SELECT k.\"values\"[%d] FROM cs_internal.metric_history k"
+				" WHERE k.customer_id = b.customer_id AND k.as_of < $1 AND k.as_of >= %s"
+				" AND k.\"values\"[%d] BETWEEN -1e300 AND 1e300 ORDER BY k.as_of DESC LIMIT 1) END",
+				n ? ", " : "", measure->slot, measure->slot, measure->slot,
+				quote_literal_cstr(DatumGetCString(
+					DirectFunctionCall1(timestamptz_out, TimestampTzGetDatum(oldest)))),
+				measure->slot);
+			n++;
+		}
+	}
+	appendStringInfoString(&sql, "]::float8[]");
+	return n > 0 ? sql.data : "NULL::float8[]";
+}
+
+/*
+ * carried_of: the values of before of one customer, per measure of its card.
+ */
+static float8 *
+carried_of(const CsScorecard *card, ArrayType *array)
+{
+	float8 *carried = palloc(sizeof(float8) * (card->nmeasures + 1));
+	Datum *elements;
+	bool *nulls;
+	int n;
+
+	deconstruct_array(array, FLOAT8OID, sizeof(float8), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE, &elements,
+					  &nulls, &n);
+	for (int i = 0; i < card->nmeasures; i++)
+	{
+		const CsMeasure *measure = &card->measures[i];
+
+		carried[i] = NAN;
+		if (measure->missing == CS_MISSING_CARRY && measure->slot >= 1 && !nulls[measure->carry])
+			carried[i] = DatumGetFloat8(elements[measure->carry]);
+	}
+	return carried;
+}
+
+/*
  * most_lost: the index of the measure that loses most, leaving out `but`;
  * -1 when none loses anything.
  */
@@ -316,8 +386,8 @@ override_score(int64 automatic, float8 value, float8 delta, bool has_value, bool
  * score_row: one customer of the batch, from the tuple read to the row written.
  */
 static void
-score_row(List *cards, const CsRuleValues *caps, HeapTuple tuple, TupleDesc desc, Datum *out,
-		  bool *nulls)
+score_row(const CsBatch *batch, List *cards, const CsRuleValues *caps, HeapTuple tuple,
+		  TupleDesc desc, Datum *out, bool *nulls)
 {
 #define IN(col) SPI_getbinval(tuple, desc, col, &isnull)
 #define IN_TEXT(col) SPI_getvalue(tuple, desc, col)
@@ -352,8 +422,11 @@ score_row(List *cards, const CsRuleValues *caps, HeapTuple tuple, TupleDesc desc
 		score.reason = CS_SCORE_INACTIVE;
 	else
 	{
+		Jsonb *segments;
+
 		d = IN(IN_SEGMENTS);
-		card = choose(cards, isnull ? NULL : DatumGetJsonbP(d));
+		segments = isnull ? NULL : DatumGetJsonbP(d);
+		card = choose(cards, segments);
 		if (card == NULL)
 			score.reason = CS_SCORE_NO_SCORECARD;
 		else
@@ -364,6 +437,10 @@ score_row(List *cards, const CsRuleValues *caps, HeapTuple tuple, TupleDesc desc
 			parts = palloc(sizeof(CsPart) * (card->nmeasures + 1));
 			values = isnull ? NULL : DatumGetArrayTypeP(d);
 			extra.cap = cap_of(card, caps, IN_TEXT(IN_CUSTOMER));
+			cs_extra_compare(card, segments ? &segments->root : NULL, batch->as_of_day, &extra);
+			d = IN(IN_CARRIED);
+			if (!isnull)
+				extra.carried = carried_of(card, DatumGetArrayTypeP(d));
 			score = cs_score_array(card, values, &extra, parts);
 			inputs = cs_extra_write(card, &extra);
 		}
@@ -431,12 +508,14 @@ void
 cs_stage_health(CsBatch *batch)
 {
 	List *cards = cs_scorecards();
-	CsRuleValues *caps = cap_values(batch, cards);
+	CsRuleValues *caps;
 	CsResult rows = {0};
 	MemoryContext per_row =
 		AllocSetContextCreate(CurrentMemoryContext, "cs_ext score", ALLOCSET_DEFAULT_SIZES);
 	SPITupleTable *table;
 
+	cs_references_load(cards, batch->as_of_day);
+	caps = cap_values(batch, cards);
 	rows.desc = CreateTemplateTupleDesc(OUT_NCOLUMNS);
 	for (int i = 0; i < OUT_NCOLUMNS; i++)
 		TupleDescInitEntry(rows.desc, i + 1, out_columns[i].name, out_columns[i].type, -1, 0);
@@ -447,7 +526,8 @@ cs_stage_health(CsBatch *batch)
 			"UPDATE cs_internal.health_override o SET ended_at = o.expires_at FROM batch b"
 			" WHERE o.customer_id = b.customer_id AND o.ended_at IS NULL AND o.expires_at <= $1",
 			CS_ARGS(cs_tstz(batch->as_of)));
-	cs_exec(read_sql, CS_ARGS(cs_tstz(batch->as_of), cs_bool(batch->what_if)));
+	cs_exec(psprintf(read_sql, carried_sql(cards, batch)),
+			CS_ARGS(cs_tstz(batch->as_of), cs_bool(batch->what_if)));
 	table = SPI_tuptable;
 	rows.nrows = SPI_processed;
 	for (uint64 r = 0; r < rows.nrows; r++)
@@ -457,7 +537,7 @@ cs_stage_health(CsBatch *batch)
 		bool nulls[OUT_NCOLUMNS];
 
 		CHECK_FOR_INTERRUPTS();
-		score_row(cards, caps, table->vals[r], table->tupdesc, out, nulls);
+		score_row(batch, cards, caps, table->vals[r], table->tupdesc, out, nulls);
 		MemoryContextSwitchTo(before);
 		tuplestore_putvalues(rows.store, rows.desc, out, nulls);
 		MemoryContextReset(per_row);

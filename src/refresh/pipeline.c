@@ -11,7 +11,8 @@
  * ingest	 a chunk of one source: derived rows of its customers, their dirty
  *			 marks, and the pending rows gone, in one transaction.
  * extent	 first and last instant of each source; when data appear or end,
- *			 everybody is evaluated.
+ *			 everybody is evaluated. What customers are compared with is fixed
+ *			 for the day.
  * evaluate	 a batch of customers, dirty ones first, then those due: all stages,
  *			 then their marks are cleared, in one transaction.
  *
@@ -47,6 +48,7 @@
 #include "facts/ledger.h"
 #include "facts/source.h"
 #include "facts/usage.h"
+#include "insight/scorecard.h"
 #include "refresh/refresh.h"
 
 PG_FUNCTION_INFO_V1(cs_refresh_sql);
@@ -458,6 +460,25 @@ step_evaluate(CsRefresh *run)
 	return true;
 }
 
+/*
+ * first_references: where a measure compares customers by a metric that was
+ * never compared before, everybody had to be evaluated first; now that they
+ * are, what they are compared with is known, and they are evaluated again.
+ */
+static bool
+first_references(CsRefresh *run)
+{
+	if (!cs_references_fix(cs_local_day(run->as_of, cs_policy(false)->time_zone), true))
+		return false;
+	cs_exec("INSERT INTO cs_internal.dirty (customer_id, marked_at, cause)"
+			" SELECT customer_id, clock_timestamp(), 'definition' FROM cs_internal.state"
+			" ON CONFLICT DO NOTHING",
+			CS_NO_ARGS);
+	run->pass = 0;
+	run->after = NULL;
+	return true;
+}
+
 static bool
 step_done(CsRefresh *run)
 {
@@ -514,12 +535,13 @@ cs_refresh_step(CsRefresh *run)
 			break;
 		case PHASE_EXTENT:
 			with_snapshot(step_extent, run);
+			(void) cs_references_fix(cs_local_day(run->as_of, cs_policy(false)->time_zone), false);
 			run->phase = PHASE_EVALUATE;
 			break;
 		case PHASE_EVALUATE:
 			if (choose_batch(run))
 				with_snapshot(step_evaluate, run);
-			else
+			else if (!first_references(run))
 				run->phase = PHASE_DONE;
 			break;
 		case PHASE_DONE:

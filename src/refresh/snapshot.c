@@ -11,6 +11,7 @@
 
 #include "miscadmin.h"
 
+#include "insight/scorecard.h"
 #include "refresh/refresh.h"
 
 PG_FUNCTION_INFO_V1(cs_take_snapshot_sql);
@@ -27,6 +28,9 @@ cs_take_snapshot_sql(PG_FUNCTION_ARGS)
 	CsFrame frame;
 
 	cs_enter(&frame);
+	if (cs_local_day(as_of, cs_policy(false)->time_zone) ==
+		cs_local_day(cs_now(), cs_policy(false)->time_zone))
+		(void) cs_references_fix(cs_local_day(as_of, cs_policy(false)->time_zone), false);
 	for (;;)
 	{
 		CsFrame batch_frame;

@@ -112,6 +112,13 @@ SELECT coalesce(current_setting('test.seed', true), (extract(epoch FROM clock_ti
 SELECT diag('random scorecards with test.seed = ' || :'seed');
 SELECT setseed(:seed / 1000000.0) \g /dev/null
 
+-- What customers are compared with: 30 values with ties, spread as those below.
+INSERT INTO cs.dimension (name, fallback) VALUES ('pool', 'all');
+INSERT INTO cs_internal.reference_distribution
+SELECT date '2026-03-02', 'm' || k, d.dimension, d.segment, 30, avg(v ORDER BY v), stddev_pop(v ORDER BY v), array_agg(v ORDER BY v)
+FROM generate_series(1, 8) k, (VALUES ('', ''), ('pool', 'all')) d (dimension, segment),
+	LATERAL (SELECT k AS metric, round((random() * 30 - 15)::numeric)::float8 AS v FROM generate_series(1, 30)) x GROUP BY 1, 2, 3, 4;
+
 CREATE FUNCTION pg_temp.pick(words text[]) RETURNS text LANGUAGE sql VOLATILE AS $$ SELECT words[1 + floor(random() * cardinality(words))::int] $$;
 CREATE FUNCTION pg_temp.make_card() RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
@@ -123,41 +130,46 @@ BEGIN
 	INSERT INTO cs.measure_group (scorecard, name, weight, combine)
 		SELECT 'card', g, round((random() * 50)::numeric, 2) + 1, pg_temp.pick('{mean,mean,min}') FROM unnest(groups) g;
 	FOR k IN 1 .. 1 + floor(random() * 8)::int LOOP
-		kind := pg_temp.pick('{linear,linear,bounded,steps,half_life,flag}');
+		kind := pg_temp.pick('{linear,linear,bounded,steps,half_life,flag,percentile,logistic}');
 		policy := pg_temp.pick('{reweight,reweight,redistribute,zero,neutral}');
-		INSERT INTO cs.measure (scorecard, name, metric, measure_group, weight, curve, worst, best, steps, half_life_days, missing, missing_points)
+		INSERT INTO cs.measure (scorecard, name, metric, measure_group, weight, curve, worst, best, steps, half_life_days, missing, missing_points, within, min_n)
 		VALUES ('card', 'x' || k, 'm' || k, CASE WHEN random() < 0.7 THEN groups[1 + floor(random() * cardinality(groups))::int] END,
 			CASE WHEN k > 1 AND random() < 0.1 THEN 0 ELSE round((random() * 100)::numeric, 3) + 0.001 END, kind,
 			CASE WHEN kind IN ('linear', 'bounded') THEN -10 * random() - 1 END, CASE WHEN kind IN ('linear', 'bounded') THEN 10 * random() + 1 END,
 			CASE kind WHEN 'steps' THEN '[{"to":-5,"points":0},{"to":3,"points":33.3},{"points":100}]'::jsonb END,
-			CASE kind WHEN 'half_life' THEN 1 + 20 * random() END, policy, CASE policy WHEN 'neutral' THEN 100 * random() END);
+			CASE kind WHEN 'half_life' THEN 1 + 20 * random() END, policy, CASE policy WHEN 'neutral' THEN 100 * random() END,
+			CASE WHEN kind = 'percentile' OR kind = 'logistic' AND random() < 0.5 THEN 'pool' END, CASE WHEN random() < 0.8 THEN 20 ELSE 31 END);
 	END LOOP;
+	INSERT INTO cs.cap (scorecard, rule, at_most) VALUES ('card', 'true', 100 * random()), ('card', 'm1 > 0', round((100 * random())::numeric));
 	-- half of the straight curves point down
-	UPDATE cs.measure m SET worst = best, best = worst WHERE scorecard = 'card' AND m.curve IN ('linear', 'bounded') AND random() < 0.5;
+	UPDATE cs.measure m SET worst = 0, best = 1 WHERE scorecard = 'card' AND m.curve IN ('percentile', 'logistic') AND random() < 0.5;
+	UPDATE cs.measure m SET worst = best, best = worst WHERE scorecard = 'card' AND m.curve IN ('linear', 'bounded', 'percentile', 'logistic') AND random() < 0.5;
 	-- the same, written in another order
 	INSERT INTO cs.scorecard (name, combine, min_coverage, enabled) SELECT 'twin', combine, min_coverage, enabled FROM cs.scorecard WHERE name = 'card';
 	INSERT INTO cs.measure_group (scorecard, name, weight, combine)
 		SELECT 'twin', name, weight, combine FROM cs.measure_group WHERE scorecard = 'card' ORDER BY random();
-	INSERT INTO cs.measure (scorecard, name, metric, measure_group, weight, curve, worst, best, steps, half_life_days, missing, missing_points)
-		SELECT 'twin', name, metric, measure_group, weight, curve, worst, best, steps, half_life_days, missing, missing_points
+	INSERT INTO cs.cap (scorecard, rule, at_most) SELECT 'twin', rule, at_most FROM cs.cap WHERE scorecard = 'card' ORDER BY random();
+	INSERT INTO cs.measure (scorecard, name, metric, measure_group, weight, curve, worst, best, steps, half_life_days, missing, missing_points, within, min_n)
+		SELECT 'twin', name, metric, measure_group, weight, curve, worst, best, steps, half_life_days, missing, missing_points, within, min_n
 		FROM cs.measure WHERE scorecard = 'card' ORDER BY random();
 END $$;
 
 -- What does not hold of one random card and some random customers; counts what was scored.
-CREATE TEMPORARY TABLE tried (score float8, coverage float8);
+CREATE TEMPORARY TABLE tried (score float8, coverage float8, capped boolean);
 CREATE FUNCTION pg_temp.violations() RETURNS SETOF text LANGUAGE plpgsql AS $$
 DECLARE
-	v float8[]; w float8[]; slots float8[]; s record; t record; p record; better float8; m cs.measure;
+	v float8[]; w float8[]; slots float8[]; s record; t record; p record; better float8; m cs.measure; extra jsonb;
 BEGIN
 	PERFORM pg_temp.make_card();
 	FOR i IN 1 .. 12 LOOP
 		v := ARRAY(SELECT CASE WHEN random() < 0.25 THEN NULL WHEN random() < 0.1 THEN 0 ELSE random() * 30 - 15 END FROM generate_series(1, 8));
 		slots := pg_temp.vals(VARIADIC v);
-		SELECT * INTO s FROM cs_internal.score(slots, 'card');
+		extra := '{"reference": "2026-03-02", "within": {"pool": "all"}}'::jsonb || (ARRAY['{}', '{"cap": "true"}', '{"cap": "m1 > 0"}']::jsonb[])[1 + floor(random() * 3)::int];
+		SELECT * INTO s FROM cs_internal.score(slots, 'card', NULL, extra);
 		SELECT sum(contribution) AS forth, sum(contribution ORDER BY measure DESC) AS back, sum(contribution + lost) AS whole, sum(weight) AS weights,
-			min(contribution) AS least, min(lost) AS least_lost, count(*) FILTER (WHERE points NOT BETWEEN 0 AND 100) AS beyond
-			INTO p FROM cs_internal.score_parts(slots, 'card');
-		INSERT INTO tried VALUES (s.score, s.coverage);
+			min(contribution) FILTER (WHERE measure <> '(cap)') AS least, min(lost) AS least_lost, count(*) FILTER (WHERE points NOT BETWEEN 0 AND 100) AS beyond
+			INTO p FROM cs_internal.score_parts(slots, 'card', NULL, extra);
+		INSERT INTO tried VALUES (s.score, s.coverage, EXISTS (SELECT FROM cs_internal.score_parts(slots, 'card', NULL, extra) WHERE measure = '(cap)'));
 		IF s.score <> p.forth OR s.score <> p.back OR (s.score IS NULL) <> (p.forth IS NULL) THEN
 			RETURN NEXT format('contributions add to %s and %s, the score is %s: %s', p.forth, p.back, s.score, v);
 		END IF;
@@ -167,8 +179,8 @@ BEGIN
 		IF s.score NOT BETWEEN 0 AND 100 OR s.coverage NOT BETWEEN 0 AND 1 THEN
 			RETURN NEXT format('score %s, coverage %s: %s', s.score, s.coverage, v);
 		END IF;
-		SELECT * INTO t FROM cs_internal.score(slots, 'twin');
-		IF s IS DISTINCT FROM t OR EXISTS (SELECT * FROM cs_internal.score_parts(slots, 'card') EXCEPT SELECT * FROM cs_internal.score_parts(slots, 'twin')) THEN
+		SELECT * INTO t FROM cs_internal.score(slots, 'twin', NULL, extra);
+		IF s IS DISTINCT FROM t OR EXISTS (SELECT * FROM cs_internal.score_parts(slots, 'card', NULL, extra) EXCEPT SELECT * FROM cs_internal.score_parts(slots, 'twin', NULL, extra)) THEN
 			RETURN NEXT format('written in another order: %s and %s: %s', s, t, v);
 		END IF;
 		-- one value of a measure that is not bounded moves for the better
@@ -178,7 +190,7 @@ BEGIN
 		better := v[substr(m.metric, 2)::int] + CASE WHEN m.curve = 'half_life' OR m.worst > m.best THEN -1 ELSE 1 END * random() * 5;
 		CONTINUE WHEN m.curve = 'flag' AND better = 0;
 		w[substr(m.metric, 2)::int] := better;
-		SELECT * INTO t FROM cs_internal.score(pg_temp.vals(VARIADIC w), 'card');
+		SELECT * INTO t FROM cs_internal.score(pg_temp.vals(VARIADIC w), 'card', NULL, extra);
 		IF t.score < s.score - 1.0 / 4294967296 OR (t.score IS NULL) <> (s.score IS NULL) THEN
 			RETURN NEXT format('%s (%s) from %s to %s moves the score from %s to %s: %s', m.name, m.curve, v[substr(m.metric, 2)::int], better, s.score, t.score, v);
 		END IF;
@@ -186,8 +198,10 @@ BEGIN
 END $$;
 SELECT is_empty('SELECT v FROM generate_series(1, 40) g, LATERAL (SELECT g, pg_temp.violations() AS v) x',
 	'contributions add exactly in any order, scores lie in [0, 100], order changes nothing, better values never lower the score');
-SELECT ok(count(score) > 200 AND count(DISTINCT score) > 100 AND count(*) FILTER (WHERE coverage < 1) > 100, format('%s random customers, %s scored', count(*), count(score))) FROM tried;
+SELECT ok(count(score) > 200 AND count(DISTINCT score) > 100 AND count(*) FILTER (WHERE coverage < 1) > 100 AND count(*) FILTER (WHERE capped) > 20, format('%s random customers, %s scored', count(*), count(score))) FROM tried;
 DELETE FROM cs.scorecard;
+DELETE FROM cs.dimension;
+DELETE FROM cs_internal.reference_distribution;
 
 -- ---- through the refresh --------------------------------------------------------
 INSERT INTO cs.dimension (name, fallback) VALUES ('size', 'small');

@@ -67,8 +67,17 @@ SELECT pg_temp.measure('metric, worst', $$'seats', 5$$);
 SELECT pg_temp.measure('metric, worst, best', $$'seats', 0, 'Infinity'$$);
 SELECT pg_temp.measure('metric, curve, worst, best', $$'seats', 'liner', 0, 5$$);
 SELECT pg_temp.measure('metric, curve', $$'seats', 'percentile'$$);
-SELECT pg_temp.measure('metric, curve, within', $$'seats', 'percentile', 'tier'$$);
-SELECT pg_temp.measure('metric, curve', $$'seats', 'logistic'$$);
+SELECT pg_temp.measure('metric, curve, within', $$'seats', 'percentile', 'teir'$$);
+SELECT pg_temp.measure('metric, curve, within, worst', $$'seats', 'percentile', 'tier', 3$$);
+SELECT pg_temp.measure('metric, curve, within, min_n', $$'seats', 'percentile', 'tier', 0$$);
+SELECT pg_temp.measure('metric, curve, worst, best', $$'seats', 'logistic', 1, 1$$);
+SELECT pg_temp.measure('metric, curve, half_life_days', $$'seats', 'logistic', 1$$);
+SELECT pg_temp.measure('metric, curve, within, worst, best', $$'seats', 'linear', 'tier', 0, 5$$);
+SAVEPOINT late;
+INSERT INTO cs.dimension (name, fallback) VALUES ('mood', 'fine');
+INSERT INTO cs.segment (dimension, name, rule) VALUES ('mood', 'bad', 'health < 30');
+SELECT pg_temp.measure('metric, curve, within', $$'seats', 'percentile', 'mood'$$);
+ROLLBACK TO late;
 SELECT pg_temp.measure('metric, worst, best, half_life_days', $$'seats', 0, 5, 3$$);
 SELECT pg_temp.measure('metric, curve, half_life_days', $$'seats', 'half_life', 0$$);
 SELECT pg_temp.measure('metric, curve, worst, best', $$'seats', 'flag', 0, 5$$);
@@ -88,6 +97,7 @@ SELECT pg_temp.measure('metric, worst, best, missing', $$'seats', 0, 5, 'neutral
 SELECT pg_temp.measure('metric, worst, best, missing_points', $$'seats', 0, 5, 50$$);
 SELECT pg_temp.measure('metric, worst, best, missing, missing_points', $$'seats', 0, 5, 'neutral', 101$$);
 SELECT pg_temp.measure('metric, worst, best, max_age_days', $$'seats', 0, 5, 30$$);
+SELECT pg_temp.measure('metric, worst, best, missing, max_age_days', $$'seats', 0, 5, 'carry', 0$$);
 
 \echo -- cap
 SELECT pg_temp.try($$INSERT INTO cs.cap (scorecard, rule, at_most) VALUES ('default', 'open_escalations > 0', 101)$$);
