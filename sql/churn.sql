@@ -3,8 +3,9 @@
 -- churn: who left between two bounds, from the ledger of movements.
 --
 --   customer_flow   what each customer did between bounds, one pass over movement
---   flow_total      the same added up, one row a period; revenue reads it too
---   churn, churn_rate, churn_customers, mrr, churn_months
+--   flow_total      the same added up, one row a period: what revenue says
+--   churn_total     churn by any method, one row a period and segment
+--   churn, churn_rate, churn_customers, churn_by, churn_series, churn_months, mrr
 --
 -- jit is off where they are called: measured on small ledgers, compiling these
 -- long queries takes ten times as long as running them.
@@ -35,7 +36,7 @@ CREATE FUNCTION cs_internal.customer_flow(
 	bounds timestamptz[], until timestamptz, endpoints boolean,
 	dimension text, segment text, attributed_at timestamptz)
 RETURNS TABLE (
-	customer_id text, period_no integer,
+	customer_id text, period_no integer, in_segment text,
 	mrr_start numeric, active_start boolean, active_before boolean, paid_before boolean,
 	mrr_end numeric, active_end boolean, was_active boolean, merged boolean,
 	churns bigint, churned_at timestamptz, churn_kind text, reason text,
@@ -44,16 +45,14 @@ RETURNS TABLE (
 	retained_mrr numeric)
 LANGUAGE sql STABLE AS $$
 	WITH placed AS (
-		SELECT m.customer_id, m.at, m.seq, m.kind, m.delta, m.mrr_after, m.active_after, m.churn_kind, m.reason,
+		SELECT m.customer_id, CASE WHEN customer_flow.dimension IS NULL THEN '(total)' ELSE coalesce(s.segment, '(none)') END AS in_segment, m.at, m.seq, m.kind, m.delta, m.mrr_after, m.active_after, m.churn_kind, m.reason,
 			-- in brackets, so that the policy is asked once, not per row
 			width_bucket(m.at - (SELECT cs_internal.edge_shift()), bounds) AS period_no
 		FROM cs_internal.movement m
+		LEFT JOIN cs_internal.membership s ON s.customer_id = m.customer_id AND s.dimension = customer_flow.dimension
+			AND s.valid_from <= attributed_at AND (s.valid_to IS NULL OR attributed_at < s.valid_to)
 		WHERE m.at < until + (SELECT cs_internal.edge_shift())
-			AND (dimension IS NULL OR EXISTS (
-				SELECT 1 FROM cs_internal.membership s
-				WHERE s.customer_id = m.customer_id AND s.dimension = customer_flow.dimension
-					AND s.segment = customer_flow.segment
-					AND s.valid_from <= attributed_at AND (s.valid_to IS NULL OR attributed_at < s.valid_to)))
+			AND (customer_flow.segment IS NULL OR coalesce(s.segment, '(none)') = customer_flow.segment)
 		OFFSET 0        -- so that period_no is worked out once a row
 	), neighbours AS (
 		SELECT p.*,
@@ -67,7 +66,7 @@ LANGUAGE sql STABLE AS $$
 		WINDOW w AS (PARTITION BY p.customer_id ORDER BY p.at, p.seq),
 			before AS (PARTITION BY p.customer_id ORDER BY p.at, p.seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
 	), customer AS (
-		SELECT n.customer_id, n.period_no,
+		SELECT n.customer_id, n.period_no, min(n.in_segment) AS in_segment,
 			max(n.mrr_before) FILTER (WHERE n.is_first) AS mrr_start,
 			bool_or(n.active_now) FILTER (WHERE n.is_first) AS active_start,
 			bool_or(n.active_before) FILTER (WHERE n.is_first) AS active_before,
@@ -108,7 +107,7 @@ LANGUAGE sql STABLE AS $$
 		CROSS JOIN LATERAL (SELECT CASE WHEN c.active_end
 			THEN least(f.loss, greatest(c.d_pause - c.d_resume, 0)) ELSE 0 END AS paused) x
 	)
-	SELECT n.customer_id, n.period_no, n.mrr_start, n.active_start, n.active_before, n.paid_before,
+	SELECT n.customer_id, n.period_no, n.in_segment, n.mrr_start, n.active_start, n.active_before, n.paid_before,
 		n.mrr_end, n.active_end, n.was_active, n.merged, n.churns, n.churned_at, n.churn_kind, n.reason,
 		CASE WHEN NOT endpoints THEN n.d_new WHEN NOT n.paid_before THEN n.gain - n.merged_in ELSE 0 END,
 		CASE WHEN NOT endpoints THEN n.d_reactivation
@@ -127,22 +126,21 @@ LANGUAGE sql STABLE AS $$
 	FROM net n
 $$;
 COMMENT ON FUNCTION cs_internal.customer_flow(timestamptz[], timestamptz, boolean, text, text, timestamptz) IS
-'Per customer and period with movements: balances at both bounds and the flows between, of the movements (endpoints false) or net (true); all flows >= 0 but fx. With a dimension, only members of the segment at attributed_at.';
+'Per customer and period with movements: balances at both bounds and the flows between, of the movements (endpoints false) or net (true); all flows >= 0 but fx. in_segment is where the customer stood in the dimension at attributed_at, (none) where nowhere, (total) without a dimension; a segment leaves only its customers.';
 
 -- Balances are carried from period to period, so periods without movements cost nothing.
 CREATE FUNCTION cs_internal.flow_total(
 	bounds timestamptz[], until timestamptz, endpoints boolean,
 	dimension text, segment text, attributed_at timestamptz)
 RETURNS TABLE (
-	period_no integer, customers_start bigint, customers_churned bigint, customers_end bigint,
+	period_no integer, customers_start bigint, customers_end bigint,
 	mrr_start numeric, new_mrr numeric, reactivation_mrr numeric, expansion_mrr numeric, contraction_mrr numeric, churn_mrr numeric,
 	pause_mrr numeric, resume_mrr numeric, merge_in numeric, merge_out numeric, fx_mrr numeric, mrr_end numeric,
-	grr numeric, nrr numeric, gross_mrr_churn numeric, net_mrr_churn numeric)
+	grr numeric, nrr numeric, gross_mrr_churn numeric, net_mrr_churn numeric, quick_ratio numeric)
 LANGUAGE sql STABLE AS $$
 	WITH changed AS (
 		SELECT f.period_no,
 			sum(f.active_end::integer - f.active_start::integer) AS d_customers,
-			count(*) FILTER (WHERE f.active_start AND NOT f.active_end AND NOT f.merged) AS churned,
 			sum(f.mrr_end - f.mrr_start) AS d_mrr,
 			sum(f.new_mrr) AS new_mrr, sum(f.reactivation_mrr) AS reactivation_mrr, sum(f.expansion_mrr) AS expansion_mrr,
 			sum(f.contraction_mrr) AS contraction_mrr, sum(f.churn_mrr) AS churn_mrr, sum(f.pause_mrr) AS pause_mrr,
@@ -163,7 +161,7 @@ LANGUAGE sql STABLE AS $$
 			coalesce(c.mrr_after, 0) AS m1, coalesce(c.mrr_after, 0) - coalesce(c.d_mrr, 0) AS m0
 		FROM carried c
 	)
-	SELECT t.n, t.n0::bigint, coalesce(t.churned, 0), t.n1::bigint,
+	SELECT t.n, t.n0::bigint, t.n1::bigint,
 		t.m0::numeric(20,6), coalesce(t.new_mrr, 0)::numeric(20,6), coalesce(t.reactivation_mrr, 0)::numeric(20,6),
 		coalesce(t.expansion_mrr, 0)::numeric(20,6), coalesce(t.contraction_mrr, 0)::numeric(20,6), coalesce(t.churn_mrr, 0)::numeric(20,6),
 		coalesce(t.pause_mrr, 0)::numeric(20,6), coalesce(t.resume_mrr, 0)::numeric(20,6),
@@ -171,12 +169,94 @@ LANGUAGE sql STABLE AS $$
 		cs_internal.rate(t.m0 - coalesce(t.lost, 0), t.m0),
 		cs_internal.rate(t.m0 + coalesce(t.net, 0), t.m0),
 		cs_internal.rate(coalesce(t.churn_mrr + t.contraction_mrr, 0), t.m0),
-		cs_internal.rate(coalesce(t.churn_mrr + t.contraction_mrr - t.expansion_mrr - t.reactivation_mrr, 0), t.m0)
+		cs_internal.rate(coalesce(t.churn_mrr + t.contraction_mrr - t.expansion_mrr - t.reactivation_mrr, 0), t.m0),
+		-- no rate(): little lost makes it as large as it likes
+		((t.new_mrr + t.expansion_mrr) / nullif(t.churn_mrr + t.contraction_mrr, 0))::numeric(30,9)
 	FROM total t
 	WHERE t.n > 0
 $$;
 COMMENT ON FUNCTION cs_internal.flow_total(timestamptz[], timestamptz, boolean, text, text, timestamptz) IS
 'One row a period: customers and MRR at both bounds, flows, GRR and NRR of who was there at the start; the totals of customer_flow.';
+
+-- Local midnights between the bounds, and the bounds: daily_sum looks at each day on its own.
+CREATE FUNCTION cs_internal.day_bounds(bounds timestamptz[], until timestamptz) RETURNS timestamptz[]
+LANGUAGE sql STABLE AS $$
+	SELECT array_agg(b.at ORDER BY b.at)
+	FROM (
+		SELECT unnest(bounds) AS at
+		UNION
+		SELECT d.local_day AT TIME ZONE p.time_zone
+		FROM cs.policy p
+		CROSS JOIN LATERAL generate_series(date_trunc('day', bounds[1] AT TIME ZONE p.time_zone),
+			until AT TIME ZONE p.time_zone, interval '1 day') AS d (local_day)
+		WHERE d.local_day AT TIME ZONE p.time_zone > bounds[1] AND d.local_day AT TIME ZONE p.time_zone < until
+	) b
+$$;
+COMMENT ON FUNCTION cs_internal.day_bounds(timestamptz[], timestamptz) IS
+'The ascending bounds with every start of a local day of the policy between the first and until put in.';
+
+-- Every method of churn is a sum over customer_flow; they differ in what is
+-- taken from a customer and in the base:
+--   snapshot          net between the bounds, over who is there at the start
+--   event_over_start  all movements, over the same
+--   event_of_start    movements of those there at the start, over the same
+--   rolling_base      all movements, over the same and the new
+--   daily_sum         snapshot of each local day, rates added up
+-- As in flow_total, balances are carried from period to period.
+CREATE FUNCTION cs_internal.churn_total(
+	bounds timestamptz[], until timestamptz, method text, unit text,
+	dimension text, segment text, attributed_at timestamptz)
+RETURNS TABLE (period_no integer, in_segment text, numerator numeric, denominator numeric, rate numeric, k bigint, n bigint)
+LANGUAGE sql STABLE AS $$
+	WITH fine AS (
+		SELECT CASE WHEN method = 'daily_sum' THEN cs_internal.day_bounds(bounds, until) ELSE bounds END AS bounds
+	), changed AS (
+		SELECT f.period_no, f.in_segment,
+			sum(f.active_end::integer - f.active_start::integer) AS d_customers,
+			sum(f.mrr_end - f.mrr_start) AS d_mrr,
+			sum(CASE
+				WHEN unit = 'logo' AND method IN ('snapshot', 'daily_sum') THEN (f.active_start AND NOT f.active_end AND NOT f.merged)::integer
+				WHEN method = 'event_of_start' AND NOT f.active_start THEN 0
+				WHEN unit = 'logo' AND method = 'event_of_start' THEN (f.churns > 0)::integer
+				WHEN unit = 'logo' THEN f.churns
+				WHEN unit = 'gross_mrr' THEN f.churn_mrr + f.contraction_mrr
+				ELSE f.churn_mrr + f.contraction_mrr - f.expansion_mrr - f.reactivation_mrr END) AS lost,
+			sum(CASE WHEN method <> 'rolling_base' THEN 0
+				WHEN unit = 'logo' THEN (f.was_active AND NOT f.active_start AND NOT f.active_before)::integer
+				ELSE f.new_mrr END) AS joined
+		FROM fine
+		CROSS JOIN LATERAL cs_internal.customer_flow(fine.bounds, until, method IN ('snapshot', 'daily_sum'), dimension, segment, attributed_at) f
+		GROUP BY f.period_no, f.in_segment
+	), part AS (
+		SELECT c.in_segment FROM changed c
+		UNION SELECT CASE WHEN dimension IS NULL THEN '(total)' ELSE coalesce(segment, '(none)') END
+	), base AS (
+		SELECT g.n, p.in_segment, coalesce(c.lost, 0) AS lost,
+			coalesce(c.joined, 0) + CASE WHEN unit = 'logo'
+				THEN coalesce(sum(c.d_customers) OVER w - coalesce(c.d_customers, 0), 0)
+				ELSE coalesce(sum(c.d_mrr) OVER w - coalesce(c.d_mrr, 0), 0) END AS base
+		FROM fine
+		CROSS JOIN LATERAL generate_series(0, cardinality(fine.bounds)) AS g (n)
+		CROSS JOIN part p
+		LEFT JOIN changed c ON c.period_no = g.n AND c.in_segment = p.in_segment
+		WINDOW w AS (PARTITION BY p.in_segment ORDER BY g.n)
+	)
+	SELECT t.period_no, t.in_segment, t.lost, CASE WHEN method <> 'daily_sum' THEN t.base END,
+		CASE WHEN method = 'daily_sum' THEN t.by_day::numeric(18,9) ELSE cs_internal.rate(t.lost, t.base) END,
+		CASE WHEN unit = 'logo' AND method IN ('snapshot', 'event_of_start') THEN t.lost::bigint END,
+		CASE WHEN unit = 'logo' AND method IN ('snapshot', 'event_of_start') THEN t.base::bigint END
+	FROM (
+		SELECT x.period_no, b.in_segment, sum(b.lost) AS lost, sum(b.base) AS base,
+			sum(b.lost / nullif(b.base, 0)) FILTER (WHERE b.base > 0) AS by_day
+		FROM base b
+		CROSS JOIN fine
+		CROSS JOIN LATERAL (SELECT CASE WHEN method = 'daily_sum' THEN width_bucket(fine.bounds[b.n], churn_total.bounds) ELSE b.n END) x (period_no)
+		WHERE b.n > 0
+		GROUP BY x.period_no, b.in_segment
+	) t
+$$;
+COMMENT ON FUNCTION cs_internal.churn_total(timestamptz[], timestamptz, text, text, text, text, timestamptz) IS
+'Churn by method and unit, one row a period and, with a dimension, a segment (all where segment is NULL). k of n for the interval where the method is a share of customers, else NULL; denominator NULL for daily_sum, which has one a day.';
 
 -- ---- arguments ---------------------------------------------------------------
 
@@ -223,6 +303,19 @@ END $$;
 COMMENT ON FUNCTION cs_internal.find_segment(text) IS
 'Dimension and segment of a segment argument (dimension:segment, or a name that one dimension has); 22023 when unknown or ambiguous, NULL for NULL.';
 
+CREATE FUNCTION cs_internal.find_part(argument text, OUT dimension text, OUT segment text)
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+	IF EXISTS (SELECT 1 FROM cs.dimension d WHERE argument = d.name || ':(none)') THEN
+		dimension := left(argument, -length(':(none)'));
+		segment := '(none)';
+	ELSE
+		SELECT f.dimension, f.segment INTO dimension, segment FROM cs_internal.find_segment(argument) f;
+	END IF;
+END $$;
+COMMENT ON FUNCTION cs_internal.find_part(text) IS
+'As find_segment, for what sums over customers: dimension:(none) is there too, who is in no segment of it.';
+
 -- Nobody is in a segment before membership was first stored: say so, for the
 -- answer would look like an empty segment.
 CREATE FUNCTION cs_internal.note_stored_since(dimension text, at timestamptz) RETURNS void
@@ -247,9 +340,9 @@ BEGIN
 	PERFORM cs_internal.must_be_word('churn method', method,
 		'{snapshot,rolling_base,event_over_start,event_of_start,daily_sum,eligible_base,activity}');
 	PERFORM cs_internal.must_be_word('churn unit', unit, '{logo,gross_mrr,net_mrr,seats}');
-	IF method <> 'snapshot' THEN
+	IF method IN ('eligible_base', 'activity') THEN
 		RAISE EXCEPTION 'churn method "%" is not available yet', method USING ERRCODE = 'feature_not_supported',
-			HINT = 'This version computes the method snapshot.';
+			HINT = 'This version computes snapshot, rolling_base, event_over_start, event_of_start and daily_sum.';
 	END IF;
 	IF unit = 'seats' THEN
 		RAISE EXCEPTION 'churn unit "seats" is not available yet' USING ERRCODE = 'feature_not_supported',
@@ -259,19 +352,6 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION cs_internal.churn_choice(text, text) IS
 'Method and unit of churn, the policy''s where NULL; refuses unknown ones (22023) and those that wait for a later version (0A000).';
-
-CREATE FUNCTION cs_internal.churn_parts(unit text, churned bigint, customers bigint,
-	churn_mrr numeric, contraction_mrr numeric, expansion_mrr numeric, reactivation_mrr numeric, mrr_start numeric,
-	OUT numerator numeric, OUT denominator numeric, OUT k bigint, OUT n bigint)
-LANGUAGE sql IMMUTABLE AS $$
-	SELECT CASE unit WHEN 'logo' THEN churned
-			WHEN 'gross_mrr' THEN churn_mrr + contraction_mrr
-			WHEN 'net_mrr' THEN churn_mrr + contraction_mrr - expansion_mrr - reactivation_mrr END,
-		CASE unit WHEN 'logo' THEN customers ELSE mrr_start END,
-		CASE unit WHEN 'logo' THEN churned END, CASE unit WHEN 'logo' THEN customers END
-$$;
-COMMENT ON FUNCTION cs_internal.churn_parts(text, bigint, bigint, numeric, numeric, numeric, numeric, numeric) IS
-'Numerator and denominator of snapshot churn in a unit; k of n for the interval, NULL where the unit is money.';
 
 -- ---- churn -------------------------------------------------------------------
 
@@ -290,18 +370,17 @@ DECLARE
 BEGIN
 	SELECT * INTO span FROM cs_internal.period(p_period, seen_at);
 	SELECT * INTO choice FROM cs_internal.churn_choice(p_method, p_unit);
-	SELECT * INTO part FROM cs_internal.find_segment(p_segment);
+	SELECT * INTO part FROM cs_internal.find_part(p_segment);
 	PERFORM cs_internal.note_stored_since(part.dimension, span.period_start);
 	RETURN QUERY
 	SELECT span.period_start, span.period_end, part.dimension || ':' || part.segment, choice.method, choice.unit,
-		v.numerator, v.denominator, cs_internal.rate(v.numerator, v.denominator),
-		cs_internal.wilson(v.k, v.n, p.confidence::float8, false)::numeric(18,9),
-		cs_internal.wilson(v.k, v.n, p.confidence::float8, true)::numeric(18,9),
+		t.numerator, t.denominator, t.rate,
+		cs_internal.wilson(t.k, t.n, p.confidence::float8, false)::numeric(18,9),
+		cs_internal.wilson(t.k, t.n, p.confidence::float8, true)::numeric(18,9),
 		p.time_zone, p.period_edge, p.version,
 		CASE WHEN part.dimension IS NOT NULL THEN 'stored' END, span.complete, seen_at
-	FROM cs_internal.flow_total(ARRAY[span.period_start], span.period_end, true, part.dimension, part.segment, span.period_start) t
-	CROSS JOIN LATERAL cs_internal.churn_parts(choice.unit, t.customers_churned, t.customers_start,
-		t.churn_mrr, t.contraction_mrr, t.expansion_mrr, t.reactivation_mrr, t.mrr_start) v
+	FROM cs_internal.churn_total(ARRAY[span.period_start], span.period_end, choice.method, choice.unit,
+		part.dimension, part.segment, span.period_start) t
 	CROSS JOIN cs.policy p;
 END $$;
 COMMENT ON FUNCTION cs_internal.churn(text, text, text, text, timestamptz) IS 'See cs.churn.';
@@ -316,7 +395,7 @@ CREATE FUNCTION cs_internal.churn_customers(p_period text, p_segment text, p_met
 RETURNS TABLE (
 	customer_id text, name text, segment text, part text, in_numerator boolean, in_denominator boolean,
 	mrr_start numeric, mrr_end numeric, churned_at timestamptz, churn_kind text, reason text,
-	churn_mrr numeric, contraction_mrr numeric, expansion_mrr numeric, reactivation_mrr numeric)
+	churn_mrr numeric, contraction_mrr numeric, expansion_mrr numeric, reactivation_mrr numeric, new_mrr numeric, events bigint)
 LANGUAGE plpgsql STABLE SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
@@ -326,12 +405,22 @@ DECLARE
 BEGIN
 	SELECT * INTO span FROM cs_internal.period(p_period, cs_internal.now());
 	SELECT * INTO choice FROM cs_internal.churn_choice(p_method, NULL);
-	SELECT * INTO part FROM cs_internal.find_segment(p_segment);
+	SELECT * INTO part FROM cs_internal.find_part(p_segment);
 	PERFORM cs_internal.note_stored_since(part.dimension, span.period_start);
 	RETURN QUERY
 	WITH flow AS (
-		SELECT f.* FROM cs_internal.customer_flow(ARRAY[span.period_start], span.period_end, true,
+		SELECT f.* FROM cs_internal.customer_flow(ARRAY[span.period_start], span.period_end, choice.method IN ('snapshot', 'daily_sum'),
 			part.dimension, part.segment, span.period_start) f
+	), day AS (
+		-- what daily_sum takes of a customer: the sum of its days
+		SELECT f.customer_id, count(*) FILTER (WHERE f.active_start AND NOT f.active_end AND NOT f.merged) AS events,
+			bool_or(f.active_start OR f.active_end AND f.period_no < cardinality(b.bounds)) AS in_base,
+			sum(f.churn_mrr) AS churn_mrr, sum(f.contraction_mrr) AS contraction_mrr,
+			sum(f.expansion_mrr) AS expansion_mrr, sum(f.reactivation_mrr) AS reactivation_mrr, sum(f.new_mrr) AS new_mrr
+		FROM cs_internal.day_bounds(ARRAY[span.period_start], span.period_end) AS b (bounds)
+		CROSS JOIN LATERAL cs_internal.customer_flow(b.bounds, span.period_end, true, part.dimension, part.segment, span.period_start) f
+		WHERE choice.method = 'daily_sum' AND f.period_no > 0
+		GROUP BY f.customer_id
 	), unmoved AS (
 		SELECT b.customer_id, b.mrr_end FROM flow b
 		WHERE b.period_no = 0 AND b.active_end
@@ -344,21 +433,39 @@ BEGIN
 				WHEN f.active_end THEN CASE WHEN f.active_before THEN 'reactivated' ELSE 'joined' END
 				ELSE CASE WHEN f.active_before THEN 'reactivated_and_left' ELSE 'joined_and_left' END
 			END AS part,
-			f.active_start AND NOT f.active_end AND NOT f.merged AS in_numerator, f.active_start AS in_denominator,
+			CASE choice.method
+				WHEN 'snapshot' THEN (f.active_start AND NOT f.active_end AND NOT f.merged)::integer
+				WHEN 'event_of_start' THEN (f.active_start AND f.churns > 0)::integer
+				WHEN 'daily_sum' THEN d.events
+				ELSE f.churns END AS events,
+			CASE choice.method
+				WHEN 'daily_sum' THEN f.active_start OR d.in_base
+				WHEN 'rolling_base' THEN f.active_start OR NOT f.active_before
+				ELSE f.active_start END AS in_denominator,
 			f.mrr_start, f.mrr_end, f.churned_at, f.churn_kind, f.reason,
-			f.churn_mrr, f.contraction_mrr, f.expansion_mrr, f.reactivation_mrr
+			a.churn_mrr, a.contraction_mrr, a.expansion_mrr, a.reactivation_mrr, a.new_mrr
 		FROM flow f
+		LEFT JOIN day d ON d.customer_id = f.customer_id
+		CROSS JOIN LATERAL (
+			SELECT f.churn_mrr, f.contraction_mrr, f.expansion_mrr, f.reactivation_mrr, f.new_mrr
+			WHERE choice.method <> 'daily_sum' AND (choice.method <> 'event_of_start' OR f.active_start)
+			UNION ALL
+			SELECT d.churn_mrr, d.contraction_mrr, d.expansion_mrr, d.reactivation_mrr, d.new_mrr WHERE choice.method = 'daily_sum'
+			UNION ALL
+			SELECT 0, 0, 0, 0, 0 WHERE choice.method = 'event_of_start' AND NOT f.active_start
+		) a
 		WHERE f.period_no = 1 AND (f.active_start OR f.was_active)
 		UNION ALL
-		SELECT u.customer_id, 'retained', false, true, u.mrr_end, u.mrr_end, NULL, NULL, NULL, 0, 0, 0, 0
+		SELECT u.customer_id, 'retained', 0, true, u.mrr_end, u.mrr_end, NULL, NULL, NULL, 0, 0, 0, 0, 0
 		FROM unmoved u
 	)
-	SELECT c.customer_id, i.name, part.dimension || ':' || part.segment, c.part, c.in_numerator, c.in_denominator,
+	SELECT c.customer_id, i.name, part.dimension || ':' || part.segment, c.part, c.events > 0, c.in_denominator,
 		c.mrr_start::numeric(20,6), c.mrr_end::numeric(20,6), c.churned_at, c.churn_kind, c.reason,
-		c.churn_mrr::numeric(20,6), c.contraction_mrr::numeric(20,6), c.expansion_mrr::numeric(20,6), c.reactivation_mrr::numeric(20,6)
+		c.churn_mrr::numeric(20,6), c.contraction_mrr::numeric(20,6), c.expansion_mrr::numeric(20,6), c.reactivation_mrr::numeric(20,6),
+		c.new_mrr::numeric(20,6), c.events
 	FROM customer c
 	LEFT JOIN cs_internal.customer i ON i.customer_id = c.customer_id
-	ORDER BY c.in_numerator DESC, c.mrr_start DESC, c.customer_id;
+	ORDER BY c.events > 0 DESC, c.mrr_start DESC, c.customer_id;
 END $$;
 COMMENT ON FUNCTION cs_internal.churn_customers(text, text, text) IS 'See cs.churn_customers.';
 
@@ -373,17 +480,16 @@ BEGIN
 		PERFORM cs_internal.instant(current_date);     -- says that setup is missing
 	END IF;
 	PERFORM cs_internal.require_fx_rates();
-	SELECT * INTO part FROM cs_internal.find_segment(p_segment);
+	SELECT * INTO part FROM cs_internal.find_part(p_segment);
 	PERFORM cs_internal.note_stored_since(part.dimension, bound);
 	SELECT sum(b.mrr_after) INTO total
 	FROM (
 		SELECT DISTINCT ON (m.customer_id) m.mrr_after
 		FROM cs_internal.movement m
+		LEFT JOIN cs_internal.membership s ON s.customer_id = m.customer_id AND s.dimension = part.dimension
+			AND s.valid_from <= bound AND (s.valid_to IS NULL OR bound < s.valid_to)
 		WHERE m.at < bound + (SELECT cs_internal.edge_shift())
-			AND (part.dimension IS NULL OR EXISTS (
-				SELECT 1 FROM cs_internal.membership s
-				WHERE s.customer_id = m.customer_id AND s.dimension = part.dimension AND s.segment = part.segment
-					AND s.valid_from <= bound AND (s.valid_to IS NULL OR bound < s.valid_to)))
+			AND (part.segment IS NULL OR coalesce(s.segment, '(none)') = part.segment)
 		ORDER BY m.customer_id, m.at DESC, m.seq DESC
 	) b;
 	RETURN coalesce(total, 0)::numeric(20,6);
@@ -420,18 +526,217 @@ BEGIN
 		RETURN;
 	END IF;
 	RETURN QUERY
-	SELECT span.months[t.period_no], v.numerator, v.denominator, cs_internal.rate(v.numerator, v.denominator),
-		cs_internal.wilson(v.k, v.n, p.confidence::float8, false)::numeric(18,9),
-		cs_internal.wilson(v.k, v.n, p.confidence::float8, true)::numeric(18,9),
+	SELECT span.months[t.period_no], t.numerator, t.denominator, t.rate,
+		cs_internal.wilson(t.k, t.n, p.confidence::float8, false)::numeric(18,9),
+		cs_internal.wilson(t.k, t.n, p.confidence::float8, true)::numeric(18,9),
 		choice.method, choice.unit, t.period_no < cardinality(span.bounds), c.last_as_of, c.last_refresh_at
-	FROM cs_internal.flow_total(span.bounds, seen_at, true, NULL, NULL, NULL) t
-	CROSS JOIN LATERAL cs_internal.churn_parts(choice.unit, t.customers_churned, t.customers_start,
-		t.churn_mrr, t.contraction_mrr, t.expansion_mrr, t.reactivation_mrr, t.mrr_start) v
+	FROM cs_internal.churn_total(span.bounds, seen_at, choice.method, choice.unit, NULL, NULL, NULL) t
 	CROSS JOIN cs.policy p
 	LEFT JOIN cs_internal.clock c ON true
 	ORDER BY t.period_no;
 END $$;
 COMMENT ON FUNCTION cs_internal.churn_months() IS 'See cs.churn_months.';
+
+-- ---- by segment and as a series ----------------------------------------------
+
+CREATE FUNCTION cs_internal.must_be_dimension(dimension text) RETURNS void
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+	known text[] := ARRAY(SELECT d.name FROM cs.dimension d UNION SELECT DISTINCT m.dimension FROM cs_internal.membership m ORDER BY 1);
+BEGIN
+	IF dimension = ANY (known) THEN
+		RETURN;
+	END IF;
+	IF dimension IS NULL THEN
+		RAISE EXCEPTION 'a dimension is needed' USING ERRCODE = 'null_value_not_allowed',
+			HINT = 'Dimensions stand in cs.dimension.';
+	END IF;
+	RAISE EXCEPTION 'unknown dimension "%"', dimension USING ERRCODE = 'invalid_parameter_value',
+		HINT = coalesce('Did you mean "' || cs_internal.nearest(dimension, known) || '"?',
+			'Known: ' || nullif(array_to_string(known, ', '), '') || '.', 'There are no dimensions yet; they stand in cs.dimension.');
+END $$;
+COMMENT ON FUNCTION cs_internal.must_be_dimension(text) IS
+'Raises 22023 with the near match unless the dimension is defined or has history; 22004 for NULL.';
+
+-- Who is elsewhere in the dimension at t1 than at t0, by what stands at t1: so
+-- segments that count who was there at t0 come, with these, to who is there at t1.
+CREATE FUNCTION cs_internal.transfer(dimension text, t0 timestamptz, t1 timestamptz)
+RETURNS TABLE (segment text, customers_in bigint, customers_out bigint, mrr_in numeric, mrr_out numeric)
+LANGUAGE sql STABLE AS $$
+	SELECT v.segment, sum(v.sign * b.active_after::integer) FILTER (WHERE v.sign > 0), -sum(v.sign * b.active_after::integer) FILTER (WHERE v.sign < 0),
+		sum(b.mrr_after) FILTER (WHERE v.sign > 0), sum(b.mrr_after) FILTER (WHERE v.sign < 0)
+	FROM (
+		SELECT DISTINCT ON (m.customer_id) m.customer_id, m.mrr_after, m.active_after
+		FROM cs_internal.movement m
+		WHERE m.at < t1 + (SELECT cs_internal.edge_shift())
+		ORDER BY m.customer_id, m.at DESC, m.seq DESC
+	) b
+	LEFT JOIN cs_internal.membership a ON a.customer_id = b.customer_id AND a.dimension = transfer.dimension
+		AND a.valid_from <= t0 AND (a.valid_to IS NULL OR t0 < a.valid_to)
+	LEFT JOIN cs_internal.membership z ON z.customer_id = b.customer_id AND z.dimension = transfer.dimension
+		AND z.valid_from <= t1 AND (z.valid_to IS NULL OR t1 < z.valid_to)
+	CROSS JOIN LATERAL (VALUES (coalesce(a.segment, '(none)'), -1), (coalesce(z.segment, '(none)'), 1)) v (segment, sign)
+	WHERE a.segment IS DISTINCT FROM z.segment AND (b.active_after OR b.mrr_after <> 0)
+	GROUP BY v.segment
+$$;
+COMMENT ON FUNCTION cs_internal.transfer(text, timestamptz, timestamptz) IS
+'Per segment, customers and MRR at t1 that came from and went to other segments (or none) since t0; NULL where there are none.';
+
+CREATE FUNCTION cs_internal.churn_by(p_period text, p_dimension text, p_method text, p_unit text)
+RETURNS TABLE (
+	segment text, numerator numeric, denominator numeric, rate numeric, ci_low numeric, ci_high numeric,
+	transfer_in numeric, transfer_out numeric, period_start timestamptz, period_end timestamptz, dimension text, method text, unit text,
+	time_zone text, period_edge text, policy_version integer, segment_basis text, complete boolean, as_of timestamptz)
+LANGUAGE plpgsql STABLE SET jit = off AS $$
+#variable_conflict use_column
+DECLARE
+	seen_at timestamptz := cs_internal.now();
+	span record;
+	choice record;
+BEGIN
+	SELECT * INTO span FROM cs_internal.period(p_period, seen_at);
+	SELECT * INTO choice FROM cs_internal.churn_choice(p_method, p_unit);
+	PERFORM cs_internal.must_be_dimension(p_dimension);
+	PERFORM cs_internal.note_stored_since(p_dimension, span.period_start);
+	RETURN QUERY
+	WITH known AS (
+		SELECT s.name FROM cs.segment s WHERE s.dimension = p_dimension
+		UNION SELECT d.fallback FROM cs.dimension d WHERE d.name = p_dimension AND d.fallback IS NOT NULL
+		UNION SELECT m.segment FROM cs_internal.membership m
+		WHERE m.dimension = p_dimension AND m.valid_from <= span.period_end AND (m.valid_to IS NULL OR span.period_start < m.valid_to)
+		UNION SELECT '(none)'
+	), part AS (
+		SELECT k.name, CASE WHEN k.name = '(none)' THEN 1 ELSE 0 END AS place, t.numerator, t.denominator, t.rate, t.k, t.n,
+			CASE choice.unit WHEN 'logo' THEN x.customers_in ELSE x.mrr_in END AS transfer_in,
+			CASE choice.unit WHEN 'logo' THEN x.customers_out ELSE x.mrr_out END AS transfer_out
+		FROM known k
+		LEFT JOIN cs_internal.churn_total(ARRAY[span.period_start], span.period_end, choice.method, choice.unit,
+			p_dimension, NULL, span.period_start) t ON t.in_segment = k.name
+		LEFT JOIN cs_internal.transfer(p_dimension, span.period_start, span.period_end) x ON x.segment = k.name
+		UNION ALL
+		SELECT '(total)', 2, t.numerator, t.denominator, t.rate, t.k, t.n, 0, 0
+		FROM cs_internal.churn_total(ARRAY[span.period_start], span.period_end, choice.method, choice.unit, NULL, NULL, NULL) t
+	)
+	SELECT q.name, coalesce(q.numerator, 0), CASE WHEN choice.method <> 'daily_sum' THEN coalesce(q.denominator, 0) END, q.rate,
+		cs_internal.wilson(q.k, q.n, p.confidence::float8, false)::numeric(18,9),
+		cs_internal.wilson(q.k, q.n, p.confidence::float8, true)::numeric(18,9),
+		coalesce(q.transfer_in, 0), coalesce(q.transfer_out, 0),
+		span.period_start, span.period_end, p_dimension, choice.method, choice.unit,
+		p.time_zone, p.period_edge, p.version, 'stored', span.complete, seen_at
+	FROM part q
+	CROSS JOIN cs.policy p
+	ORDER BY q.place, q.name COLLATE "C";
+END $$;
+COMMENT ON FUNCTION cs_internal.churn_by(text, text, text, text) IS 'See cs.churn_by.';
+
+-- Starts of the periods of a grain, cut in the policy's zone, that hold an
+-- instant of [since, until). A local day that a zone skipped is not there.
+CREATE FUNCTION cs_internal.grain_bounds(grain text, since timestamptz, until timestamptz, OUT labels date[], OUT bounds timestamptz[], OUT ends timestamptz)
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+	zone text;
+	back interval;
+	step interval := CASE grain WHEN 'quarter' THEN interval '3 months' ELSE ('1 ' || grain)::interval END;
+	first_at timestamp;
+	last_at timestamp;
+BEGIN
+	SELECT p.time_zone, CASE grain WHEN 'week' THEN make_interval(days => p.week_start - 1) ELSE interval '0' END
+		INTO zone, back FROM cs.policy p;
+	first_at := date_trunc(grain, (since AT TIME ZONE zone) - back) + back;
+	last_at := date_trunc(grain, ((until - interval '1 microsecond') AT TIME ZONE zone) - back) + back;
+	IF extract(epoch FROM last_at - first_at) / extract(epoch FROM step) > 20000 THEN
+		RAISE EXCEPTION 'a series by % from % to % is longer than 20000 periods', grain, since, until
+			USING ERRCODE = 'program_limit_exceeded', HINT = 'Choose a coarser grain or a later since.';
+	END IF;
+	SELECT array_agg(x.label ORDER BY x.at), array_agg(x.at ORDER BY x.at) INTO labels, bounds
+	FROM (
+		SELECT max(g.local)::date AS label, g.local AT TIME ZONE zone AS at
+		FROM generate_series(first_at, last_at, step) AS g (local)
+		GROUP BY g.local AT TIME ZONE zone
+	) x;
+	ends := (last_at + step) AT TIME ZONE zone;
+END $$;
+COMMENT ON FUNCTION cs_internal.grain_bounds(text, timestamptz, timestamptz) IS
+'First local days and first instants of the periods of a grain that hold an instant of [since, until), and the end of the last.';
+
+CREATE FUNCTION cs_internal.churn_series(p_since timestamptz, p_until timestamptz, p_grain text, p_segment text, p_method text)
+RETURNS TABLE (
+	day date, numerator numeric, denominator numeric, rate numeric, ci_low numeric, ci_high numeric,
+	period_start timestamptz, period_end timestamptz, segment text, method text, unit text,
+	time_zone text, period_edge text, policy_version integer, segment_basis text, complete boolean, as_of timestamptz)
+LANGUAGE plpgsql STABLE SET jit = off AS $$
+#variable_conflict use_column
+DECLARE
+	seen_at timestamptz := cs_internal.now();
+	grain text := coalesce(p_grain, 'month');
+	choice record;
+	part record;
+	span record;
+	start_at timestamptz;
+	stop_at timestamptz;
+BEGIN
+	SELECT * INTO span FROM cs_internal.period('this month', seen_at);     -- says so where setup is missing
+	PERFORM cs_internal.must_be_word('grain', grain, '{day,week,month,quarter,year}');
+	SELECT * INTO choice FROM cs_internal.churn_choice(p_method, NULL);
+	SELECT * INTO part FROM cs_internal.find_part(p_segment);
+	-- periods are cut at seen_at; one that begins exactly there holds no instant before it
+	stop_at := least(cs_internal.instant(p_until), seen_at);
+	start_at := coalesce(cs_internal.past_instant(cs_internal.instant(p_since), 'since'), seen_at);
+	IF p_since IS NULL THEN
+		SELECT min(m.at) - cs_internal.edge_shift() INTO start_at FROM cs_internal.movement m;
+		IF start_at IS NULL OR start_at >= stop_at THEN
+			RETURN;
+		END IF;
+	END IF;
+	IF p_until <= p_since THEN
+		RAISE EXCEPTION 'until % is not after since %', p_until, p_since USING ERRCODE = 'invalid_parameter_value',
+			HINT = 'A series has the periods that hold an instant from since to just before until.';
+	END IF;
+	SELECT * INTO span FROM cs_internal.grain_bounds(grain, start_at, stop_at);
+	IF span.bounds IS NULL THEN
+		RETURN;
+	END IF;
+	PERFORM cs_internal.note_stored_since(part.dimension, span.bounds[1]);
+	RETURN QUERY
+	WITH item AS (
+		SELECT n, span.bounds[n] AS starts, coalesce(span.bounds[n + 1], span.ends) AS stops FROM generate_subscripts(span.bounds, 1) n
+	), total AS (
+		SELECT t.* FROM cs_internal.churn_total(span.bounds, least(span.ends, seen_at), choice.method, choice.unit, NULL, NULL, NULL) t
+		WHERE part.dimension IS NULL
+		UNION ALL
+		-- who is in the segment is asked anew at each start
+		SELECT i.n, t.in_segment, t.numerator, t.denominator, t.rate, t.k, t.n
+		FROM item i
+		CROSS JOIN LATERAL cs_internal.churn_total(ARRAY[i.starts], least(i.stops, seen_at), choice.method, choice.unit,
+			part.dimension, part.segment, i.starts) t
+		WHERE part.dimension IS NOT NULL
+	)
+	SELECT span.labels[i.n], t.numerator, t.denominator, t.rate,
+		cs_internal.wilson(t.k, t.n, p.confidence::float8, false)::numeric(18,9),
+		cs_internal.wilson(t.k, t.n, p.confidence::float8, true)::numeric(18,9),
+		i.starts, least(i.stops, seen_at), part.dimension || ':' || part.segment, choice.method, choice.unit,
+		p.time_zone, p.period_edge, p.version, CASE WHEN part.dimension IS NOT NULL THEN 'stored' END, i.stops <= seen_at, seen_at
+	FROM item i
+	JOIN total t ON t.period_no = i.n
+	CROSS JOIN cs.policy p
+	ORDER BY i.n;
+END $$;
+COMMENT ON FUNCTION cs_internal.churn_series(timestamptz, timestamptz, text, text, text) IS 'See cs.churn_series.';
+
+CREATE FUNCTION cs_internal.annualise(p_rate numeric, p_days numeric) RETURNS numeric
+LANGUAGE plpgsql IMMUTABLE STRICT AS $$
+BEGIN
+	IF NOT (p_days > 0 AND p_days < 'Infinity') THEN
+		RAISE EXCEPTION 'days must be more than 0, not %', p_days USING ERRCODE = 'invalid_parameter_value',
+			HINT = 'Give the length of the period that the rate is of.';
+	END IF;
+	IF NOT (p_rate <= 1 AND p_rate > '-Infinity') THEN
+		RAISE EXCEPTION 'a rate of % cannot be annualised', p_rate USING ERRCODE = 'invalid_parameter_value',
+			HINT = 'Rates are fractions: 0.05 is 5 %. Nobody can lose more than everything.';
+	END IF;
+	RETURN (1 - power(1 - p_rate, 365 / p_days))::numeric(30,9);
+END $$;
+COMMENT ON FUNCTION cs_internal.annualise(numeric, numeric) IS 'See cs.annualise.';
 
 -- ---- gates -------------------------------------------------------------------
 
@@ -448,16 +753,40 @@ RETURNS TABLE (
 	time_zone text, period_edge text, policy_version integer, segment_basis text, complete boolean, as_of timestamptz)
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
 COMMENT ON FUNCTION cs.churn(text, text, text, text, text) IS
-'Churn in a period, one row. Method snapshot: of the customers active at the start, those not active at the end; unit logo counts them, gross_mrr is churn and contraction over MRR at the start, net_mrr takes expansion and reactivation off. rate is NULL with an empty base; ci_low and ci_high (Wilson, policy.confidence) only for logo. A running period ends at as_of (default now; text is read in the policy''s time zone), complete = false. A segment (''tier:enterprise'', or a name that one dimension has) is who was in it at the start as stored, whatever policy.segment_basis says: segment_basis shows ''stored'', NULL without a segment.';
+'Churn in a period, one row. Method snapshot: of the customers active at the start, those not active at the end; event_of_start: those of them with a churn in the period; event_over_start: all churns in the period over the customers at the start; rolling_base: over those and the new ones; daily_sum: snapshot of each local day, rates added up (denominator NULL). Unit logo counts customers, gross_mrr is churn and contraction over MRR at the start, net_mrr takes expansion and reactivation off; net between the bounds (snapshot, of each day for daily_sum) or by the movements (the others). rate is NULL with an empty base; ci_low and ci_high (Wilson, policy.confidence) only for logo by snapshot and event_of_start. A running period ends at as_of (default now; text is read in the policy''s time zone), complete = false. A segment (''tier:enterprise'', ''tier:(none)'' for who is in none, or a name that one dimension has) is who was in it at the start as stored, whatever policy.segment_basis says: segment_basis shows ''stored'', NULL without a segment.';
 
 CREATE FUNCTION cs.churn_customers(period text, segment text DEFAULT NULL, method text DEFAULT NULL)
 RETURNS TABLE (
 	customer_id text, name text, segment text, part text, in_numerator boolean, in_denominator boolean,
 	mrr_start numeric, mrr_end numeric, churned_at timestamptz, churn_kind text, reason text,
-	churn_mrr numeric, contraction_mrr numeric, expansion_mrr numeric, reactivation_mrr numeric)
+	churn_mrr numeric, contraction_mrr numeric, expansion_mrr numeric, reactivation_mrr numeric, new_mrr numeric, events bigint)
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
 COMMENT ON FUNCTION cs.churn_customers(text, text, text) IS
-'Who is behind cs.churn: each customer active at the start or at any instant of the period. part is churned, retained, left_and_returned, joined, joined_and_left, reactivated, reactivated_and_left or merged; rows with in_numerator and in_denominator count up to numerator and denominator of unit logo, the four amounts (net between the bounds, MRR per month) add up to those of the money units. churned_at, churn_kind and reason are of the last churn inside the period, NULL without one. segment is the argument in full.';
+'Who is behind cs.churn: each customer active at the start or at any instant of the period. part is churned, retained, left_and_returned, joined, joined_and_left, reactivated, reactivated_and_left or merged; events adds up to the numerator of unit logo (by snapshot and event_of_start it is 1 where in_numerator), rows with in_denominator count up to its denominator (by daily_sum: who is in the base of any day). The amounts are MRR per month, net or by the movements as the method has it, and add up to the money units; to the base of rolling_base belongs mrr_start + new_mrr. churned_at, churn_kind and reason are of the last churn inside the period, NULL without one. segment is the argument in full.';
+
+CREATE FUNCTION cs.churn_by(period text, dimension text, method text DEFAULT NULL, unit text DEFAULT NULL)
+RETURNS TABLE (
+	segment text, numerator numeric, denominator numeric, rate numeric, ci_low numeric, ci_high numeric,
+	transfer_in numeric, transfer_out numeric, period_start timestamptz, period_end timestamptz, dimension text, method text, unit text,
+	time_zone text, period_edge text, policy_version integer, segment_basis text, complete boolean, as_of timestamptz)
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
+COMMENT ON FUNCTION cs.churn_by(text, text, text, text) IS
+'Churn in a period by the segments of a dimension: one row a segment, ''(none)'' for who is in none, then ''(total)''. A customer counts where it stood at the start as stored, so numerators and denominators add up to the total; who had no segment then, as most new customers, is in ''(none)''. transfer_in and transfer_out: customers active at the end (unit logo) or their MRR then, that are in another segment at the end than at the start; both add up to the same. rate and its bounds as in cs.churn, NULL where nobody was there.';
+
+-- No defaults for since and until: a literal must find the form of text.
+CREATE FUNCTION cs.churn_series(since timestamptz, until timestamptz, grain text DEFAULT 'month', segment text DEFAULT NULL, method text DEFAULT NULL)
+RETURNS TABLE (
+	day date, numerator numeric, denominator numeric, rate numeric, ci_low numeric, ci_high numeric,
+	period_start timestamptz, period_end timestamptz, segment text, method text, unit text,
+	time_zone text, period_edge text, policy_version integer, segment_basis text, complete boolean, as_of timestamptz)
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
+COMMENT ON FUNCTION cs.churn_series(timestamptz, timestamptz, text, text, text) IS
+'Churn of every period of a grain (day, week, month, quarter, year) that holds an instant of [since, until), whole periods of the policy''s time zone and week_start; each row is what cs.churn says of that period, in the unit of the policy. Periods in which nothing happened are there: rate 0, or NULL where nobody was there. since NULL: from the first movement; until NULL, or later: to the running period, complete = false. day is the first local day of the period.';
+
+CREATE FUNCTION cs.annualise(rate numeric, days numeric) RETURNS numeric
+LANGUAGE c IMMUTABLE STRICT AS 'MODULE_PATHNAME', 'cs_gate';
+COMMENT ON FUNCTION cs.annualise(numeric, numeric) IS
+'What a churn rate of so many days is in a year of 365 if it goes on: 1 - (1 - rate)^(365 / days), nine places. With 12 times the days it is the rate of a month of standard length (365 / 12 days): annualise(0.028, 12 * 28) for February. NULL for NULL.';
 
 -- mrr(at): the balance, by the edge of the policy
 
@@ -481,11 +810,11 @@ FROM cs.churn_months() c;
 COMMENT ON VIEW cs.churn_monthly IS
 'Churn of every month from the first movement to the running one, by the policy''s method and unit; each row is what cs.churn says of that month. Months without churn are there with 0.';
 COMMENT ON COLUMN cs.churn_monthly.month IS 'First day of the month, which is cut in the policy''s time zone.';
-COMMENT ON COLUMN cs.churn_monthly.numerator IS 'Customers lost (unit logo) or MRR lost (money units; net_mrr can be negative).';
-COMMENT ON COLUMN cs.churn_monthly.denominator IS 'Customers active, or MRR, at the start of the month.';
-COMMENT ON COLUMN cs.churn_monthly.rate IS 'numerator / denominator as a fraction; NULL where the denominator is 0.';
-COMMENT ON COLUMN cs.churn_monthly.ci_low IS 'Lower Wilson bound of the rate at policy.confidence; NULL for money units and an empty base.';
-COMMENT ON COLUMN cs.churn_monthly.ci_high IS 'Upper Wilson bound of the rate at policy.confidence; NULL for money units and an empty base.';
+COMMENT ON COLUMN cs.churn_monthly.numerator IS 'Customers or churns, as the method counts (unit logo), or MRR lost (money units; net_mrr can be negative).';
+COMMENT ON COLUMN cs.churn_monthly.denominator IS 'Customers active, or MRR, at the start of the month; by rolling_base with the new ones. NULL by daily_sum, which has one a day.';
+COMMENT ON COLUMN cs.churn_monthly.rate IS 'numerator / denominator as a fraction, by daily_sum the sum of those of each day; NULL where the base is empty.';
+COMMENT ON COLUMN cs.churn_monthly.ci_low IS 'Lower Wilson bound of the rate at policy.confidence; only for customers (unit logo) by snapshot and event_of_start, NULL with an empty base.';
+COMMENT ON COLUMN cs.churn_monthly.ci_high IS 'Upper Wilson bound of the rate at policy.confidence; only for customers (unit logo) by snapshot and event_of_start, NULL with an empty base.';
 COMMENT ON COLUMN cs.churn_monthly.method IS 'Method of churn: policy.churn_method.';
 COMMENT ON COLUMN cs.churn_monthly.unit IS 'What is counted: policy.churn_unit.';
 COMMENT ON COLUMN cs.churn_monthly.complete IS 'False for the running month, which is computed up to now.';

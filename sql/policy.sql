@@ -38,7 +38,7 @@ COMMENT ON COLUMN cs.policy.currency IS 'ISO 4217 code of every amount that cs_e
 COMMENT ON COLUMN cs.policy.period_edge IS 'before: balances at a bound are taken just before it (default); at: on the bound itself.';
 COMMENT ON COLUMN cs.policy.week_start IS 'First day of a week, 1 = Monday to 7 = Sunday.';
 COMMENT ON COLUMN cs.policy.fiscal_year_start IS 'Month in which the fiscal year starts, 1 to 12; FYn starts in year n.';
-COMMENT ON COLUMN cs.policy.churn_method IS 'Method of churn where none is named. Now: snapshot.';
+COMMENT ON COLUMN cs.policy.churn_method IS 'Method of churn where none is named: snapshot, rolling_base, event_over_start, event_of_start or daily_sum.';
 COMMENT ON COLUMN cs.policy.churn_unit IS 'Unit of churn where none is named: logo, gross_mrr or net_mrr.';
 COMMENT ON COLUMN cs.policy.recognition IS 'When a churn happens. Now: service_end, the first instant without entitlement.';
 COMMENT ON COLUMN cs.policy.segment_basis IS 'How segments of the past are found: restated or stored.';
@@ -131,7 +131,7 @@ BEGIN
 	END IF;
 	-- What is known by name and waits for a later version is refused, not taken without effect.
 	waits := CASE
-		WHEN n.churn_method <> 'snapshot' THEN format('churn_method %s', n.churn_method)
+		WHEN n.churn_method IN ('eligible_base', 'activity') THEN format('churn_method %s', n.churn_method)
 		WHEN n.churn_unit = 'seats' THEN 'churn_unit seats'
 		WHEN n.recognition <> 'service_end' THEN format('recognition %s', n.recognition)
 		WHEN n.logo_level <> 'customer' THEN format('logo_level %s', n.logo_level)

@@ -73,9 +73,9 @@ EXCEPTION WHEN OTHERS THEN
 END $$;
 SELECT pg_temp.refused(call) FROM unnest(ARRAY[
 	$$ cs.churn('2024-02', 'tier:silver') $$, $$ cs.churn('2024-02', 'tier:golt') $$, $$ cs.churn('2024-02', 'golt') $$,
-	$$ cs.churn('2024-02', method => 'snapshto') $$, $$ cs.churn('2024-02', method => 'rolling_base') $$, $$ cs.churn('2024-02', unit => 'gross') $$, $$ cs.churn('2024-02', unit => 'seats') $$,
+	$$ cs.churn('2024-02', method => 'snapshto') $$, $$ cs.churn('2024-02', method => 'eligible_base') $$, $$ cs.churn('2024-02', unit => 'gross') $$, $$ cs.churn('2024-02', unit => 'seats') $$,
 	$$ cs.churn('2024-02', as_of => 'yesterday') $$, $$ cs.churn('2024-02', as_of => 'infinity'::timestamptz) $$, $$ cs.churn('2024-02', as_of => '2024-06-16') $$, $$ cs.churn('2024-02', as_of => '2024-01-31') $$,
-	$$ cs.revenue('2024-02', 'gold') $$, $$ cs.revenue('2024-02', basis => 'endpoint') $$, $$ cs.revenue_months('movements') $$, $$ cs.revenue('02/2024') $$,
+	$$ cs.revenue('2024-02', 'golt') $$, $$ cs.revenue('2024-02', basis => 'endpoint') $$, $$ cs.revenue_months('movements') $$, $$ cs.revenue('02/2024') $$,
 	$$ cs.mrr('NaN') $$, $$ cs.mrr(date 'infinity') $$, $$ cs.mrr('2024-06-15 00:01') $$]) call;
 
 DELETE FROM cs_internal.movement;
