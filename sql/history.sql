@@ -508,6 +508,10 @@ BEGIN
 				AND (d.table_name = 'cap' OR (d.table_name = 'measure'
 					AND (d.new_row ->> 'curve' IN ('percentile', 'logistic') OR d.new_row ->> 'missing' = 'carry')))) AS known,
 		CASE WHEN NOT coalesce(e.active OR e.in_trial, false) THEN NULL
+			WHEN v.by_stage AND (m.health_inputs - 'cap') IS NOT DISTINCT FROM (e.health_inputs - 'cap') THEN e.score
+			-- carried on from, or compared with, as kept then: filling in the past since is no correction
+			WHEN v.by_stage AND m.customer_id IS NOT NULL THEN (SELECT x.score FROM cs_internal.score(e."values", h.scorecard, h.version,
+				coalesce(m.health_inputs - 'cap', '{}') || jsonb_strip_nulls(jsonb_build_object('cap', e.health_inputs -> 'cap'))) x)
 			WHEN v.by_stage THEN e.score
 			ELSE (SELECT x.score FROM cs_internal.score(e."values", h.scorecard, h.version, m.health_inputs) x) END AS automatic) f
 	CROSS JOIN LATERAL cs_internal.shown_health(h.customer_id, h.as_of, h.scorecard, f.automatic, NULL) w
