@@ -13,13 +13,18 @@ LANGUAGE plpgsql AS $body$
 DECLARE
 	path text := '';
 BEGIN
-	IF name IS DISTINCT FROM 'saas_basic' THEN
+	IF name IS NULL OR name <> ALL ('{saas_basic,profile_gainsight,profile_totango,profile_churnzero,profile_planhat,profile_catalyst,profile_natero,profile_vitally}') THEN
 		RAISE EXCEPTION 'there is no template "%"', name USING ERRCODE = 'undefined_object',
-			HINT = 'Templates: saas_basic.';
+			HINT = 'Templates: saas_basic, profile_gainsight, profile_totango, profile_churnzero, profile_planhat, profile_catalyst, profile_natero, profile_vitally.';
 	END IF;
 	IF NOT EXISTS (SELECT 1 FROM cs.policy) THEN
 		RAISE EXCEPTION 'cs_ext is not set up in this database' USING ERRCODE = 'object_not_in_prerequisite_state',
 			HINT = 'Run cs.setup() first.';
+	END IF;
+
+	IF name LIKE 'profile%' THEN
+		PERFORM cs_internal.install_profile(name);
+		RETURN;
 	END IF;
 
 	INSERT INTO cs.metric (name, source, expression, unit, better, lookback_days, description, search_path)
@@ -112,4 +117,4 @@ COMMENT ON FUNCTION cs_internal.install_template(text) IS 'See cs.install_templa
 
 CREATE FUNCTION cs.install_template(name text) RETURNS void LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
 COMMENT ON FUNCTION cs.install_template(text) IS
-'Writes the standard definitions of a template (saas_basic) as ordinary rows; names that are taken are left as they are.';
+'Writes the standard definitions of a template as ordinary rows; names that are taken are left as they are. saas_basic: metrics, a scorecard, dimensions, alert rules, jobs; profile_gainsight, profile_totango, profile_churnzero, profile_planhat, profile_catalyst, profile_natero, profile_vitally: a scorecard, not enabled, that adds up as that product does.';
