@@ -107,7 +107,10 @@ LANGUAGE sql STABLE ROWS 1 AS $$
 		FROM cs_internal.health_history h
 		WHERE h.customer_id = customer AND h.as_of <= instant AND h.basis = 'stored'
 		ORDER BY h.as_of DESC LIMIT 1)) x
-	ORDER BY x.as_of DESC, x.is_current DESC LIMIT 1
+	-- The row in force keeps the instant it was last changed at, so once everything
+	-- is evaluated up to the instant asked for it comes before a later snapshot.
+	ORDER BY x.is_current AND instant >= (SELECT c.last_as_of FROM cs_internal.clock c) DESC NULLS LAST,
+		x.as_of DESC, x.is_current DESC LIMIT 1
 $$;
 
 CREATE FUNCTION cs_internal.health_not_set_up() RETURNS float8

@@ -351,7 +351,7 @@ BEGIN
 						WHERE y.customer_id = customer AND y.basis = 'stored' AND y.as_of <= n.as_of
 							AND y.band IS DISTINCT FROM n.band), '-infinity')),
 			n.as_of) AT TIME ZONE zone)::date
-	FROM cs_internal.health_at(customer, seen_at) n
+	FROM cs_internal.health_at(customer, CASE WHEN looked_at IS NOT NULL THEN seen_at END) n
 	LEFT JOIN LATERAL (
 		SELECT h.as_of, h.score, h.basis FROM cs_internal.health_history h
 		WHERE h.customer_id = customer AND h.as_of <= bound
