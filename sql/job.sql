@@ -353,15 +353,7 @@ LANGUAGE plpgsql AS $$
 DECLARE
 	as_of timestamptz := date_trunc('day', cs_internal.now(), (SELECT p.time_zone FROM cs.policy p));
 BEGIN
-	IF to_regprocedure('cs_internal.take_snapshot(timestamptz)') IS NULL THEN
-		RAISE EXCEPTION 'snapshots are not available yet' USING ERRCODE = 'feature_not_supported',
-			HINT = 'Pause the job with cs.pause_job().';
-	END IF;
-	IF (SELECT p.prokind FROM pg_proc p WHERE p.oid = to_regprocedure('cs_internal.take_snapshot(timestamptz)')) = 'p' THEN
-		EXECUTE 'CALL cs_internal.take_snapshot($1)' USING as_of;
-	ELSE
-		EXECUTE 'SELECT cs_internal.take_snapshot($1)' USING as_of;
-	END IF;
+	PERFORM cs_internal.take_snapshot(as_of);
 END $$;
 COMMENT ON FUNCTION cs_internal.snapshot_now() IS
 'What a job of kind snapshot does: keeps metrics and health as of the last local midnight.';

@@ -82,16 +82,6 @@ cs_metric_names(void)
 	return names;
 }
 
-int
-cs_metric_slot(const char *name)
-{
-	if (cs_exec("SELECT s.slot FROM cs_internal.metric_slot s JOIN cs.metric m ON m.name = s.metric"
-				" WHERE s.metric = $1 AND m.enabled",
-				CS_ARGS(cs_text(name))) == 0)
-		return 0;
-	return atoi(cs_value());
-}
-
 List *
 cs_metric_sources(const char *word)
 {

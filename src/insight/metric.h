@@ -26,9 +26,6 @@ extern void cs_stage_metrics(CsBatch *batch);
 /* Names of all enabled metrics (char *), in order. */
 extern List *cs_metric_names(void);
 
-/* Slot of a metric in the values array (from 1), 0 when there is no such metric. */
-extern int cs_metric_slot(const char *name);
-
 /*
  * The SELECT list item of a metric: its value as float8.  mrr_ago(n) becomes a
  * column mrr_ago_n; each n is added to *ago_days (a list of int).

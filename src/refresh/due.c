@@ -49,9 +49,6 @@ future_of(const CsSource *source)
 static void
 decided_due(CsBatch *batch, const char *function)
 {
-	cs_exec("SELECT to_regproc($1)", CS_ARGS(cs_text(psprintf("cs_internal.%s", function))));
-	if (cs_value() == NULL)
-		return;
 	cs_exec(
 		psprintf("UPDATE cs_internal.state s SET due_at = d.due_at FROM cs_internal.%s($1) d"
 				 " WHERE s.customer_id = d.customer_id AND d.due_at < s.due_at AND d.due_at > $2",
