@@ -13,8 +13,34 @@ MODULE_big = cs_ext
 OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*/*.c)))
 
 # The install script in reading order: what stands later may use what stands earlier.
-SQL_PIECES = schema policy period source refresh usage ledger metric scorecard rule segment alert \
-	health snapshot churn revenue retention history backtest job doctor view template profile validate forms grant
+SQL_PIECES = \
+	schema \
+	policy \
+	period \
+	source \
+	refresh \
+	usage \
+	ledger \
+	metric \
+	scorecard \
+	rule \
+	segment \
+	alert \
+	health \
+	snapshot \
+	churn \
+	revenue \
+	retention \
+	history \
+	backtest \
+	job \
+	doctor \
+	view \
+	template \
+	profile \
+	validate \
+	forms \
+	grant
 
 DATA = $(wildcard sql/cs_ext--*--*.sql)
 DATA_built = cs_ext.control sql/cs_ext--$(EXTVERSION).sql

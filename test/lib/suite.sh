@@ -16,13 +16,19 @@ export HOME=$WORK PATH=$PGBIN:$PATH LC_ALL=C.UTF-8 LANG=C.UTF-8
 export PGHOST=$WORK/socket PGPORT=5432 PGUSER=postgres PGDATABASE=postgres
 export PGTZ=UTC PGCONNECT_TIMEOUT=10
 unset PGOPTIONS PGSERVICE PGPASSFILE PGCLIENTENCODING
-FILE_LIMIT=${CS_EXT_TEST_FILE_LIMIT:-300}
 
 passed=0 failed=0 skipped=0 counted=0
 failures=()
-# What there is to run, counted before anything runs: all of it must have been counted in the end.
-planned=$(find "$WORK/src/test/pgtap" -name '*.sql' | wc -l)
-planned=$((planned + $(find "$WORK/src/test/t" -name '*.pl' | wc -l)))
+FULL=${CS_EXT_TEST_FULL:-}
+FILE_LIMIT=${CS_EXT_TEST_FILE_LIMIT:-$([ -n "$FULL" ] && echo 1200 || echo 300)}
+
+# wanted FILE: is it part of this run. Long tests say "full run only" in their first lines.
+wanted() {
+	[ -e "$1" ] || return 1
+	local name=${1##*/}
+	chosen "${name%.*}" || return 1
+	[ -n "$FULL" ] || [ ${#NAMES[@]} -gt 0 ] || ! head -3 "$1" | grep -q 'full run only'
+}
 
 # count NAME PASSED FAILED SKIPPED: adds up, and prints one line.
 count() {
@@ -30,15 +36,21 @@ count() {
 	case $2$3$4 in
 		'' | *[!0-9]*) set -- "$1" 0 1 0 ;;
 	esac
-	case $1 in pgtap/* | t/*) counted=$((counted + 1)) ;; esac
-	passed=$((passed + $2)) failed=$((failed + $3)) skipped=$((skipped + $4))
+	add_up "$@"
 	if [ "$3" -gt 0 ]; then
 		word=FAILED
-		failures+=("$1")
 	elif [ "$2" = 0 ] && [ "$4" -gt 0 ]; then
 		word=skipped
 	fi
 	printf '%-42s %-8s %5d %s\n' "$1" "$word" "$2" "$([ "$3" -gt 0 ] && echo "($3 failed)")"
+}
+
+# add_up NAME PASSED FAILED SKIPPED: into the sums of this shell, and LANE's file in a second one
+add_up() {
+	[ -n "${LANE:-}" ] && echo "$*" >>"$LANE"
+	case $1 in pgtap/* | t/*) counted=$((counted + 1)) ;; esac
+	passed=$((passed + $2)) failed=$((failed + $3)) skipped=$((skipped + $4))
+	[ "$3" = 0 ] || failures+=("$1")
 }
 
 # chosen NAME: is it asked for (no names: everything is)
@@ -52,6 +64,12 @@ chosen() {
 	done
 	return 1
 }
+
+# What there is to run, counted before anything runs: all of it must have been counted in the end.
+planned=0
+for file in test/pgtap/*.sql test/t/*.pl; do
+	wanted "$file" && planned=$((planned + 1))
+done
 
 # one_check NAME COMMAND...: a check that passes or fails as a whole
 one_check() {
@@ -83,7 +101,7 @@ finish() {
 # Nothing of ours outlives the run, whatever happened.
 stop_servers() {
 	local pid
-	find "$WORK" -name postmaster.pid 2>/dev/null | while read -r pid; do
+	find "${1:-$WORK}" -name postmaster.pid 2>/dev/null | while read -r pid; do
 		"$PGBIN/pg_ctl" -D "${pid%/*}" -m immediate -w stop >/dev/null 2>&1
 	done
 }
@@ -172,6 +190,42 @@ crashed() {
 	fi
 }
 
+# ---- TAP: servers of their own, in a lane beside what follows ----------------------
+
+# In a subshell: what it sets and counts reaches the rest by $LANE alone.
+servers_of_their_own() {
+	local lib file name status p f s
+	lib=$(dirname "$(pg_config --pgxs)")/../../src/test
+	LANE=$1
+	export PG_REGRESS=$lib/regress/pg_regress PERL5LIB=$lib/perl TESTDIR=$WORK/t TESTDATADIR=$WORK/t/data CS_EXT_TESTDATA=
+	[ -d "$WORK/testdata" ] && CS_EXT_TESTDATA=$WORK/testdata
+	unset PGHOST PGPORT PGUSER PGDATABASE
+	trap 'stop_servers "$TESTDIR"' EXIT
+	trap 'exit 130' INT TERM HUP
+	for file in test/t/*.pl; do
+		wanted "$file" || continue
+		name=${file##*/}
+		name=${name%.pl}
+		mkdir -p "$TESTDIR"
+		timeout "$FILE_LIMIT" perl "$file" >"$WORK/t.out" 2>&1 </dev/null
+		status=$?
+		read -r p f s < <(perl test/lib/tap.pl "$name" "$status" <"$WORK/t.out" 2>"$WORK/t.err")
+		cat "$WORK/t.err"
+		count "t/$name" "$p" "$f" "$s"
+		if [ "$f" -gt 0 ]; then
+			find "$TESTDIR" -name '*.log' | head -4 | while read -r log; do
+				echo "    -- ${log##*/}"
+				grep -E 'ERROR|FATAL|PANIC|TRAP|signal' "$log" | tail -15 | sed 's/^/    /'
+			done
+		fi
+		stop_servers "$TESTDIR"
+		[ -n "${CS_EXT_TEST_KEEP:-}" ] || rm -rf "$TESTDIR"
+	done
+}
+: >"$WORK/lane"
+(servers_of_their_own "$WORK/lane") &
+lane=$!
+
 # ---- pg_regress: plain function behaviour --------------------------------------
 
 tests=()
@@ -201,10 +255,9 @@ fi
 # ---- pgTAP: behaviour and oracles, each file in a database of its own ------------
 
 for file in test/pgtap/*.sql; do
-	[ -e "$file" ] || continue
+	wanted "$file" || continue
 	name=${file##*/}
 	name=${name%.sql}
-	chosen "$name" || continue
 	if [ ! -d "$WORK/testdata" ] && grep -q ':.\?testdata' "$file"; then
 		count "pgtap/$name (no test data)" 0 0 1
 		continue
@@ -219,37 +272,9 @@ for file in test/pgtap/*.sql; do
 	psql -qX -c 'SET client_min_messages = warning' -c 'DROP DATABASE IF EXISTS cs_test WITH (FORCE)'
 done
 
-# ---- TAP: servers of their own -----------------------------------------------
-
-pg_ctl -D "$WORK/data" -m fast -w stop >/dev/null 2>&1
-
-export PG_REGRESS PERL5LIB TESTDATADIR TESTDIR
-PG_REGRESS=$(dirname "$(pg_config --pgxs)")/../../src/test/regress/pg_regress
-PERL5LIB=$(dirname "$(pg_config --pgxs)")/../../src/test/perl
-TESTDIR=$WORK/t
-TESTDATADIR=$WORK/t/data
-export CS_EXT_TESTDATA=
-[ -d "$WORK/testdata" ] && CS_EXT_TESTDATA=$WORK/testdata
-unset PGHOST PGPORT PGUSER PGDATABASE
-for file in test/t/*.pl; do
-	[ -e "$file" ] || continue
-	name=${file##*/}
-	name=${name%.pl}
-	chosen "$name" || continue
-	mkdir -p "$TESTDIR"
-	timeout "$FILE_LIMIT" perl "$file" >"$WORK/t.out" 2>&1 </dev/null
-	status=$?
-	read -r p f s < <(perl test/lib/tap.pl "$name" "$status" <"$WORK/t.out" 2>"$WORK/tap.err")
-	cat "$WORK/tap.err"
-	count "t/$name" "$p" "$f" "$s"
-	if [ "$f" -gt 0 ]; then
-		find "$TESTDIR" -name '*.log' | head -4 | while read -r log; do
-			echo "    -- ${log##*/}"
-			grep -E 'ERROR|FATAL|PANIC|TRAP|signal' "$log" | tail -15 | sed 's/^/    /'
-		done
-	fi
-	stop_servers
-	[ -n "${CS_EXT_TEST_KEEP:-}" ] || rm -rf "$TESTDIR"
-done
+wait "$lane"
+while read -r name p f s; do
+	add_up "$name" "$p" "$f" "$s"
+done <"$WORK/lane"
 
 finish
