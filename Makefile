@@ -27,6 +27,7 @@ SQL_PIECES = \
 	segment \
 	alert \
 	health \
+	outbox \
 	snapshot \
 	churn \
 	revenue \

@@ -286,6 +286,7 @@ BEGIN
 	IF NOT pg_try_advisory_xact_lock(1668509798, 1) THEN
 		RETURN false;
 	END IF;
+	PERFORM cs_internal.number_outbox();
 	SELECT coalesce(max(x.seq), 0) INTO last FROM cs_internal.alert_event x;
 	WITH next AS (
 		SELECT x.id, last + row_number() OVER (ORDER BY x.id) AS seq

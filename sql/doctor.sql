@@ -113,6 +113,14 @@ BEGIN
 		WHERE EXISTS (SELECT 1 FROM cs.source)
 			AND (k.last_refresh_at IS NULL OR k.last_refresh_at < clock_timestamp() - interval '1 day')
 		UNION ALL
+		SELECT 'outbox', 'warning', c.consumer, format('%s rows of the outbox wait for it since %s', c.waiting, c.waiting_since),
+			'See whether it still runs; else SELECT cs.drop_consumer(''its name'');'
+		FROM cs.outbox_consumer c WHERE c.waiting_since < clock_timestamp() - interval '1 day'
+		UNION ALL
+		SELECT 'outbox_lost', 'warning', c.consumer, format('%s rows of the outbox went before it had them', c.lost),
+			'Bring it up to date from the views, then SELECT cs.drop_consumer(''its name''); and poll anew.'
+		FROM cs.outbox_consumer c WHERE c.lost > 0
+		UNION ALL
 		SELECT 'stale', 'info', t.source, format('the newest row is of %s', t.last_at),
 			'See whether what fills the relation still runs.'
 		FROM cs_internal.source_state t JOIN cs.source s ON s.name = t.source

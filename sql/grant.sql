@@ -61,14 +61,14 @@ BEGIN
 	PERFORM cs_internal.grant_reader(role_name);
 	EXECUTE (SELECT format('GRANT EXECUTE ON FUNCTION %s TO %I', string_agg(p.oid::regprocedure::text, ', '), role_name)
 		FROM pg_proc p
-		WHERE p.pronamespace = 'cs'::regnamespace AND p.proname IN ('alert_changes', 'ack_alert', 'assign_alert', 'snooze_alert',
+		WHERE p.pronamespace = 'cs'::regnamespace AND p.proname IN ('alert_changes', 'poll', 'ack', 'ack_alert', 'assign_alert', 'snooze_alert',
 			'unsnooze_alert', 'resolve_alert', 'dismiss_alert', 'assign_segment', 'override_health', 'refresh_customer'));
 END $$;
 COMMENT ON FUNCTION cs_internal.grant_csm(text) IS 'See cs.grant_csm.';
 
 CREATE FUNCTION cs.grant_csm(role_name text) RETURNS void LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
 COMMENT ON FUNCTION cs.grant_csm(text) IS
-'Lets a role read and act on customers: what cs.grant_reader() gives, the functions that change alerts, alert_changes(), assign_segment(), override_health() and refresh_customer(). Raises for an unknown role.';
+'Lets a role read and act on customers: what cs.grant_reader() gives, the functions that change alerts, alert_changes(), poll(), ack(), assign_segment(), override_health() and refresh_customer(). Raises for an unknown role.';
 
 CREATE FUNCTION cs_internal.grant_admin(role_name text) RETURNS void
 LANGUAGE plpgsql AS $$

@@ -302,7 +302,7 @@ DECLARE
 BEGIN
 	DELETE FROM cs_internal.job_run r WHERE r.status <> 'started' AND r.started_at < clock_timestamp() - interval '90 days';
 	GET DIAGNOSTICS n = ROW_COUNT;
-	total := total + n;
+	total := total + n + cs_internal.outbox_retention();
 	-- Metric values: every day for 92 days, Mondays for two years, then the first of each month.
 	DELETE FROM cs_internal.metric_history h
 	WHERE h.as_of < day_bound

@@ -30,6 +30,7 @@ CONF
 $node->start;
 sub sql { return $node->safe_psql('postgres', $_[0]); }
 $node->safe_psql('postgres', slurp_file("$FindBin::Bin/../lib/busy_company.sql"));
+sql("INSERT INTO cs.outbox_topic (name, event) VALUES ('segments', 'segment'), ('bands', 'band'), ('alerts', 'alert')");
 my $begin = time;
 sql('CALL cs.refresh()');
 my $whole = time - $begin;
@@ -85,5 +86,20 @@ is(sql(q(SELECT count(*) FROM (SELECT alert_id, to_state, lag(to_state) OVER (PA
 	WHERE from_state IS DISTINCT FROM before)), '0', 'and each goes on where the one before it ended');
 is(sql(q(SELECT count(*) FROM cs_internal.alert a WHERE a.state <> coalesce((SELECT e.to_state FROM cs_internal.alert_event e WHERE e.alert_id = a.id ORDER BY e.seq DESC LIMIT 1), 'pending'))),
 	'0', 'the last of them is the state of the alert');
+
+# --- the outbox: one row for each change, and who replays it knows what holds -----------
+$node->psql('postgres', "SELECT count(*) FROM cs.poll('replay', 1)");
+cmp_ok(sql('SELECT count(*) FROM cs_internal.outbox'), '>', 50, 'there were rows of the outbox');
+is(sql('SELECT (min(seq) = 1)::text || (max(seq) = count(*))::text || (count(DISTINCT seq) = count(*))::text || (count(DISTINCT idempotency_key) = count(*))::text FROM cs_internal.outbox'),
+	'truetruetruetrue', 'each has one number and one key');
+is(sql("SELECT count(*) FROM cs_internal.alert_event e FULL JOIN (SELECT (payload ->> 'alert_id')::bigint AS alert_id, payload ->> 'to_state' AS to_state, at,"
+	. " row_number() OVER (PARTITION BY payload ->> 'alert_id' ORDER BY seq) AS n FROM cs_internal.outbox WHERE event = 'alert') o"
+	. " ON o.alert_id = e.alert_id AND o.n = (SELECT count(*) FROM cs_internal.alert_event b WHERE b.alert_id = e.alert_id AND b.id <= e.id)"
+	. " WHERE o.to_state IS DISTINCT FROM e.to_state OR o.at IS DISTINCT FROM e.at"), '0', 'every alert event is there once, in order');
+is(sql("SELECT count(*) FROM (SELECT DISTINCT ON (customer_id, payload ->> 'dimension', payload ->> 'segment') customer_id, payload ->> 'dimension' AS dimension,"
+	. " payload ->> 'segment' AS segment, payload ->> 'action' AS action FROM cs_internal.outbox WHERE event = 'segment'"
+	. " ORDER BY customer_id, payload ->> 'dimension', payload ->> 'segment', seq DESC) o"
+	. " FULL JOIN (SELECT customer_id, dimension, segment FROM cs_internal.membership WHERE valid_to IS NULL) m USING (customer_id, dimension, segment)"
+	. " WHERE (o.action IS NOT DISTINCT FROM 'enter') <> (m IS NOT NULL)"), '0', 'who replays it knows who is in which segment');
 $node->stop;
 done_testing();
