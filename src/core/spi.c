@@ -41,6 +41,7 @@
 #include "utils/timeout.h"
 
 #include "core/core.h"
+#include "core/plan.h"
 
 static Snapshot batch_snapshot = NULL;
 static Oid caller = InvalidOid;
@@ -209,6 +210,7 @@ cs_enter(CsFrame *frame)
 		set_if_different(pinned[i].name, pinned[i].value);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
+	cs_plan_frame();
 	make_environment();
 
 	/* Dates are cut in the policy's zone, whatever the session's is; an unknown one is about to be refused. */
@@ -236,39 +238,33 @@ cs_set_snapshot(Snapshot snapshot)
 }
 
 /*
- * cs_exec: see cs_ext.h.  The plan is made anew each time: batches are large,
- * and relations registered under a name change their row type between calls.
+ * cs_exec: see cs_ext.h.
  */
 uint64
 cs_exec(const char *sql, const CsArg *args, int nargs)
 {
-	Oid *types = palloc(sizeof(Oid) * (nargs + 1));
-	Datum *values = palloc(sizeof(Datum) * (nargs + 1));
-	char *nulls = palloc(nargs + 1);
-	SPIPlanPtr plan;
+	Datum *values = palloc0(sizeof(Datum) * (nargs + 1));
+	char *nulls = palloc(nargs + 2);
+	CsPlan *plan = cs_plan_own(sql, args, nargs);
 	int rc;
 	int i;
 
 	for (i = 0; i < nargs; i++)
 	{
-		types[i] = args[i].type;
 		values[i] = args[i].value;
 		nulls[i] = args[i].isnull ? 'n' : ' ';
 	}
-	nulls[nargs] = '\0';
+	nulls[nargs] = 'n'; /* see cs_plan_own */
+	nulls[nargs + 1] = '\0';
 
-	plan = SPI_prepare(sql, nargs, types);
-	if (plan == NULL)
-		elog(ERROR, "SPI_prepare failed: %s: %s", SPI_result_code_string(SPI_result), sql);
 	if (batch_snapshot != NULL)
-		rc = SPI_execute_snapshot(plan, values, nulls, batch_snapshot, InvalidSnapshot, false, true,
-								  0);
+		rc = SPI_execute_snapshot(plan->spi, values, nulls, batch_snapshot, InvalidSnapshot, false,
+								  true, 0);
 	else
-		rc = SPI_execute_plan(plan, values, nulls, false, 0);
+		rc = SPI_execute_plan(plan->spi, values, nulls, false, 0);
 	if (rc < 0)
 		elog(ERROR, "SPI_execute failed: %s: %s", SPI_result_code_string(rc), sql);
-	SPI_freeplan(plan);
-	pfree(types);
+	cs_plan_release(plan);
 	pfree(values);
 	pfree(nulls);
 	return SPI_processed;
@@ -348,12 +344,14 @@ cs_register(const char *name, CsResult *rows)
 	rc = SPI_register_relation(enr);
 	if (rc != SPI_OK_REL_REGISTER)
 		elog(ERROR, "could not register relation \"%s\": %s", name, SPI_result_code_string(rc));
+	cs_plan_relation(name, rows);
 }
 
 void
 cs_unregister(const char *name)
 {
 	(void) SPI_unregister_relation(name);
+	cs_plan_no_relation(name);
 }
 
 /*
@@ -418,11 +416,21 @@ columnref_hook(ParseState *pstate, ColumnRef *cref)
 static Node *
 paramref_hook(ParseState *pstate, ParamRef *pref)
 {
-	const CsUserQuery *query = pstate->p_ref_hook_state;
+	Oid key_type = DatumGetObjectId(PointerGetDatum(pstate->p_ref_hook_state));
 
-	if (pref->number != PARAM_KEYS || !OidIsValid(query->key_type))
+	if (pref->number != PARAM_KEYS || !OidIsValid(key_type))
 		return NULL;
-	return make_param(PARAM_KEYS, query->key_type, pref->location);
+	return make_param(PARAM_KEYS, key_type, pref->location);
+}
+
+/*
+ * key_type_arg: what the hooks are given.  A kept plan calls them again when it
+ * is analysed anew, so it points to nothing.
+ */
+static void *
+key_type_arg(Oid key_type)
+{
+	return DatumGetPointer(ObjectIdGetDatum(key_type));
 }
 
 static void
@@ -454,21 +462,24 @@ make_params(const CsUserQuery *query)
 }
 
 /*
- * prepare_user_sql: parse and analyse; refuse what is not one plain SELECT and
- * what is volatile.  Returns the plan; the row type is that of its one source.
+ * only_source: of a plan that refuse_unfit() has let pass.
  */
-static SPIPlanPtr
-prepare_user_sql(const CsUserQuery *query, TupleDesc *desc)
+static CachedPlanSource *
+only_source(SPIPlanPtr plan)
 {
-	SPIPlanPtr plan;
-	List *sources;
+	return linitial(SPI_plan_get_plan_sources(plan));
+}
+
+/*
+ * refuse_unfit: what is not one plain SELECT and what is volatile.
+ */
+static void
+refuse_unfit(SPIPlanPtr plan)
+{
+	List *sources = SPI_plan_get_plan_sources(plan);
 	CachedPlanSource *source;
 	Query *tree;
 
-	plan = SPI_prepare_params(query->sql, parser_setup, (void *) query, CURSOR_OPT_PARALLEL_OK);
-	if (plan == NULL)
-		elog(ERROR, "SPI_prepare_params failed: %s", SPI_result_code_string(SPI_result));
-	sources = SPI_plan_get_plan_sources(plan);
 	if (list_length(sources) != 1)
 		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				errmsg("the SQL of a definition must be one expression"));
@@ -489,8 +500,20 @@ prepare_user_sql(const CsUserQuery *query, TupleDesc *desc)
 						  "results could not be computed again."),
 				errhint("Use as_of or as_of_day instead of the clock, and functions marked STABLE "
 						"or IMMUTABLE."));
-	*desc = source->resultDesc;
-	return plan;
+}
+
+/*
+ * prepare_user_sql: parse, analyse and check.
+ */
+static void
+prepare_user_sql(CsPlan *plan, const CsUserQuery *query)
+{
+	plan->spi = SPI_prepare_params(query->sql, parser_setup, key_type_arg(query->key_type),
+								   CURSOR_OPT_PARALLEL_OK);
+	if (plan->spi == NULL)
+		elog(ERROR, "SPI_prepare_params failed: %s", SPI_result_code_string(SPI_result));
+	refuse_unfit(plan->spi);
+	plan->checked = only_source(plan->spi)->query_list;
 }
 
 /*
@@ -519,8 +542,9 @@ user_sql_timer_handler(void)
 
 /*
  * become_run_as: inside the subtransaction, whose abort undoes all of it.
+ * Returns what of it the meaning of a text depends on.
  */
-static void
+static char *
 become_run_as(const CsUserQuery *query)
 {
 	CsPolicy *policy = cs_policy(false);
@@ -547,6 +571,7 @@ become_run_as(const CsUserQuery *query)
 	SetUserIdAndSecContext(policy->run_as_oid, sec_context | SECURITY_LOCAL_USERID_CHANGE |
 												   SECURITY_RESTRICTED_OPERATION);
 	XactReadOnly = true;
+	return psprintf("%u %s %s", policy->run_as_oid, policy->time_zone, path);
 }
 
 static void
@@ -575,6 +600,40 @@ stop_timer(void)
 }
 
 /*
+ * run_user_sql: the rows go into result->store; the row type is a copy in
+ * `context`.
+ */
+static void
+run_user_sql(const CsUserQuery *query, const char *setting, CsResult *result, MemoryContext context)
+{
+	CsPlan *plan = cs_plan_user(query, setting, prepare_user_sql);
+	SPIExecuteOptions options = {0};
+	MemoryContext old;
+	int rc;
+
+	options.params = make_params(query);
+	options.read_only = true;
+	options.must_return_tuples = true;
+	options.dest = CreateDestReceiver(DestTuplestore);
+	SetTuplestoreDestReceiverParams(options.dest, result->store, context, false, NULL, NULL);
+	rc = SPI_execute_plan_extended(plan->spi, &options);
+	if (rc < 0)
+		elog(ERROR, "SPI_execute_plan_extended failed: %s", SPI_result_code_string(rc));
+	result->nrows = SPI_processed;
+
+	/* Analysed anew while we took its locks: what it is now may be unfit. All is rolled back anyhow. */
+	if (only_source(plan->spi)->query_list != plan->checked)
+	{
+		plan->checked = NIL;
+		refuse_unfit(plan->spi);
+		plan->checked = only_source(plan->spi)->query_list;
+	}
+	old = MemoryContextSwitchTo(context);
+	result->desc = CreateTupleDescCopy(only_source(plan->spi)->resultDesc);
+	MemoryContextSwitchTo(old);
+}
+
+/*
  * contained: both entry points.  execute false: analyse only.
  */
 static CsResult *
@@ -592,36 +651,25 @@ contained(const CsUserQuery *query, bool execute, ErrorData **error)
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
-		SPIPlanPtr plan;
-		TupleDesc desc;
+		char *setting = become_run_as(query);
 
-		become_run_as(query);
 		if (batch_snapshot != NULL)
 			PushActiveSnapshot(batch_snapshot);
 		else
 			PushActiveSnapshot(GetTransactionSnapshot());
 		start_timer();
-		plan = prepare_user_sql(query, &desc);
-		result->desc = CreateTupleDescCopy(desc);
-		if (!execute)
-			check_permissions(plan);
 		if (execute)
+			run_user_sql(query, setting, result, context);
+		else
 		{
-			SPIExecuteOptions options = {0};
-			int rc;
+			CsPlan plan = {0};
 
-			options.params = make_params(query);
-			options.read_only = true;
-			options.must_return_tuples = true;
-			options.dest = CreateDestReceiver(DestTuplestore);
-			SetTuplestoreDestReceiverParams(options.dest, result->store, context, false, NULL,
-											NULL);
-			rc = SPI_execute_plan_extended(plan, &options);
-			if (rc < 0)
-				elog(ERROR, "SPI_execute_plan_extended failed: %s", SPI_result_code_string(rc));
-			result->nrows = SPI_processed;
+			prepare_user_sql(&plan, query);
+			MemoryContextSwitchTo(context);
+			result->desc = CreateTupleDescCopy(only_source(plan.spi)->resultDesc);
+			check_permissions(plan.spi);
+			SPI_freeplan(plan.spi);
 		}
-		SPI_freeplan(plan);
 		stop_timer();
 		PopActiveSnapshot();
 		RollbackAndReleaseCurrentSubTransaction();
