@@ -29,7 +29,11 @@ SQL_PIECES = \
 	health \
 	outbox \
 	snapshot \
+	segment_past \
+	term \
 	churn \
+	churn_method \
+	churn_by \
 	revenue \
 	retention \
 	history \

@@ -55,3 +55,11 @@ CREATE FUNCTION cs.period(word text, as_of timestamptz DEFAULT NULL,
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
 COMMENT ON FUNCTION cs.period(text, timestamptz) IS
 'What a period word means, as a half-open interval [period_start, period_end) in the policy''s time zone: ''2026-10'', ''2026-Q3'', ''2026-W41'', ''2026'', ''FY2026'', ''last month'', ''this quarter'', ''qtd'', ''[2026-10-01,2026-11-15)''. A period that as_of (default now) lies in ends at as_of with complete = false; one that has not begun, and what is no period, is an error.';
+
+-- what a bound takes
+CREATE FUNCTION cs_internal.edge_shift() RETURNS interval
+LANGUAGE sql STABLE AS $$
+	SELECT CASE WHEN p.period_edge = 'at' THEN interval '1 microsecond' ELSE interval '0' END FROM cs.policy p
+$$;
+COMMENT ON FUNCTION cs_internal.edge_shift() IS
+'What is taken from the instant of a movement before it is compared with a bound: nothing, or a microsecond with period_edge at.';

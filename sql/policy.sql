@@ -38,8 +38,8 @@ COMMENT ON COLUMN cs.policy.currency IS 'ISO 4217 code of every amount that cs_e
 COMMENT ON COLUMN cs.policy.period_edge IS 'before: balances at a bound are taken just before it (default); at: on the bound itself.';
 COMMENT ON COLUMN cs.policy.week_start IS 'First day of a week, 1 = Monday to 7 = Sunday.';
 COMMENT ON COLUMN cs.policy.fiscal_year_start IS 'Month in which the fiscal year starts, 1 to 12; FYn starts in year n.';
-COMMENT ON COLUMN cs.policy.churn_method IS 'Method of churn where none is named: snapshot, rolling_base, event_over_start, event_of_start or daily_sum.';
-COMMENT ON COLUMN cs.policy.churn_unit IS 'Unit of churn where none is named: logo, gross_mrr or net_mrr.';
+COMMENT ON COLUMN cs.policy.churn_method IS 'Method of churn where none is named: snapshot, rolling_base, event_over_start, event_of_start, daily_sum, eligible_base or activity.';
+COMMENT ON COLUMN cs.policy.churn_unit IS 'Unit of churn where none is named: logo, gross_mrr, net_mrr or seats.';
 COMMENT ON COLUMN cs.policy.recognition IS 'When a churn happens. Now: service_end, the first instant without entitlement.';
 COMMENT ON COLUMN cs.policy.segment_basis IS 'How segments of the past are found: restated or stored.';
 COMMENT ON COLUMN cs.policy.logo_level IS 'What counts as one logo. Now: customer.';
@@ -131,8 +131,6 @@ BEGIN
 	END IF;
 	-- What is known by name and waits for a later version is refused, not taken without effect.
 	waits := CASE
-		WHEN n.churn_method IN ('eligible_base', 'activity') THEN format('churn_method %s', n.churn_method)
-		WHEN n.churn_unit = 'seats' THEN 'churn_unit seats'
 		WHEN n.recognition <> 'service_end' THEN format('recognition %s', n.recognition)
 		WHEN n.logo_level <> 'customer' THEN format('logo_level %s', n.logo_level)
 		WHEN n.gap_days_money <> 0 THEN 'gap_days_money other than 0'
@@ -228,3 +226,16 @@ COMMENT ON FUNCTION cs_internal.release_hold() IS 'See cs.release_hold.';
 CREATE FUNCTION cs.release_hold() RETURNS boolean LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
 COMMENT ON FUNCTION cs.release_hold() IS
 'Lets the scheduler go on after a restore. True when there was a hold.';
+
+CREATE VIEW cs.definition_history WITH (security_barrier) AS
+SELECT h.id, h.at, h.actor, h.table_name, h.key, h.cause, h.old_row, h.new_row
+FROM cs_internal.definition_history h;
+COMMENT ON VIEW cs.definition_history IS 'Who changed which definition when: one row a change of a definition table, never rewritten. Results that name a policy_version were made with the row of table_name policy whose new_row has that version.';
+COMMENT ON COLUMN cs.definition_history.id IS 'Counts up.';
+COMMENT ON COLUMN cs.definition_history.at IS 'When, by the clock.';
+COMMENT ON COLUMN cs.definition_history.actor IS 'Who: cs_ext.actor where it was set, else the user of the session.';
+COMMENT ON COLUMN cs.definition_history.table_name IS 'Definition table, without schema.';
+COMMENT ON COLUMN cs.definition_history.key IS 'Primary key of the row, parts separated by /.';
+COMMENT ON COLUMN cs.definition_history.cause IS 'How: insert, update or delete.';
+COMMENT ON COLUMN cs.definition_history.old_row IS 'The row before; NULL where it was added.';
+COMMENT ON COLUMN cs.definition_history.new_row IS 'The row after; NULL where it was deleted.';

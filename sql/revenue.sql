@@ -18,10 +18,12 @@ DECLARE
 	span record;
 	chosen text := coalesce(p_basis, 'ledger');
 	part record;
+	placed text;
 BEGIN
 	SELECT * INTO span FROM cs_internal.period(p_period, seen_at);
 	PERFORM cs_internal.must_be_word('basis of revenue', chosen, '{ledger,endpoints}');
 	SELECT * INTO part FROM cs_internal.find_part(p_segment);
+	placed := cs_internal.basis_of(part.dimension);
 	PERFORM cs_internal.note_stored_since(part.dimension, span.period_start);
 	PERFORM cs_internal.require_fx_rates();
 	RETURN QUERY
@@ -32,11 +34,11 @@ BEGIN
 		t.grr, t.nrr, t.gross_mrr_churn, t.net_mrr_churn, t.quick_ratio, (e.mrr / nullif(e.customers, 0))::numeric(20,6),
 		t.customers_start, e.customers, span.period_start, span.period_end, chosen, p.currency::text,
 		part.dimension || ':' || part.segment, p.time_zone, p.period_edge, p.version,
-		CASE WHEN part.dimension IS NOT NULL THEN 'stored' END, span.complete, seen_at
-	FROM cs_internal.flow_total(ARRAY[span.period_start], span.period_end, chosen = 'endpoints', part.dimension, part.segment, span.period_start) t
+		placed, span.complete, seen_at
+	FROM cs_internal.flow_total(ARRAY[span.period_start], span.period_end, chosen = 'endpoints', part.dimension, part.segment, span.period_start, placed) t
 	CROSS JOIN LATERAL (
 		SELECT coalesce(sum(y.mrr_in), 0), coalesce(sum(y.mrr_out), 0), coalesce(sum(y.customers_in), 0)::bigint, coalesce(sum(y.customers_out), 0)::bigint
-		FROM cs_internal.transfer(part.dimension, span.period_start, span.period_end) y
+		FROM cs_internal.transfer(part.dimension, span.period_start, span.period_end, placed, 'mrr') y
 		WHERE part.dimension IS NOT NULL AND y.segment = part.segment) x (mrr_in, mrr_out, customers_in, customers_out)
 	CROSS JOIN LATERAL (SELECT t.mrr_end + x.mrr_in - x.mrr_out, t.customers_end + x.customers_in - x.customers_out) e (mrr, customers)
 	CROSS JOIN cs.policy p;
@@ -82,7 +84,7 @@ BEGIN
 		t.pause_mrr, t.resume_mrr, t.merge_in, t.merge_out, t.fx_mrr, t.mrr_end,
 		t.grr, t.nrr, t.gross_mrr_churn, t.net_mrr_churn, t.quick_ratio, (t.mrr_end / nullif(t.customers_end, 0))::numeric(20,6), t.customers_start, t.customers_end, p.currency::text,
 		t.period_no < cardinality(span.bounds), c.last_as_of, c.last_refresh_at
-	FROM cs_internal.flow_total(span.bounds, seen_at, p_basis = 'endpoints', NULL, NULL, NULL) t
+	FROM cs_internal.flow_total(span.bounds, seen_at, p_basis = 'endpoints', NULL, NULL, NULL, NULL) t
 	CROSS JOIN cs.policy p
 	LEFT JOIN cs_internal.clock c ON true
 	ORDER BY t.period_no;

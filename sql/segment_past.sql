@@ -1,0 +1,127 @@
+
+-- ---------------------------------------------------------------------------
+-- segment_past: who was in which segment at an instant of the past, and the
+-- arguments that name segments.
+--
+--   stored    as membership was kept then
+--   restated  today's rules applied to the state of then (policy.segment_basis)
+-- ---------------------------------------------------------------------------
+
+CREATE FUNCTION cs_internal.find_segment(argument text, OUT dimension text, OUT segment text)
+LANGUAGE plpgsql STABLE AS $$
+#variable_conflict use_column
+DECLARE
+	known text[];
+	found text[];
+	near text;
+BEGIN
+	IF argument IS NULL THEN
+		RETURN;
+	END IF;
+	-- rules, fallbacks, and what stands in history (attribute values, dropped segments)
+	SELECT array_agg(k.full_name ORDER BY k.full_name), array_agg(k.full_name ORDER BY k.full_name)
+			FILTER (WHERE argument IN (k.full_name, k.name))
+		INTO known, found
+	FROM (
+		SELECT s.dimension || ':' || s.name AS full_name, s.name FROM cs.segment s
+		UNION SELECT d.name || ':' || d.fallback, d.fallback FROM cs.dimension d WHERE d.fallback IS NOT NULL
+		UNION SELECT m.dimension || ':' || m.segment, m.segment FROM cs_internal.membership m
+	) k;
+	IF argument = ANY (found) THEN
+		found := ARRAY[argument];
+	END IF;
+	IF found IS NULL THEN
+		near := cs_internal.nearest(argument, known);
+		IF near IS NULL THEN
+			-- the bare name may be near although the full one is not
+			near := cs_internal.nearest(argument, (SELECT array_agg(substr(k, strpos(k, ':') + 1)) FROM unnest(known) k));
+		END IF;
+		RAISE EXCEPTION 'unknown segment "%"', argument USING ERRCODE = 'invalid_parameter_value',
+			HINT = coalesce('Did you mean "' || near || '"?', 'Known: ' || array_to_string(known[1:20], ', ')
+				|| CASE WHEN cardinality(known) > 20 THEN ', ...' ELSE '' END || '.', 'There are no segments yet; they stand in cs.segment.');
+	END IF;
+	IF cardinality(found) > 1 THEN
+		RAISE EXCEPTION 'segment "%" is ambiguous', argument USING ERRCODE = 'invalid_parameter_value',
+			HINT = 'Write one of: ' || array_to_string(found, ', ') || '.';
+	END IF;
+	dimension := split_part(found[1], ':', 1);
+	segment := substr(found[1], strpos(found[1], ':') + 1);
+END $$;
+COMMENT ON FUNCTION cs_internal.find_segment(text) IS
+'Dimension and segment of a segment argument (dimension:segment, or a name that one dimension has); 22023 when unknown or ambiguous, NULL for NULL.';
+
+CREATE FUNCTION cs_internal.find_part(argument text, OUT dimension text, OUT segment text)
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+	IF EXISTS (SELECT 1 FROM cs.dimension d WHERE argument = d.name || ':(none)') THEN
+		dimension := left(argument, -length(':(none)'));
+		segment := '(none)';
+	ELSE
+		SELECT f.dimension, f.segment INTO dimension, segment FROM cs_internal.find_segment(argument) f;
+	END IF;
+END $$;
+COMMENT ON FUNCTION cs_internal.find_part(text) IS
+'As find_segment, for what sums over customers: dimension:(none) is there too, who is in no segment of it.';
+
+-- Nobody is in a segment before membership was first stored: say so, for the
+-- answer would look like an empty segment.
+CREATE FUNCTION cs_internal.note_stored_since(dimension text, at timestamptz) RETURNS void
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+	since timestamptz := (SELECT min(m.valid_from) FROM cs_internal.membership m WHERE m.dimension = note_stored_since.dimension);
+BEGIN
+	IF at < since THEN
+		RAISE NOTICE 'segments of % are stored from % on, so nobody is in one at %', dimension, since, at;
+	ELSIF dimension IS NOT NULL AND since IS NULL THEN
+		RAISE NOTICE 'no segments of % are stored yet', dimension
+			USING HINT = 'CALL cs.refresh() to find them.';
+	END IF;
+END $$;
+COMMENT ON FUNCTION cs_internal.note_stored_since(text, timestamptz) IS
+'A NOTICE where the instant lies before the first stored membership of the dimension; nothing for NULL.';
+
+CREATE FUNCTION cs_internal.must_be_dimension(dimension text) RETURNS void
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+	known text[] := ARRAY(SELECT d.name FROM cs.dimension d UNION SELECT DISTINCT m.dimension FROM cs_internal.membership m ORDER BY 1);
+BEGIN
+	IF dimension = ANY (known) THEN
+		RETURN;
+	END IF;
+	IF dimension IS NULL THEN
+		RAISE EXCEPTION 'a dimension is needed' USING ERRCODE = 'null_value_not_allowed',
+			HINT = 'Dimensions stand in cs.dimension.';
+	END IF;
+	RAISE EXCEPTION 'unknown dimension "%"', dimension USING ERRCODE = 'invalid_parameter_value',
+		HINT = coalesce('Did you mean "' || cs_internal.nearest(dimension, known) || '"?',
+			'Known: ' || nullif(array_to_string(known, ', '), '') || '.', 'There are no dimensions yet; they stand in cs.dimension.');
+END $$;
+COMMENT ON FUNCTION cs_internal.must_be_dimension(text) IS
+'Raises 22023 with the near match unless the dimension is defined or has history; 22004 for NULL.';
+
+
+CREATE FUNCTION cs_internal.segment_at(dimension text, at timestamptz, basis text)
+RETURNS TABLE (customer_id text, segment text)
+LANGUAGE sql STABLE AS $$
+	SELECT m.customer_id, m.segment FROM cs_internal.membership m
+	WHERE m.dimension = segment_at.dimension AND m.valid_from <= segment_at.at AND (m.valid_to IS NULL OR segment_at.at < m.valid_to)
+$$;
+COMMENT ON FUNCTION cs_internal.segment_at(text, timestamptz, text) IS 'Who is in which segment of a dimension at an instant; who is in none has no row.';
+
+-- How segments of the past are found for this dimension.
+CREATE FUNCTION cs_internal.basis_of(dimension text) RETURNS text
+LANGUAGE sql STABLE AS $$
+	SELECT CASE WHEN dimension IS NOT NULL THEN 'stored' END
+$$;
+COMMENT ON FUNCTION cs_internal.basis_of(text) IS 'stored or restated; NULL without a dimension.';
+
+CREATE FUNCTION cs_internal.known_segment(dimension text, t0 timestamptz, t1 timestamptz, basis text) RETURNS SETOF text
+LANGUAGE sql STABLE AS $$
+	SELECT s.name FROM cs.segment s WHERE s.dimension = known_segment.dimension
+	UNION SELECT d.fallback FROM cs.dimension d WHERE d.name = known_segment.dimension AND d.fallback IS NOT NULL
+	UNION SELECT m.segment FROM cs_internal.membership m
+	WHERE basis = 'stored' AND m.dimension = known_segment.dimension AND m.valid_from <= t1 AND (m.valid_to IS NULL OR t0 < m.valid_to)
+	UNION SELECT '(none)'
+$$;
+COMMENT ON FUNCTION cs_internal.known_segment(text, timestamptz, timestamptz, text) IS
+'Segments that have a row in churn by a dimension also where nobody is in them.';

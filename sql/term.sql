@@ -1,0 +1,101 @@
+
+-- ---------------------------------------------------------------------------
+-- term: what churn asks of subscription rows beside money: when a term ends,
+-- how many seats there are. Read from the facts at each call, nothing is kept.
+-- ---------------------------------------------------------------------------
+
+CREATE FUNCTION cs_internal.term_rows()
+RETURNS TABLE (customer_id text, source text, subscription_id text, start_at timestamptz, end_at timestamptz,
+	renews_at timestamptz, term_months integer, seats numeric, mrr numeric, currency text, product text, status text, counts boolean)
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_term_rows_sql';
+COMMENT ON FUNCTION cs_internal.term_rows() IS
+'Usable rows of subscription and licence sources, as known now; counts is false for trials, one-off rows and statuses without MRR.';
+
+-- Movements of seats, in the columns of cs_internal.movement: seats of licences
+-- where a licence source exists, else of subscription rows that carry MRR.
+CREATE FUNCTION cs_internal.seat_movement()
+RETURNS TABLE (customer_id text, at timestamptz, seq smallint, kind text, delta numeric, mrr_after numeric, active_after boolean, churn_kind text, reason text)
+LANGUAGE sql STABLE AS $$
+	SELECT b.customer_id, b.at, 0::smallint,
+		CASE WHEN b.after <= 0 THEN 'churn'
+			WHEN b.after - b.delta <= 0 THEN CASE WHEN b.n = 1 THEN 'new' ELSE 'reactivation' END
+			WHEN b.delta > 0 THEN 'expansion' ELSE 'contraction' END,
+		b.delta, b.after, b.after > 0, NULL::text, NULL::text
+	FROM (
+		SELECT a.customer_id COLLATE "C" AS customer_id, a.at, a.delta, sum(a.delta) OVER w AS after, row_number() OVER w AS n
+		FROM (
+			SELECT e.customer_id, e.at, sum(e.seats) AS delta
+			FROM (
+				SELECT r.customer_id, x.at, x.seats
+				FROM cs_internal.term_rows() r
+				CROSS JOIN LATERAL (VALUES (r.start_at, r.seats), (r.end_at, -r.seats)) x (at, seats)
+				WHERE r.counts AND r.seats > 0 AND (r.end_at IS NULL OR r.end_at > r.start_at) AND x.at IS NOT NULL
+					AND (r.status = 'licence' OR NOT EXISTS (SELECT FROM cs.source s WHERE s.kind = 'licence' AND s.enabled))
+			) e
+			GROUP BY e.customer_id, e.at
+			HAVING sum(e.seats) <> 0
+		) a
+		WINDOW w AS (PARTITION BY a.customer_id ORDER BY a.at)
+	) b
+$$;
+COMMENT ON FUNCTION cs_internal.seat_movement() IS
+'Changes of the number of seats a customer pays for, one row a customer and instant; delta and mrr_after are seats.';
+
+-- When terms end. The end of a row is one; so is every term_months from its
+-- start, and renews_at. A row of known term that is cut short and goes on at
+-- that instant in another row (an upgrade) has not come to its term.
+CREATE FUNCTION cs_internal.term_due(bounds timestamptz[], until timestamptz)
+RETURNS TABLE (customer_id text, period_no integer, due_at timestamptz)
+LANGUAGE sql STABLE AS $$
+	WITH item AS MATERIALIZED (
+		SELECT r.* FROM cs_internal.term_rows() r
+		WHERE r.counts AND r.status <> 'licence' AND r.start_at < until AND (r.end_at IS NULL OR r.end_at > r.start_at)
+	), due AS (
+		SELECT i.customer_id, i.end_at AS at FROM item i
+		WHERE i.end_at IS NOT NULL AND (i.term_months IS NULL OR NOT EXISTS (
+			SELECT FROM item o WHERE o.customer_id = i.customer_id AND o.start_at = i.end_at))
+		UNION ALL
+		SELECT i.customer_id, i.renews_at FROM item i
+		WHERE i.renews_at > i.start_at AND (i.end_at IS NULL OR i.renews_at <= i.end_at)
+		UNION ALL
+		-- from the start each time: adding on would drift at the ends of months
+		SELECT i.customer_id, i.start_at + make_interval(months => k * i.term_months)
+		FROM item i
+		CROSS JOIN LATERAL generate_series(1, (12 + extract(year FROM age(least(i.end_at, until), i.start_at)) * 12)::integer / greatest(i.term_months, 1) + 1) k
+		WHERE i.term_months > 0 AND (i.end_at IS NULL OR i.start_at + make_interval(months => k * i.term_months) <= i.end_at)
+	)
+	SELECT d.customer_id COLLATE "C", width_bucket(d.at - (SELECT cs_internal.edge_shift()), bounds), min(d.at)
+	FROM due d
+	WHERE d.at - (SELECT cs_internal.edge_shift()) >= bounds[1] AND d.at - (SELECT cs_internal.edge_shift()) < until
+	GROUP BY 1, 2
+$$;
+COMMENT ON FUNCTION cs_internal.term_due(timestamptz[], timestamptz) IS
+'Customers with a term that ends in a period, and when the first of them does; periods as in customer_flow.';
+
+-- Who used the product: at each bound and at the end, an event in the days
+-- before the bound's local day; the day itself is out.
+CREATE FUNCTION cs_internal.usage_activity(bounds timestamptz[], until timestamptz)
+RETURNS TABLE (customer_id text, bound_no integer)
+LANGUAGE sql STABLE AS $$
+	SELECT u.customer_id, b.n::integer
+	FROM cs.policy p
+	CROSS JOIN LATERAL unnest(bounds || until) WITH ORDINALITY AS b (at, n)
+	CROSS JOIN LATERAL (SELECT (b.at AT TIME ZONE p.time_zone)::date AS day) d
+	JOIN cs_internal.usage_month u ON u.month < d.day AND u.month >= date_trunc('month', d.day::timestamp - make_interval(days => p.inactivity_days))::date
+	GROUP BY u.customer_id, b.n, d.day, p.inactivity_days
+	HAVING EXISTS (SELECT FROM cs_internal.customer c WHERE c.customer_id = u.customer_id)       -- orphans have usage too
+		AND min(cs.days_since(cs.usage_at(u.usage, d.day), NULL)) <= p.inactivity_days
+$$;
+COMMENT ON FUNCTION cs_internal.usage_activity(timestamptz[], timestamptz) IS
+'Customers with a usage event in the policy.inactivity_days local days before a bound, by the number of the bound; the last one is until.';
+
+CREATE FUNCTION cs_internal.moves(measure text)
+RETURNS TABLE (customer_id text, at timestamptz, seq smallint, kind text, delta numeric, mrr_after numeric, active_after boolean, churn_kind text, reason text)
+LANGUAGE sql STABLE AS $$
+	SELECT m.customer_id, m.at, m.seq, m.kind, m.delta, m.mrr_after, m.active_after, m.churn_kind, m.reason
+	FROM cs_internal.movement m WHERE measure = 'mrr'
+	UNION ALL
+	SELECT s.customer_id, s.at, s.seq, s.kind, s.delta, s.mrr_after, s.active_after, s.churn_kind, s.reason
+	FROM cs_internal.seat_movement() s WHERE measure = 'seats'
+$$;
+COMMENT ON FUNCTION cs_internal.moves(text) IS 'The movements of MRR, or those of seats in the same columns.';

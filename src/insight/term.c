@@ -1,0 +1,91 @@
+/*
+ * term.c
+ *		Subscription rows as facts: what term, how many seats, of which product.
+ *		The ledger keeps money alone, so what else a rate asks for is read here.
+ *
+ * In: subscription and licence sources, through cs_user_query as policy.run_as,
+ * each whole and once a call.  Out: rows for term.sql.  Nothing is kept: a
+ * corrected fact shows at the next call.  A source that cannot be read raises,
+ * for a rate over half of the facts would be a wrong one.
+ */
+#include "cs_ext.h"
+
+#include "funcapi.h"
+
+#include "facts/source.h"
+
+PG_FUNCTION_INFO_V1(cs_term_rows_sql);
+
+/*
+ * The columns of cs_internal.term_rows: %s is the outside id, the name of the
+ * source and its rows.  A canceled row without an end ends when it was
+ * canceled, as in the ledger.
+ */
+static const struct
+{
+	const char *kind;
+	const char *select;
+} kinds[] = {
+	{"subscription",
+	 "SELECT %s AS customer_id, %s::text AS source, r.subscription_id::text, r.start_at,"
+	 " coalesce(r.end_at, CASE WHEN r.status::text = 'canceled'"
+	 " THEN coalesce(r.changed_at, r.cancel_requested_at, r.start_at) END) AS end_at,"
+	 " r.renews_at, r.term_months::integer, r.seats::numeric, r.mrr::numeric, r.currency::text,"
+	 " r.product::text, coalesce(r.status::text, 'active') AS status,"
+	 " coalesce(r.status::text, 'active') IN ('active', 'past_due', 'canceled')"
+	 " AND r.is_trial IS NOT TRUE AND r.is_recurring IS NOT FALSE AS counts"
+	 " FROM (%s) r"},
+	{"licence", "SELECT %s AS customer_id, %s::text AS source, NULL::text, r.start_at, r.end_at,"
+				" NULL::timestamptz, NULL::integer, r.seats::numeric, NULL::numeric, NULL::text,"
+				" r.product::text, 'licence', true"
+				" FROM (%s) r"},
+};
+
+/*
+ * cs_internal.term_rows(): every usable row of the subscription and licence
+ * sources, as known now.
+ */
+Datum
+cs_term_rows_sql(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	CsFrame frame;
+	CsPolicy *policy;
+
+	InitMaterializedSRF(fcinfo, 0);
+	cs_enter(&frame);
+	policy = cs_policy(false);
+	for (int k = 0; k < lengthof(kinds); k++)
+	{
+		ListCell *lc;
+
+		foreach (lc, cs_sources(kinds[k].kind))
+		{
+			CsSource *source = lfirst(lc);
+			CsUserQuery query = {0};
+			CsResult *rows;
+			TupleTableSlot *slot;
+
+			query.sql =
+				psprintf(kinds[k].select, cs_source_id(source, "r.customer_key"),
+						 quote_literal_cstr(source->name), cs_source_rows(source, false, false));
+			query.search_path = source->search_path;
+			query.as_of = cs_now();
+			query.as_of_day = cs_local_day(query.as_of, policy->time_zone);
+			rows = cs_user_query(&query, NULL);
+			slot = MakeSingleTupleTableSlot(rows->desc, &TTSOpsMinimalTuple);
+			tuplestore_rescan(rows->store);
+			while (tuplestore_gettupleslot(rows->store, true, false, slot))
+			{
+				CHECK_FOR_INTERRUPTS();
+				slot_getallattrs(slot);
+				tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, slot->tts_values,
+									 slot->tts_isnull);
+			}
+			ExecDropSingleTupleTableSlot(slot);
+			tuplestore_end(rows->store);
+		}
+	}
+	cs_leave(&frame);
+	return (Datum) 0;
+}
