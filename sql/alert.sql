@@ -39,23 +39,23 @@ COMMENT ON COLUMN cs.alert_rule.clear_rule IS 'SQL condition that resolves; NULL
 COMMENT ON COLUMN cs.alert_rule.source IS 'Kind of fact, or name of a source of kind other, whose rows the rule looks at; NULL: the customer''s state.';
 COMMENT ON COLUMN cs.alert_rule.key IS 'With source: SQL expression that identifies a row (ticket_id), so that each has its own alert.';
 COMMENT ON COLUMN cs.alert_rule.segment IS 'Only customers in this segment; leaving it resolves. NULL: all.';
-COMMENT ON COLUMN cs.alert_rule.severity IS 'low, medium, high or critical.';
-COMMENT ON COLUMN cs.alert_rule.severity_expression IS 'Not available yet: NULL.';
+COMMENT ON COLUMN cs.alert_rule.severity IS 'low, medium, high or critical; what holds where severity_expression gives none.';
+COMMENT ON COLUMN cs.alert_rule.severity_expression IS 'SQL expression for the severity, over what the rule sees, evaluated while the rule holds. An open alert follows it; a snoozed one that becomes worse is open again. NULL: always severity.';
 COMMENT ON COLUMN cs.alert_rule.scope IS 'customer; segment is not available yet.';
 COMMENT ON COLUMN cs.alert_rule.message IS 'SQL expression for the text of the alert, over what the rule sees; NULL: no text.';
 COMMENT ON COLUMN cs.alert_rule.dwell IS 'How long rule must hold before the alert opens; it is pending until then.';
 COMMENT ON COLUMN cs.alert_rule.resolve_after IS 'How long it must be clear before the alert is resolved.';
 COMMENT ON COLUMN cs.alert_rule.cooldown IS 'After a dismissal: no new alert until this is over and the rule was once false.';
 COMMENT ON COLUMN cs.alert_rule.reopen_within IS 'After a resolution: within this time the same alert is opened again, later a new one.';
-COMMENT ON COLUMN cs.alert_rule.ack_within IS 'Not available yet: NULL.';
-COMMENT ON COLUMN cs.alert_rule.resolve_within IS 'Not available yet: NULL.';
-COMMENT ON COLUMN cs.alert_rule.calendar IS 'Not available yet: NULL.';
-COMMENT ON COLUMN cs.alert_rule.quiet_hours IS 'Not available yet: NULL.';
-COMMENT ON COLUMN cs.alert_rule.owner_cap_per_day IS 'Not available yet: NULL.';
-COMMENT ON COLUMN cs.alert_rule.escalate_to IS 'Not available yet: NULL.';
+COMMENT ON COLUMN cs.alert_rule.ack_within IS 'Time from opening within which somebody must acknowledge; passed, it is told as an event with cause deadline, and escalated. NULL: no deadline.';
+COMMENT ON COLUMN cs.alert_rule.resolve_within IS 'Time from opening within which it must be resolved; passed, as ack_within. NULL: no deadline.';
+COMMENT ON COLUMN cs.alert_rule.calendar IS 'Hours of the week that count for ack_within and resolve_within, in the policy''s zone, such as mon-fri 09:00-17:00, sat 10:00-14:00: days of an interval are then days with hours. NULL: all hours count.';
+COMMENT ON COLUMN cs.alert_rule.quiet_hours IS 'Hours of the week in which no alert of the rule opens, written as in calendar, such as 22:00-07:00; it is pending until they are over. NULL: none.';
+COMMENT ON COLUMN cs.alert_rule.owner_cap_per_day IS 'At most so many alerts of the rule open per owner and local day, the most severe and largest customers first; the rest is pending until the next day (cs.held_alert). Without an owner there is no cap. NULL: no limit.';
+COMMENT ON COLUMN cs.alert_rule.escalate_to IS 'Who looks after an alert whose deadline was missed, shown as escalated_to; the owner stays. NULL: nobody.';
 COMMENT ON COLUMN cs.alert_rule.fallback_owner IS 'Owner of the alert where the customer has none.';
 COMMENT ON COLUMN cs.alert_rule.max_new IS 'At most so many alerts of the rule open per refresh run; the rest is held, tried again an hour later, and reported.';
-COMMENT ON COLUMN cs.alert_rule.inhibited_by IS 'Not available yet: NULL.';
+COMMENT ON COLUMN cs.alert_rule.inhibited_by IS 'Names of other rules, separated by commas: while an alert of one of them is open for the customer, none of this rule opens; it is pending until then. NULL: none.';
 COMMENT ON COLUMN cs.alert_rule.enabled IS 'false: not evaluated; its open alerts are resolved with cause definition.';
 COMMENT ON COLUMN cs.alert_rule.description IS 'Free text.';
 COMMENT ON COLUMN cs.alert_rule.search_path IS 'search_path of the writer, used when the expressions are evaluated.';
@@ -74,7 +74,7 @@ CREATE TABLE cs_internal.alert (
 	cause text,
 	owner text,
 	pending_since timestamptz,           -- pending: the rule holds since then
-	held boolean NOT NULL DEFAULT false, -- pending because of max_new
+	held_by text,                        -- pending although the rule held long enough: max_new, quiet_hours, inhibited_by, owner_cap_per_day
 	opened_at timestamptz,               -- first time it was open
 	fired_at timestamptz,                -- last time it went open; counted against max_new
 	acknowledged_at timestamptz,
@@ -83,12 +83,18 @@ CREATE TABLE cs_internal.alert (
 	resolved_at timestamptz,             -- resolved or dismissed
 	rearmed boolean NOT NULL DEFAULT false, -- closed: the rule was once false since
 	live boolean NOT NULL DEFAULT true CHECK (live OR state IN ('resolved', 'dismissed')),
+	ack_due_at timestamptz,              -- deadlines, reckoned at the opening
+	resolve_due_at timestamptz,
+	ack_missed boolean NOT NULL DEFAULT false, -- told once
+	resolve_missed boolean NOT NULL DEFAULT false,
+	escalated_to text,
+	escalated_at timestamptz,
 	due_at timestamptz                   -- when time alone changes something, after the last evaluation
 );
 CREATE UNIQUE INDEX alert_identity ON cs_internal.alert (rule, customer_id, key) WHERE live;
 CREATE INDEX alert_live_customer ON cs_internal.alert (customer_id) WHERE live;
 CREATE INDEX alert_customer ON cs_internal.alert (customer_id);
-CREATE INDEX alert_held ON cs_internal.alert (rule) WHERE held;
+CREATE INDEX alert_held ON cs_internal.alert (rule) WHERE held_by IS NOT NULL;
 CREATE INDEX alert_fired ON cs_internal.alert (rule, fired_at);
 SELECT pg_catalog.pg_extension_config_dump('cs_internal.alert', '');
 SELECT pg_catalog.pg_extension_config_dump('cs_internal.alert_id_seq', '');
@@ -122,7 +128,7 @@ LANGUAGE sql STABLE AS $$
 		UNION
 		SELECT format('alert rule "%s"', a.name) FROM cs.alert_rule a
 		WHERE a.source IS NULL AND rule_users.name = ANY (cs_internal.rule_names(a.rule)
-			|| cs_internal.rule_names(a.clear_rule) || cs_internal.rule_names(a.message))
+			|| cs_internal.rule_names(a.clear_rule) || cs_internal.rule_names(a.message) || cs_internal.rule_names(a.severity_expression))
 		UNION
 		SELECT format('cap "%s" of scorecard "%s"', k.rule, k.scorecard) FROM cs.cap k
 		WHERE rule_users.name = ANY (cs_internal.rule_names(k.rule))
@@ -151,6 +157,65 @@ LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_check_row_rule_sql';
 COMMENT ON FUNCTION cs_internal.check_row_rule(text, text, text, text, text) IS
 'Like check_rule, for an expression over the rows of a kind of fact (or a source of kind other). Where no source of the kind is registered yet only its syntax is checked.';
 
+-- Names separated by commas.
+CREATE FUNCTION cs_internal.names_in(list text) RETURNS text[]
+LANGUAGE sql IMMUTABLE AS $$ SELECT array_agg(DISTINCT btrim(n)) FROM unnest(string_to_array(list, ',')) n WHERE btrim(n) <> '' $$;
+COMMENT ON FUNCTION cs_internal.names_in(text) IS 'The names in a list separated by commas; NULL: none.';
+
+CREATE FUNCTION cs_internal.check_hours(hours text, what text) RETURNS void
+LANGUAGE c IMMUTABLE STRICT AS 'MODULE_PATHNAME', 'cs_check_hours_sql';
+COMMENT ON FUNCTION cs_internal.check_hours(text, text) IS 'Raises 22023, naming what, for a text that is not hours of the week.';
+
+CREATE FUNCTION cs_internal.hours_after(hours text, at timestamptz, within interval) RETURNS timestamptz
+LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'cs_hours_after_sql';
+COMMENT ON FUNCTION cs_internal.hours_after(text, timestamptz, interval) IS 'The deadline that an interval gives in which just these hours of the week count, in the policy''s zone.';
+
+CREATE FUNCTION cs_internal.always_in(hours text) RETURNS boolean
+LANGUAGE c IMMUTABLE STRICT AS 'MODULE_PATHNAME', 'cs_hours_always_sql';
+COMMENT ON FUNCTION cs_internal.always_in(text) IS 'Whether these hours of the week are all there are.';
+
+CREATE FUNCTION cs_internal.alert_rule_users(name text) RETURNS text[]
+LANGUAGE sql STABLE AS $$
+	SELECT array_agg(x.who ORDER BY x.who)
+	FROM (
+		SELECT format('inhibited_by of alert rule "%s"', a.name) AS who FROM cs.alert_rule a
+		WHERE alert_rule_users.name = ANY (cs_internal.names_in(a.inhibited_by))
+		UNION ALL
+		SELECT format('outbox topic "%s"', t.name) FROM cs.outbox_topic t WHERE t.rule = alert_rule_users.name
+	) x
+$$;
+COMMENT ON FUNCTION cs_internal.alert_rule_users(text) IS 'Definitions that name an alert rule; NULL: none.';
+
+-- Refuses rules that are not there, and cycles with their path.
+CREATE FUNCTION cs_internal.check_inhibition(name text, inhibited_by text) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+	other text;
+	cycle text;
+BEGIN
+	FOREACH other IN ARRAY coalesce(cs_internal.names_in(inhibited_by), '{}') LOOP
+		IF NOT EXISTS (SELECT FROM cs.alert_rule a WHERE a.name = other) THEN
+			RAISE EXCEPTION 'alert rule "%": inhibited_by names "%", which is no alert rule', name, other USING ERRCODE = 'invalid_parameter_value',
+				HINT = coalesce('Did you mean "' || cs_internal.nearest(other, (SELECT array_agg(a.name) FROM cs.alert_rule a)) || '"?',
+					'Alert rules stand in cs.alert_rule.');
+		END IF;
+	END LOOP;
+	WITH RECURSIVE edge AS (
+		SELECT a.name AS start, u.needs FROM cs.alert_rule a, unnest(cs_internal.names_in(a.inhibited_by)) u (needs)
+	), path AS (
+		SELECT e.needs AS at, ARRAY[e.start, e.needs] AS way FROM edge e WHERE e.start = check_inhibition.name
+		UNION ALL
+		SELECT e.needs, p.way || e.needs FROM path p JOIN edge e ON e.start = p.at
+		WHERE p.at <> check_inhibition.name AND NOT e.needs = ANY (p.way[2:])
+	)
+	SELECT array_to_string(p.way, ' -> ') INTO cycle FROM path p WHERE p.at = check_inhibition.name LIMIT 1;
+	IF cycle IS NOT NULL THEN
+		RAISE EXCEPTION 'alert rules would inhibit each other in a cycle: %', cycle USING ERRCODE = 'invalid_object_definition',
+			HINT = 'A rule may be inhibited only by rules that it does not inhibit.';
+	END IF;
+END $$;
+COMMENT ON FUNCTION cs_internal.check_inhibition(text, text) IS 'Refuses what alert_rule.inhibited_by must not hold.';
+
 CREATE FUNCTION cs_internal.check_alert_rule(new jsonb, old jsonb) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -160,6 +225,9 @@ DECLARE
 	negative text;
 	e record;
 BEGIN
+	IF old IS NOT NULL AND (new IS NULL OR n.name <> old ->> 'name') THEN
+		PERFORM cs_internal.refuse_in_use(format('alert rule "%s"', old ->> 'name'), cs_internal.alert_rule_users(old ->> 'name'));
+	END IF;
 	IF new IS NULL THEN
 		RETURN;
 	END IF;
@@ -170,15 +238,7 @@ BEGIN
 	PERFORM cs_internal.must_be_word('severity', n.severity, '{low,medium,high,critical}');
 	PERFORM cs_internal.must_be_word('scope', n.scope, '{customer,segment}');
 	waits := CASE
-		WHEN n.scope = 'segment' THEN 'scope segment'
-		WHEN n.severity_expression IS NOT NULL THEN 'severity_expression'
-		WHEN n.ack_within IS NOT NULL THEN 'ack_within'
-		WHEN n.resolve_within IS NOT NULL THEN 'resolve_within'
-		WHEN n.calendar IS NOT NULL THEN 'calendar'
-		WHEN n.quiet_hours IS NOT NULL THEN 'quiet_hours'
-		WHEN n.owner_cap_per_day IS NOT NULL THEN 'owner_cap_per_day'
-		WHEN n.escalate_to IS NOT NULL THEN 'escalate_to'
-		WHEN n.inhibited_by IS NOT NULL THEN 'inhibited_by' END;
+		WHEN n.scope = 'segment' THEN 'scope segment' END;
 	IF waits IS NOT NULL THEN
 		RAISE EXCEPTION '%: % is not available yet', what, waits USING ERRCODE = 'feature_not_supported',
 			HINT = 'This version has the default only.';
@@ -187,7 +247,13 @@ BEGIN
 		WHEN n.dwell < '0' THEN 'dwell'
 		WHEN n.resolve_after < '0' THEN 'resolve_after'
 		WHEN n.cooldown < '0' THEN 'cooldown'
-		WHEN n.reopen_within < '0' THEN 'reopen_within' END;
+		WHEN n.reopen_within < '0' THEN 'reopen_within'
+		WHEN n.ack_within <= '0' THEN 'ack_within'
+		WHEN n.resolve_within <= '0' THEN 'resolve_within' END;
+	IF negative IN ('ack_within', 'resolve_within') THEN
+		RAISE EXCEPTION '%: % must be a time, such as ''4 hours''', what, negative USING ERRCODE = 'invalid_parameter_value',
+			HINT = 'NULL: no deadline.';
+	END IF;
 	IF negative IS NOT NULL THEN
 		RAISE EXCEPTION '%: % must not be negative', what, negative USING ERRCODE = 'invalid_parameter_value';
 	END IF;
@@ -195,6 +261,20 @@ BEGIN
 		RAISE EXCEPTION '%: max_new must be at least 1, not %', what, n.max_new USING ERRCODE = 'invalid_parameter_value',
 			HINT = 'To stop a rule, set enabled to false.';
 	END IF;
+	PERFORM cs_internal.check_hours(n.calendar, format('calendar of %s', what)), cs_internal.check_hours(n.quiet_hours, format('quiet_hours of %s', what));
+	IF n.calendar IS NOT NULL AND (extract(month FROM n.ack_within) <> 0 OR extract(year FROM n.ack_within) <> 0
+			OR extract(month FROM n.resolve_within) <> 0 OR extract(year FROM n.resolve_within) <> 0) THEN
+		RAISE EXCEPTION '%: with a calendar, deadlines are in days, hours and minutes', what USING ERRCODE = 'invalid_parameter_value';
+	END IF;
+	IF n.quiet_hours IS NOT NULL AND cs_internal.always_in(n.quiet_hours) THEN
+		RAISE EXCEPTION '%: quiet_hours are the whole week', what USING ERRCODE = 'invalid_parameter_value',
+			HINT = 'To stop a rule, set enabled to false.';
+	END IF;
+	IF n.owner_cap_per_day < 1 THEN
+		RAISE EXCEPTION '%: owner_cap_per_day must be at least 1, not %', what, n.owner_cap_per_day USING ERRCODE = 'invalid_parameter_value',
+			HINT = 'NULL: no limit.';
+	END IF;
+	PERFORM cs_internal.check_inhibition(n.name, n.inhibited_by);
 	IF n.segment IS NOT NULL THEN
 		PERFORM cs_internal.must_be_segment(n.segment);
 	END IF;
@@ -211,7 +291,8 @@ BEGIN
 			HINT = 'Make a metric with source usage and a rule over that metric.';
 	END IF;
 	FOR e IN SELECT x.* FROM (VALUES ('rule', n.rule, 'boolean'), ('clear_rule', n.clear_rule, 'boolean'),
-			('key', n.key, 'text'), ('message', n.message, 'text')) x (part, expression, type)
+			('key', n.key, 'text'), ('message', n.message, 'text'),
+			('severity_expression', n.severity_expression, 'text')) x (part, expression, type)
 		WHERE x.expression IS NOT NULL OR x.part = 'rule'
 	LOOP
 		IF n.source IS NULL THEN
@@ -254,7 +335,7 @@ LANGUAGE sql AS $$
 		WHERE a.live AND a.customer_id = ANY (customer_ids)
 		ORDER BY a.id FOR UPDATE
 	), ended AS (
-		UPDATE cs_internal.alert a SET live = false, held = false, pending_since = NULL, snoozed_until = NULL,
+		UPDATE cs_internal.alert a SET live = false, held_by = NULL, pending_since = NULL, snoozed_until = NULL,
 			clear_since = NULL, due_at = NULL,
 			resolved_at = CASE WHEN e.state IN ('resolved', 'dismissed') THEN a.resolved_at ELSE as_of END,
 			state = CASE WHEN e.state = 'dismissed' THEN 'dismissed' ELSE 'resolved' END
@@ -318,6 +399,7 @@ CREATE VIEW cs.alert WITH (security_barrier) AS
 		a.rule, a.customer_id::text AS customer_id, nullif(a.key, '') AS key, a.severity, a.state, a.message, a.cause,
 		a.owner, a.opened_at, a.acknowledged_at,
 		CASE WHEN a.state IN ('resolved', 'dismissed') THEN a.resolved_at END AS resolved_at, a.snoozed_until,
+		a.ack_due_at, a.resolve_due_at, a.escalated_to, a.escalated_at,
 		(SELECT c.last_as_of FROM cs_internal.clock c) AS data_through_at,
 		(SELECT c.last_refresh_at FROM cs_internal.clock c) AS computed_at
 	FROM cs_internal.alert a;
@@ -327,8 +409,8 @@ COMMENT ON COLUMN cs.alert.seq IS 'Number of its newest change, see cs.alert_cha
 COMMENT ON COLUMN cs.alert.rule IS 'Name of the alert rule.';
 COMMENT ON COLUMN cs.alert.customer_id IS 'Customer.';
 COMMENT ON COLUMN cs.alert.key IS 'Row it is about, of a rule with source; else NULL.';
-COMMENT ON COLUMN cs.alert.severity IS 'low, medium, high or critical, as of the opening.';
-COMMENT ON COLUMN cs.alert.state IS 'pending (the rule holds, dwell is not over), open, acknowledged, snoozed, resolved or dismissed.';
+COMMENT ON COLUMN cs.alert.severity IS 'low, medium, high or critical: as of the opening, or what severity_expression last gave while the rule held.';
+COMMENT ON COLUMN cs.alert.state IS 'pending (the rule holds, dwell is not over, or something holds it: cs.held_alert), open, acknowledged, snoozed, resolved or dismissed.';
 COMMENT ON COLUMN cs.alert.message IS 'Text of the rule''s message at the last evaluation at which the rule held; NULL where it has none.';
 COMMENT ON COLUMN cs.alert.cause IS 'definition: opened because a definition changed; NULL: because of facts or time.';
 COMMENT ON COLUMN cs.alert.owner IS 'The customer''s owner at the opening, the rule''s fallback_owner, or whom it was assigned to.';
@@ -336,6 +418,10 @@ COMMENT ON COLUMN cs.alert.opened_at IS 'Evaluated instant at which it first ope
 COMMENT ON COLUMN cs.alert.acknowledged_at IS 'When somebody acknowledged it; NULL after it was opened again.';
 COMMENT ON COLUMN cs.alert.resolved_at IS 'When it was resolved or dismissed; NULL otherwise.';
 COMMENT ON COLUMN cs.alert.snoozed_until IS 'End of the snooze; NULL when not snoozed.';
+COMMENT ON COLUMN cs.alert.ack_due_at IS 'By when it was to be acknowledged, reckoned at the opening; NULL: no deadline.';
+COMMENT ON COLUMN cs.alert.resolve_due_at IS 'By when it was to be resolved, reckoned at the opening; NULL: no deadline.';
+COMMENT ON COLUMN cs.alert.escalated_to IS 'Who looks after it since a deadline was missed; NULL: none was, or the rule names nobody.';
+COMMENT ON COLUMN cs.alert.escalated_at IS 'Evaluated instant of that; NULL: none.';
 COMMENT ON COLUMN cs.alert.data_through_at IS 'Instant up to which facts are evaluated: that of the last refresh.';
 COMMENT ON COLUMN cs.alert.computed_at IS 'When the last refresh ran, by the clock.';
 
@@ -353,6 +439,30 @@ BEGIN
 	END LOOP;
 END $comments$;
 
+CREATE VIEW cs.held_alert WITH (security_barrier) AS
+	SELECT a.rule, a.customer_id::text AS customer_id, nullif(a.key, '') AS key, a.owner, a.severity, a.message, a.held_by,
+		a.pending_since AS pending_since_at, a.due_at AS held_until_at, s.mrr::numeric(20,6) AS mrr,
+		row_number() OVER (PARTITION BY a.rule, a.owner
+			ORDER BY array_position('{critical,high,medium,low}', a.severity), s.mrr DESC NULLS LAST, a.customer_id, a.key)::integer AS rank,
+		(SELECT c.last_as_of FROM cs_internal.clock c) AS data_through_at,
+		(SELECT c.last_refresh_at FROM cs_internal.clock c) AS computed_at
+	FROM cs_internal.alert a LEFT JOIN cs_internal.state s ON s.customer_id = a.customer_id
+	WHERE a.live AND a.held_by IS NOT NULL;
+COMMENT ON VIEW cs.held_alert IS 'Alerts whose rule holds long enough and that are not open, and why.';
+COMMENT ON COLUMN cs.held_alert.rule IS 'Name of the alert rule.';
+COMMENT ON COLUMN cs.held_alert.customer_id IS 'Customer.';
+COMMENT ON COLUMN cs.held_alert.key IS 'Row it is about, of a rule with source; else NULL.';
+COMMENT ON COLUMN cs.held_alert.owner IS 'Owner; NULL: none.';
+COMMENT ON COLUMN cs.held_alert.severity IS 'low, medium, high or critical.';
+COMMENT ON COLUMN cs.held_alert.message IS 'Text of the rule''s message; NULL: none.';
+COMMENT ON COLUMN cs.held_alert.held_by IS 'Column of cs.alert_rule that holds it: max_new, quiet_hours, inhibited_by or owner_cap_per_day.';
+COMMENT ON COLUMN cs.held_alert.pending_since_at IS 'Since when the rule holds.';
+COMMENT ON COLUMN cs.held_alert.held_until_at IS 'When it is looked at again at the latest; NULL: when the customer is evaluated.';
+COMMENT ON COLUMN cs.held_alert.mrr IS 'MRR of the customer at its last evaluation; NULL: unknown.';
+COMMENT ON COLUMN cs.held_alert.rank IS 'Place among the held alerts of the rule and owner, by severity, then MRR.';
+COMMENT ON COLUMN cs.held_alert.data_through_at IS 'Instant up to which facts are evaluated: that of the last refresh.';
+COMMENT ON COLUMN cs.held_alert.computed_at IS 'When the last refresh ran, by the clock.';
+
 CREATE VIEW cs.alert_event WITH (security_barrier) AS
 	SELECT e.seq, e.alert_id, e.at, e.actor, e.from_state, e.to_state, e.cause, e.note,
 		(SELECT c.last_as_of FROM cs_internal.clock c) AS data_through_at,
@@ -363,9 +473,9 @@ COMMENT ON COLUMN cs.alert_event.seq IS 'Number of the change, dense and increas
 COMMENT ON COLUMN cs.alert_event.alert_id IS 'Alert.';
 COMMENT ON COLUMN cs.alert_event.at IS 'Instant of the change: the evaluated one of a refresh, that of the call for what people do.';
 COMMENT ON COLUMN cs.alert_event.actor IS 'cs_ext for the refresh, else who did it.';
-COMMENT ON COLUMN cs.alert_event.from_state IS 'State before; NULL for the first. Equal to to_state where owner or end of the snooze changed.';
+COMMENT ON COLUMN cs.alert_event.from_state IS 'State before; NULL for the first. Equal to to_state where owner, severity or end of the snooze changed, or a deadline was missed.';
 COMMENT ON COLUMN cs.alert_event.to_state IS 'State after.';
-COMMENT ON COLUMN cs.alert_event.cause IS 'definition: because a definition changed; customer: it is no customer any more; NULL otherwise.';
+COMMENT ON COLUMN cs.alert_event.cause IS 'definition: because a definition changed; deadline: one was missed; customer: it is no customer any more; NULL otherwise.';
 COMMENT ON COLUMN cs.alert_event.note IS 'What the actor wrote, or what happened; may be NULL.';
 COMMENT ON COLUMN cs.alert_event.data_through_at IS 'Instant up to which facts are evaluated: that of the last refresh.';
 COMMENT ON COLUMN cs.alert_event.computed_at IS 'When the last refresh ran, by the clock.';
@@ -446,6 +556,15 @@ LANGUAGE sql AS $$
 $$;
 COMMENT ON FUNCTION cs_internal.mark_customer(text) IS 'Has the customer evaluated by the next refresh.';
 
+CREATE FUNCTION cs_internal.end_inhibition(rule text, customer text) RETURNS void
+LANGUAGE sql AS $$
+	SELECT cs_internal.mark_customer(customer)
+	WHERE EXISTS (SELECT FROM cs_internal.alert a JOIN cs.alert_rule r ON r.name = a.rule
+		WHERE a.live AND a.customer_id = end_inhibition.customer AND a.held_by = 'inhibited_by'
+			AND end_inhibition.rule = ANY (cs_internal.names_in(r.inhibited_by)))
+$$;
+COMMENT ON FUNCTION cs_internal.end_inhibition(text, text) IS 'Has the customer evaluated when an alert of the rule is closed that kept others from opening.';
+
 CREATE FUNCTION cs_internal.ack_alert(id bigint, note text, actor text) RETURNS cs.alert
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -515,6 +634,7 @@ BEGIN
 	UPDATE cs_internal.alert x SET state = 'resolved', resolved_at = cs_internal.now(), snoozed_until = NULL, clear_since = NULL,
 		rearmed = false, due_at = NULL
 	WHERE x.id = a.id;
+	PERFORM cs_internal.end_inhibition(a.rule, a.customer_id);
 	RETURN cs_internal.alert_moved(id, a.state, 'resolved', note, actor);
 END $$;
 COMMENT ON FUNCTION cs_internal.resolve_alert(bigint, text, text) IS 'See cs.resolve_alert.';
@@ -534,6 +654,7 @@ BEGIN
 	UPDATE cs_internal.alert x SET state = 'dismissed', resolved_at = cs_internal.now(), snoozed_until = NULL, clear_since = NULL,
 		rearmed = false, due_at = NULL
 	WHERE x.id = a.id;
+	PERFORM cs_internal.end_inhibition(a.rule, a.customer_id);
 	RETURN cs_internal.alert_moved(id, a.state, 'dismissed', reason, actor);
 END $$;
 COMMENT ON FUNCTION cs_internal.dismiss_alert(bigint, text, text) IS 'See cs.dismiss_alert.';

@@ -10,11 +10,14 @@
  *
  * The way: read and lock the live alerts; ask every rule (rule.c, alert_row.c);
  * bring both together by rule, customer and key; let the state machine take one
- * step for each pair (alert_step.c); write what is different.
+ * step for each pair (alert_step.c); decide which of those that are to open may
+ * (alert_limit.c); write what is different.
  *
  * Cases.
  * A person acts on an alert meanwhile: the lock waits for that transaction and
  * reads what it made of the alert, although the batch has an older snapshot.
+ * A severity_expression that gives no severity: the rule's own is taken, and the
+ * rule is marked in definition_status.
  * A rule that is gone or disabled: its alerts are resolved, cause "definition".
  * A customer who is none any more: cs_internal.end_alerts, not here.
  * A what-if writes nothing decided: the stage does nothing.
@@ -28,6 +31,7 @@
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/datum.h"
 #include "utils/timestamp.h"
 
 #include "cs_ext.h"
@@ -43,6 +47,7 @@ typedef struct Stage
 	CsAlert **alerts; /* live ones, by rule, customer, key */
 	int nalerts;
 	List *outcomes; /* CsOutcome * */
+	List *steps;    /* CsStep * */
 	CsResult *changes;
 } Stage;
 
@@ -73,6 +78,59 @@ bool_cell(uint64 row, int column)
 	return DatumGetBool(cs_cell_datum(row, column, &isnull));
 }
 
+static Interval *
+interval_or_null(uint64 row, int column)
+{
+	bool isnull;
+	Datum value = cs_cell_datum(row, column, &isnull);
+
+	return isnull ? NULL : DatumGetIntervalP(datumCopy(value, false, sizeof(Interval)));
+}
+
+static List *
+names_cell(uint64 row, int column)
+{
+	bool isnull;
+	Datum value = cs_cell_datum(row, column, &isnull);
+	List *names = NIL;
+	Datum *elements;
+	int n;
+
+	deconstruct_array(DatumGetArrayTypeP(value), TEXTOID, -1, false, TYPALIGN_INT, &elements, NULL,
+					  &n);
+	for (int i = 0; i < n; i++)
+		names = lappend(names, TextDatumGetCString(elements[i]));
+	return names;
+}
+
+static CsAlertRule *find_rule(Stage *stage, const char *name);
+
+/*
+ * raise_levels: each rule above those that inhibit it; true when one was raised.
+ */
+static bool
+raise_levels(Stage *stage)
+{
+	bool raised = false;
+
+	for (int i = 0; i < stage->nrules; i++)
+	{
+		ListCell *lc;
+
+		foreach (lc, stage->rules[i].inhibited_by)
+		{
+			CsAlertRule *other = find_rule(stage, lfirst(lc));
+
+			if (other != NULL && stage->rules[i].level <= other->level)
+			{
+				stage->rules[i].level = other->level + 1;
+				raised = true;
+			}
+		}
+	}
+	return raised;
+}
+
 /*
  * read_rules: enabled rules by name.  A segment that is not found any more is
  * left to the evaluation, which marks the rule.
@@ -89,6 +147,9 @@ read_rules(Stage *stage)
 		"   UNION SELECT d.name, d.fallback FROM cs.dimension d) x WHERE x.name = a.segment) END,"
 		" CASE WHEN a.segment LIKE '%:%' THEN substr(a.segment, strpos(a.segment, ':') + 1)"
 		"  ELSE a.segment END,"
+		" a.severity_expression, a.ack_within, a.resolve_within, a.calendar, a.quiet_hours,"
+		" coalesce(a.owner_cap_per_day, 0), a.escalate_to, a.fallback_owner,"
+		" coalesce(cs_internal.names_in(a.inhibited_by), '{}'),"
 		" (SELECT count(*) FROM cs_internal.alert x WHERE x.rule = a.name AND x.fired_at = $1)"
 		" FROM cs.alert_rule a WHERE a.enabled ORDER BY a.name COLLATE \"C\"",
 		CS_ARGS(cs_tstz(stage->batch->as_of)));
@@ -114,10 +175,22 @@ read_rules(Stage *stage)
 		rule->max_new = atoi(cs_cell(i, 13));
 		rule->dimension = cs_cell(i, 14);
 		rule->segment = cs_cell(i, 15);
-		rule->fired = atoi(cs_cell(i, 16));
+		rule->severity_expression = cs_cell(i, 16);
+		rule->ack_within = interval_or_null(i, 17);
+		rule->resolve_within = interval_or_null(i, 18);
+		rule->calendar = cs_hours_or_null(cs_cell(i, 19));
+		rule->quiet = cs_hours_or_null(cs_cell(i, 20));
+		rule->owner_cap = atoi(cs_cell(i, 21));
+		rule->escalate_to = cs_cell(i, 22);
+		rule->fallback_owner = cs_cell(i, 23);
+		rule->inhibited_by = names_cell(i, 24);
+		rule->fired = atoi(cs_cell(i, 25));
 		if (rule->segment != NULL && rule->dimension == NULL)
 			rule->dimension = rule->segment;
 	}
+	/* As many turns as there can be levels: cycles are refused where rules are written. */
+	for (int turn = 0; turn < stage->nrules && raise_levels(stage); turn++)
+		;
 }
 
 /*
@@ -129,8 +202,10 @@ read_alerts(Stage *stage)
 {
 	uint64 n = cs_exec(
 		"SELECT a.id, a.rule, a.customer_id, a.key, a.severity, a.state, a.message, a.cause,"
-		" a.pending_since, a.held, a.opened_at, a.fired_at, a.acknowledged_at, a.snoozed_until,"
-		" a.clear_since, a.resolved_at, a.rearmed, a.due_at"
+		" a.pending_since, a.held_by, a.opened_at, a.fired_at, a.acknowledged_at, a.snoozed_until,"
+		" a.clear_since, a.resolved_at, a.rearmed, a.due_at,"
+		" a.ack_due_at, a.resolve_due_at, a.ack_missed, a.resolve_missed, a.escalated_to, "
+		"a.escalated_at"
 		" FROM cs_internal.alert a WHERE a.live AND a.customer_id = ANY ($1)"
 		" ORDER BY a.id FOR UPDATE",
 		CS_ARGS(cs_textarray(stage->batch->ids)));
@@ -151,7 +226,7 @@ read_alerts(Stage *stage)
 		alert->message = cs_cell(i, 7);
 		alert->cause = cs_cell(i, 8);
 		alert->pending_since = time_cell(i, 9);
-		alert->held = bool_cell(i, 10);
+		alert->held_by = cs_cell(i, 10);
 		alert->opened_at = time_cell(i, 11);
 		alert->fired_at = time_cell(i, 12);
 		alert->acknowledged_at = time_cell(i, 13);
@@ -160,6 +235,13 @@ read_alerts(Stage *stage)
 		alert->resolved_at = time_cell(i, 16);
 		alert->rearmed = bool_cell(i, 17);
 		alert->due_at = time_cell(i, 18);
+		alert->held_until = alert->held_by ? alert->due_at : CS_NEVER;
+		alert->ack_due_at = time_cell(i, 19);
+		alert->resolve_due_at = time_cell(i, 20);
+		alert->ack_missed = bool_cell(i, 21);
+		alert->resolve_missed = bool_cell(i, 22);
+		alert->escalated_to = cs_cell(i, 23);
+		alert->escalated_at = time_cell(i, 24);
 		alert->live = true;
 		stage->alerts[i] = alert;
 	}
@@ -255,16 +337,55 @@ add_rule(CsRule *rules, int *n, const CsAlertRule *rule, char *expression, Oid t
 }
 
 /*
- * ask_rules: all rules over state in one go, three expressions each at most;
+ * refuse_severities: what is no severity is left out and marked.
+ */
+static void
+refuse_severities(Stage *stage)
+{
+	CsFailure *failures = palloc0(sizeof(CsFailure) * (stage->nrules + 1));
+	int n = 0;
+	ListCell *lc;
+
+	foreach (lc, stage->outcomes)
+	{
+		CsOutcome *outcome = lfirst(lc);
+		CsFailure *failure = NULL;
+
+		if (outcome->severity == NULL || cs_severity_rank(outcome->severity) >= 0)
+			continue;
+		for (int i = 0; i < n && failure == NULL; i++)
+			if (failures[i].key == outcome->rule->name)
+				failure = &failures[i];
+		if (failure == NULL)
+		{
+			failure = &failures[n++];
+			failure->table_name = "alert_rule";
+			failure->key = outcome->rule->name;
+			failure->example = outcome->customer_id;
+			failure->sqlstate = "22023";
+			failure->error = psprintf("severity_expression gives \"%s\", which is not low, medium, "
+									  "high or critical",
+									  outcome->severity);
+		}
+		failure->customers++;
+		outcome->severity = NULL;
+	}
+	if (n > 0)
+		cs_note_failures(stage->batch, failures, n);
+}
+
+/*
+ * ask_rules: all rules over state in one go, four expressions each at most;
  * then the rules over rows.  What does not hold matters only where an alert is.
  */
 static void
 ask_rules(Stage *stage)
 {
-	CsRule *rules = palloc0(sizeof(CsRule) * (stage->nrules * 3 + 1));
+	CsRule *rules = palloc0(sizeof(CsRule) * (stage->nrules * 4 + 1));
 	int *holds = palloc(sizeof(int) * (stage->nrules + 1));
 	int *clear = palloc(sizeof(int) * (stage->nrules + 1));
 	int *message = palloc(sizeof(int) * (stage->nrules + 1));
+	int *severity = palloc(sizeof(int) * (stage->nrules + 1));
 	int n = 0;
 	CsRuleValues *values;
 
@@ -275,7 +396,7 @@ ask_rules(Stage *stage)
 											  quote_literal_cstr(rule->segment))
 								   : NULL;
 
-		holds[i] = clear[i] = message[i] = -1;
+		holds[i] = clear[i] = message[i] = severity[i] = -1;
 		if (rule->source != NULL)
 		{
 			/* The rows know no segment: it is asked of the state. */
@@ -298,6 +419,11 @@ ask_rules(Stage *stage)
 								  psprintf("CASE WHEN (%s\n) THEN (%s\n)::pg_catalog.text END",
 										   rule->rule, rule->message),
 								  TEXTOID);
+		if (rule->severity_expression != NULL)
+			severity[i] = add_rule(rules, &n, rule,
+								   psprintf("CASE WHEN (%s\n) THEN (%s\n)::pg_catalog.text END",
+											rule->rule, rule->severity_expression),
+								   TEXTOID);
 	}
 	values = cs_rule_values(stage->batch, rules, n);
 
@@ -327,6 +453,9 @@ ask_rules(Stage *stage)
 				if (message[i] >= 0 && !values->isnull[CS_CELL(values, c, message[i])])
 					outcome->message =
 						TextDatumGetCString(values->values[CS_CELL(values, c, message[i])]);
+				if (severity[i] >= 0 && !values->isnull[CS_CELL(values, c, severity[i])])
+					outcome->severity =
+						TextDatumGetCString(values->values[CS_CELL(values, c, severity[i])]);
 				stage->outcomes = lappend(stage->outcomes, outcome);
 			}
 			continue;
@@ -354,6 +483,7 @@ ask_rules(Stage *stage)
 				stage->outcomes = lappend(stage->outcomes, outcome);
 		}
 	}
+	refuse_severities(stage);
 	list_sort(stage->outcomes, compare_outcomes);
 }
 
@@ -373,7 +503,7 @@ static const struct
 	{"message", TEXTOID},
 	{"cause", TEXTOID},
 	{"pending_since", TIMESTAMPTZOID},
-	{"held", BOOLOID},
+	{"held_by", TEXTOID},
 	{"opened_at", TIMESTAMPTZOID},
 	{"fired_at", TIMESTAMPTZOID},
 	{"acknowledged_at", TIMESTAMPTZOID},
@@ -383,6 +513,12 @@ static const struct
 	{"rearmed", BOOLOID},
 	{"live", BOOLOID},
 	{"due_at", TIMESTAMPTZOID},
+	{"ack_due_at", TIMESTAMPTZOID},
+	{"resolve_due_at", TIMESTAMPTZOID},
+	{"ack_missed", BOOLOID},
+	{"resolve_missed", BOOLOID},
+	{"escalated_to", TEXTOID},
+	{"escalated_at", TIMESTAMPTZOID},
 	{"from_state", TEXTOID},
 	{"moved", BOOLOID},
 	{"event_cause", TEXTOID},
@@ -424,7 +560,7 @@ note_change(Stage *stage, const CsAlert *alert, const CsAlertChange *change)
 	PUT_TEXT(alert->message);
 	PUT_TEXT(alert->cause);
 	PUT_TIME(alert->pending_since);
-	PUT(false, BoolGetDatum(alert->held));
+	PUT_TEXT(alert->held_by);
 	PUT_TIME(alert->opened_at);
 	PUT_TIME(alert->fired_at);
 	PUT_TIME(alert->acknowledged_at);
@@ -434,6 +570,12 @@ note_change(Stage *stage, const CsAlert *alert, const CsAlertChange *change)
 	PUT(false, BoolGetDatum(alert->rearmed));
 	PUT(false, BoolGetDatum(alert->live));
 	PUT_TIME(alert->due_at);
+	PUT_TIME(alert->ack_due_at);
+	PUT_TIME(alert->resolve_due_at);
+	PUT(false, BoolGetDatum(alert->ack_missed));
+	PUT(false, BoolGetDatum(alert->resolve_missed));
+	PUT_TEXT(alert->escalated_to);
+	PUT_TIME(alert->escalated_at);
 	PUT_TEXT(cs_alert_state_name(change->from));
 	PUT(false, BoolGetDatum(change->moved));
 	PUT_TEXT(change->cause);
@@ -456,7 +598,9 @@ static bool
 is_different(const CsAlert *a, const CsAlert *b)
 {
 	return a->state != b->state || !same_text(a->message, b->message) ||
-		   a->pending_since != b->pending_since || a->held != b->held ||
+		   !same_text(a->severity, b->severity) || a->pending_since != b->pending_since ||
+		   !same_text(a->held_by, b->held_by) || a->ack_missed != b->ack_missed ||
+		   a->resolve_missed != b->resolve_missed || a->escalated_at != b->escalated_at ||
 		   a->opened_at != b->opened_at || a->fired_at != b->fired_at ||
 		   a->acknowledged_at != b->acknowledged_at || a->snoozed_until != b->snoozed_until ||
 		   a->clear_since != b->clear_since || a->resolved_at != b->resolved_at ||
@@ -474,11 +618,12 @@ new_alert(const CsOutcome *outcome)
 	alert->rule = outcome->rule->name;
 	alert->customer_id = outcome->customer_id;
 	alert->key = outcome->key;
-	alert->severity = outcome->rule->severity;
+	alert->severity = outcome->severity ? outcome->severity : outcome->rule->severity;
 	alert->state = CS_NONE;
 	alert->live = true;
 	alert->pending_since = alert->opened_at = alert->fired_at = alert->acknowledged_at = CS_NEVER;
 	alert->snoozed_until = alert->clear_since = alert->resolved_at = alert->due_at = CS_NEVER;
+	alert->held_until = alert->ack_due_at = alert->resolve_due_at = alert->escalated_at = CS_NEVER;
 	return alert;
 }
 
@@ -488,17 +633,17 @@ new_alert(const CsOutcome *outcome)
 static void
 step_alert(Stage *stage, CsAlert *alert, const CsOutcome *outcome)
 {
-	CsAlertRule *rule = find_rule(stage, alert->rule);
-	CsAlert before = *alert;
-	CsAlertChange change = {0};
+	CsStep *step = palloc0(sizeof(CsStep));
 	bool again = false;
 
-	if (rule == NULL)
-		cs_alert_end(stage->batch, alert, &change);
+	step->rule = find_rule(stage, alert->rule);
+	step->alert = alert;
+	step->before = *alert;
+	if (step->rule == NULL)
+		cs_alert_end(stage->batch, alert, &step->change);
 	else
-		again = cs_alert_step(stage->batch, rule, alert, outcome, &change);
-	if (is_different(&before, alert))
-		note_change(stage, alert, &change);
+		again = cs_alert_step(stage->batch, step->rule, alert, outcome, &step->change);
+	stage->steps = lappend(stage->steps, step);
 	if (again)
 		step_alert(stage, new_alert(outcome), outcome);
 }
@@ -534,6 +679,26 @@ step_all(Stage *stage)
 }
 
 /*
+ * conclude: opens what may open, and notes what is different.
+ */
+static void
+conclude(Stage *stage)
+{
+	ListCell *lc;
+
+	cs_alert_limits(stage->batch, stage->steps);
+	foreach (lc, stage->steps)
+	{
+		CsStep *step = lfirst(lc);
+
+		if (step->rule != NULL)
+			cs_alert_reckon(stage->batch, step->rule, step->alert);
+		if (is_different(&step->before, step->alert))
+			note_change(stage, step->alert, &step->change);
+	}
+}
+
+/*
  * write_changes: first what exists, so that an identity that is given up is
  * free for its successor.
  */
@@ -545,12 +710,18 @@ write_changes(Stage *stage)
 	if (stage->changes->nrows == 0)
 		return;
 	cs_register("change", stage->changes);
-	cs_exec("UPDATE cs_internal.alert a SET state = c.state, message = c.message, cause = c.cause,"
-			" pending_since = c.pending_since, held = c.held, opened_at = c.opened_at, fired_at = "
+	cs_exec("UPDATE cs_internal.alert a SET state = c.state, severity = c.severity, message = "
+			"c.message, cause = c.cause,"
+			" pending_since = c.pending_since, held_by = c.held_by, opened_at = c.opened_at, "
+			"fired_at = "
 			"c.fired_at,"
 			" acknowledged_at = c.acknowledged_at, snoozed_until = c.snoozed_until, clear_since = "
 			"c.clear_since,"
-			" resolved_at = c.resolved_at, rearmed = c.rearmed, live = c.live, due_at = c.due_at"
+			" resolved_at = c.resolved_at, rearmed = c.rearmed, live = c.live, due_at = c.due_at,"
+			" ack_due_at = c.ack_due_at, resolve_due_at = c.resolve_due_at, ack_missed = "
+			"c.ack_missed,"
+			" resolve_missed = c.resolve_missed, escalated_to = c.escalated_to, escalated_at = "
+			"c.escalated_at"
 			" FROM change c WHERE a.id = c.id",
 			CS_NO_ARGS);
 	cs_exec("INSERT INTO cs_internal.alert_event (alert_id, at, actor, from_state, to_state, "
@@ -561,10 +732,10 @@ write_changes(Stage *stage)
 	cs_exec("WITH opened AS ("
 			" INSERT INTO cs_internal.alert (rule, customer_id, key, severity, state, message, "
 			"cause, owner,"
-			"  pending_since, held, opened_at, fired_at, due_at)"
+			"  pending_since, held_by, opened_at, fired_at, due_at, ack_due_at, resolve_due_at)"
 			" SELECT c.rule, c.customer_id, c.key, c.severity, c.state, c.message, c.cause,"
-			"  coalesce(k.owner, r.fallback_owner), c.pending_since, c.held, c.opened_at, "
-			"c.fired_at, c.due_at"
+			"  coalesce(k.owner, r.fallback_owner), c.pending_since, c.held_by, c.opened_at, "
+			"c.fired_at, c.due_at, c.ack_due_at, c.resolve_due_at"
 			" FROM change c LEFT JOIN cs_internal.customer k ON k.customer_id = c.customer_id"
 			"  LEFT JOIN cs.alert_rule r ON r.name = c.rule"
 			" WHERE c.id IS NULL ORDER BY c.rule, c.customer_id, c.key"
@@ -587,8 +758,9 @@ write_changes(Stage *stage)
 static void
 note_held(Stage *stage)
 {
-	const char *is = "SELECT h.rule, count(*) AS n, min(h.customer_id) AS example"
-					 " FROM cs_internal.alert h WHERE h.held GROUP BY h.rule";
+	const char *is =
+		"SELECT h.rule, count(*) AS n, min(h.customer_id) AS example"
+		" FROM cs_internal.alert h WHERE h.held_by = '" CS_HELD_MAX_NEW "' GROUP BY h.rule";
 	CsArg args[] = {cs_tstz(stage->batch->computed_at)};
 
 	cs_exec(
@@ -636,6 +808,7 @@ cs_stage_alerts(CsBatch *batch)
 	begin_changes(&stage);
 	ask_rules(&stage);
 	step_all(&stage);
+	conclude(&stage);
 	write_changes(&stage);
 	note_held(&stage);
 	tuplestore_end(stage.changes->store);

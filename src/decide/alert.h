@@ -6,6 +6,7 @@
 #ifndef CS_ALERT_H
 #define CS_ALERT_H
 
+#include "decide/hours.h"
 #include "decide/rule.h"
 
 /* An instant that is not set. */
@@ -39,15 +40,31 @@ typedef struct CsAlertRule
 	char *dimension; /* with segment: only customers in it; NULL: all */
 	char *segment;
 	char *severity;
+	char *severity_expression; /* NULL: always severity */
 	char *message;
 	char *search_path;
 	Interval dwell;
 	Interval resolve_after;
 	Interval cooldown;
 	Interval reopen_within;
+	Interval *ack_within; /* NULL: no deadline */
+	Interval *resolve_within;
+	CsHours *calendar; /* in which deadlines count; NULL: always */
+	CsHours *quiet;    /* in which nothing opens; NULL: never */
+	int owner_cap;     /* openings per owner and local day; 0: no limit */
+	char *escalate_to;
+	char *fallback_owner;
+	List *inhibited_by; /* char *: rules whose open alerts keep this one from opening */
+	int level;          /* inhibiting rules stand below the ones they inhibit */
 	int max_new;
 	int fired; /* how many went open at this instant */
 } CsAlertRule;
+
+/* Why an alert whose rule holds long enough is not open. */
+#define CS_HELD_MAX_NEW "max_new"
+#define CS_HELD_QUIET "quiet_hours"
+#define CS_HELD_INHIBITED "inhibited_by"
+#define CS_HELD_CAP "owner_cap_per_day"
 
 /* What the rule says of one customer (and key). */
 typedef struct CsOutcome
@@ -57,7 +74,8 @@ typedef struct CsOutcome
 	char *key; /* "" where the rule has none */
 	CsTruth holds;
 	CsTruth clear;
-	char *message; /* NULL: none */
+	char *message;  /* NULL: none */
+	char *severity; /* NULL: the rule's */
 } CsOutcome;
 
 /* As in cs_internal.alert; see there. */
@@ -72,7 +90,8 @@ typedef struct CsAlert
 	char *message;
 	char *cause;
 	TimestampTz pending_since;
-	bool held;
+	const char *held_by; /* CS_HELD_...; NULL: it waits for dwell, or is not pending */
+	TimestampTz held_until;
 	TimestampTz opened_at;
 	TimestampTz fired_at;
 	TimestampTz acknowledged_at;
@@ -81,7 +100,14 @@ typedef struct CsAlert
 	TimestampTz resolved_at;
 	bool rearmed;
 	bool live;
+	TimestampTz ack_due_at;
+	TimestampTz resolve_due_at;
+	bool ack_missed;
+	bool resolve_missed;
+	char *escalated_to;
+	TimestampTz escalated_at;
 	TimestampTz due_at;
+	bool wants; /* in this step: is to open if nothing forbids it */
 } CsAlert;
 
 /* One change of state within a step. */
@@ -101,10 +127,39 @@ typedef struct CsAlertChange
  */
 extern bool cs_alert_step(const CsBatch *batch, CsAlertRule *rule, CsAlert *alert,
 						  const CsOutcome *outcome, CsAlertChange *change);
+
+/*
+ * What cs_alert_step left in wants: opens, or is held for the reason given until
+ * something changes, at the latest at `until` (CS_NEVER: time alone changes nothing).
+ */
+extern void cs_alert_open(const CsBatch *batch, CsAlertRule *rule, CsAlert *alert,
+						  CsAlertChange *change);
+extern void cs_alert_hold(const CsBatch *batch, CsAlert *alert, const char *held_by,
+						  TimestampTz until);
+
+/* When time alone changes something, into alert->due_at; after the alert is as it will be. */
+extern void cs_alert_reckon(const CsBatch *batch, const CsAlertRule *rule, CsAlert *alert);
+
+/* 0 low to 3 critical; -1: no severity. */
+extern int cs_severity_rank(const char *severity);
 extern void cs_alert_end(const CsBatch *batch, CsAlert *alert, CsAlertChange *change);
 
 extern const char *cs_alert_state_name(CsAlertState state);
 extern CsAlertState cs_alert_state_of(const char *name);
+
+/*
+ * alert_limit.c: opens, in order of inhibition and rank, what may open of the
+ * alerts that want to; the rest is held.  alerts are all live alerts of the
+ * batch after the step, List of CsStep *.
+ */
+typedef struct CsStep
+{
+	CsAlertRule *rule; /* NULL: gone */
+	CsAlert *alert;
+	CsAlert before;
+	CsAlertChange change;
+} CsStep;
+extern void cs_alert_limits(const CsBatch *batch, List *steps);
 
 /* alert_row.c: outcomes of a rule over the rows of a kind, List of CsOutcome *; known is asked what is worth keeping. */
 typedef bool (*CsAlertKnown)(const CsAlertRule *rule, const char *customer_id, const char *key,

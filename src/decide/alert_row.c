@@ -58,7 +58,7 @@ sources_of(const char *word)
 }
 
 /*
- * rows_query: the columns customer_id, key, holds, clear, message.
+ * rows_query: the columns customer_id, key, holds, clear, message, severity.
  */
 static char *
 rows_query(const CsSource *source, const CsAlertRule *rule)
@@ -77,6 +77,11 @@ rows_query(const CsSource *source, const CsAlertRule *rule)
 						 rule->message);
 	else
 		appendStringInfoString(&sql, " NULL::pg_catalog.text");
+	if (rule->severity_expression != NULL)
+		appendStringInfo(&sql, ", CASE WHEN (%s\n) THEN (%s\n)::pg_catalog.text END", rule->rule,
+						 rule->severity_expression);
+	else
+		appendStringInfoString(&sql, ", NULL::pg_catalog.text");
 	appendStringInfo(&sql, " FROM (%s) AS %s", cs_source_rows(source, true, true),
 					 quote_identifier(source->kind));
 	return sql.data;
@@ -138,6 +143,7 @@ read_rows(RowReading *reading, Datum *ids, int n, ErrorData **error)
 		outcome->holds = holds;
 		outcome->clear = truth(slot, 4);
 		outcome->message = text_of(slot, 5);
+		outcome->severity = text_of(slot, 6);
 		reading->outcomes = lappend(reading->outcomes, outcome);
 	}
 	ExecDropSingleTupleTableSlot(slot);
@@ -209,6 +215,7 @@ one_per_key(List *outcomes)
 		{
 			last->holds = CS_YES;
 			last->message = o->message;
+			last->severity = o->severity;
 		}
 		else if (o->holds == CS_UNKNOWN && last->holds == CS_NO)
 			last->holds = CS_UNKNOWN;

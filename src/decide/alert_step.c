@@ -17,7 +17,11 @@
  * A rule and its clear rule both true: opens nothing; what is open is resolved.
  * Closed while the rule still holds (by a person): nothing happens before the
  * rule was once false (rearmed), or people's decisions would be undone at once.
- * More than max_new openings at one instant: the rest is held in pending.
+ * What is to open says so (wants); whether it may, among the others, is decided
+ * in alert_limit.c, and what may not is held in pending.
+ * A snooze ends early when the alert becomes worse.
+ * Deadlines: reckoned when it opens; missed ones are told once, and escalated.
+ * A snooze stops the clock for acknowledging: somebody has seen it.
  */
 #include "postgres.h"
 
@@ -25,10 +29,8 @@
 #include "utils/timestamp.h"
 
 #include "cs_ext.h"
+#include "core/period.h"
 #include "decide/alert.h"
-
-/* A held alert is tried again after this time, or whenever the customer is evaluated. */
-#define HELD_RETRY (USECS_PER_HOUR)
 
 static const char *const state_names[] = {NULL,      "pending",  "open",     "acknowledged",
 										  "snoozed", "resolved", "dismissed"};
@@ -69,22 +71,38 @@ move(CsAlert *alert, CsAlertState to, CsAlertChange *change)
 	alert->state = to;
 }
 
-/*
- * fire: goes open, or is held where too many did at this instant.
- */
-static void
-fire(const CsBatch *batch, CsAlertRule *rule, CsAlert *alert, CsAlertChange *change)
+int
+cs_severity_rank(const char *severity)
 {
-	if (rule->fired >= rule->max_new)
-	{
-		/* Quietly: an event for each that is held would be a storm as well. */
-		alert->state = CS_PENDING;
-		alert->held = true;
-		return;
-	}
+	static const char *const names[] = {"low", "medium", "high", "critical"};
+
+	for (int i = 0; i < lengthof(names); i++)
+		if (strcmp(names[i], severity) == 0)
+			return i;
+	return -1;
+}
+
+static TimestampTz
+deadline(const CsBatch *batch, const CsAlertRule *rule, const Interval *within)
+{
+	if (within == NULL)
+		return CS_NEVER;
+	return rule->calendar
+			   ? cs_hours_after(rule->calendar, batch->as_of, within, cs_policy_zone(batch->policy))
+			   : after(batch->as_of, within);
+}
+
+/*
+ * cs_alert_open: see alert.h.
+ */
+void
+cs_alert_open(const CsBatch *batch, CsAlertRule *rule, CsAlert *alert, CsAlertChange *change)
+{
 	rule->fired++;
 	move(alert, CS_OPEN, change);
-	alert->held = false;
+	alert->wants = false;
+	alert->held_by = NULL;
+	alert->held_until = CS_NEVER;
 	alert->cause = batch->cause ? pstrdup(batch->cause) : NULL;
 	alert->fired_at = batch->as_of;
 	if (alert->opened_at == CS_NEVER)
@@ -94,17 +112,35 @@ fire(const CsBatch *batch, CsAlertRule *rule, CsAlert *alert, CsAlertChange *cha
 	alert->resolved_at = CS_NEVER;
 	alert->clear_since = CS_NEVER;
 	alert->rearmed = false;
+	alert->ack_due_at = deadline(batch, rule, rule->ack_within);
+	alert->resolve_due_at = deadline(batch, rule, rule->resolve_within);
+	alert->ack_missed = alert->resolve_missed = false;
+	alert->escalated_to = NULL;
+	alert->escalated_at = CS_NEVER;
 }
 
 /*
- * begin: the rule holds; fires at once or after dwell.
+ * cs_alert_hold: see alert.h.  Quietly: an event for each that is held would be
+ * a storm as well.
+ */
+void
+cs_alert_hold(const CsBatch *batch, CsAlert *alert, const char *held_by, TimestampTz until)
+{
+	alert->wants = false;
+	alert->state = CS_PENDING;
+	alert->held_by = held_by;
+	alert->held_until = until;
+}
+
+/*
+ * begin: the rule holds; it is to open at once or after dwell.
  */
 static void
 begin(const CsBatch *batch, CsAlertRule *rule, CsAlert *alert, CsAlertChange *change)
 {
 	alert->pending_since = batch->as_of;
 	if (batch->as_of >= after(alert->pending_since, &rule->dwell))
-		fire(batch, rule, alert, change);
+		alert->wants = true;
 	else
 		move(alert, CS_PENDING, change);
 }
@@ -118,7 +154,8 @@ fall_back(const CsBatch *batch, CsAlert *alert, CsAlertChange *change)
 {
 	move(alert, CS_RESOLVED, change);
 	alert->pending_since = CS_NEVER;
-	alert->held = false;
+	alert->held_by = NULL;
+	alert->held_until = CS_NEVER;
 	alert->rearmed = true;
 	if (alert->opened_at == CS_NEVER)
 	{
@@ -145,30 +182,36 @@ earliest(TimestampTz *due, TimestampTz t, TimestampTz now)
 }
 
 /*
- * next_boundary: when time alone changes something, after now.
+ * cs_alert_reckon: see alert.h.
  */
-static TimestampTz
-next_boundary(const CsBatch *batch, const CsAlertRule *rule, const CsAlert *alert)
+void
+cs_alert_reckon(const CsBatch *batch, const CsAlertRule *rule, CsAlert *alert)
 {
 	TimestampTz due = CS_NEVER;
 	TimestampTz now = batch->as_of;
 
 	if (!alert->live)
-		return CS_NEVER;
+	{
+		alert->due_at = CS_NEVER;
+		return;
+	}
 	switch (alert->state)
 	{
 		case CS_PENDING:
 			earliest(&due,
-					 alert->held ? now + HELD_RETRY : after(alert->pending_since, &rule->dwell),
+					 alert->held_by ? alert->held_until : after(alert->pending_since, &rule->dwell),
 					 now);
 			break;
 		case CS_SNOOZED:
 			earliest(&due, alert->snoozed_until, now);
-			earliest(&due, after(alert->clear_since, &rule->resolve_after), now);
-			break;
+			/* FALLTHROUGH */
 		case CS_OPEN:
 		case CS_ACKNOWLEDGED:
 			earliest(&due, after(alert->clear_since, &rule->resolve_after), now);
+			if (alert->state == CS_OPEN && !alert->ack_missed)
+				earliest(&due, alert->ack_due_at, now);
+			if (!alert->resolve_missed)
+				earliest(&due, alert->resolve_due_at, now);
 			break;
 		case CS_DISMISSED:
 			if (alert->rearmed)
@@ -178,7 +221,69 @@ next_boundary(const CsBatch *batch, const CsAlertRule *rule, const CsAlert *aler
 		case CS_RESOLVED:
 			break;
 	}
-	return due;
+	alert->due_at = due;
+}
+
+/*
+ * tell: something about an alert that stays in its state, unless that has just
+ * changed, is an event from the state to itself.
+ */
+static void
+tell(CsAlert *alert, char *note, CsAlertChange *change)
+{
+	move(alert, alert->state, change);
+	change->note = change->note ? psprintf("%s; %s", change->note, note) : note;
+}
+
+/*
+ * take_severity: what severity_expression says now; worse ends a snooze.
+ */
+static void
+take_severity(CsAlert *alert, const CsOutcome *outcome, CsAlertChange *change)
+{
+	bool worse;
+
+	if (outcome->severity == NULL || strcmp(outcome->severity, alert->severity) == 0)
+		return;
+	worse = cs_severity_rank(outcome->severity) > cs_severity_rank(alert->severity);
+	alert->severity = outcome->severity;
+	if (alert->state == CS_SNOOZED && worse)
+	{
+		move(alert, CS_OPEN, change);
+		alert->snoozed_until = CS_NEVER;
+	}
+	if (alert->state >= CS_OPEN && alert->state <= CS_SNOOZED)
+		tell(alert, psprintf("severity: %s", alert->severity), change);
+}
+
+/*
+ * miss_deadlines: tells of each missed one once, and names who is to look after
+ * it now.
+ */
+static void
+miss_deadlines(const CsBatch *batch, const CsAlertRule *rule, CsAlert *alert, CsAlertChange *change)
+{
+	bool ack = alert->state == CS_OPEN && !alert->ack_missed && alert->ack_due_at != CS_NEVER &&
+			   batch->as_of >= alert->ack_due_at;
+	bool resolve = !alert->resolve_missed && alert->resolve_due_at != CS_NEVER &&
+				   batch->as_of >= alert->resolve_due_at;
+
+	if (!ack && !resolve)
+		return;
+	alert->ack_missed |= ack;
+	alert->resolve_missed |= resolve;
+	if (!change->moved)
+		change->cause = "deadline";
+	if (ack)
+		tell(alert, pstrdup("not acknowledged in time"), change);
+	if (resolve)
+		tell(alert, pstrdup("not resolved in time"), change);
+	if (rule->escalate_to != NULL)
+	{
+		alert->escalated_to = rule->escalate_to;
+		alert->escalated_at = batch->as_of;
+		tell(alert, psprintf("escalated to %s", rule->escalate_to), change);
+	}
 }
 
 /*
@@ -196,6 +301,7 @@ cs_alert_step(const CsBatch *batch, CsAlertRule *rule, CsAlert *alert, const CsO
 	if (holds == CS_YES && clear == CS_YES)
 		holds = CS_UNKNOWN;
 	change->cause = batch->cause;
+	alert->wants = false;
 
 	switch (alert->state)
 	{
@@ -208,7 +314,7 @@ cs_alert_step(const CsBatch *batch, CsAlertRule *rule, CsAlert *alert, const CsO
 			if (holds == CS_NO)
 				fall_back(batch, alert, change);
 			else if (holds == CS_YES && now >= after(alert->pending_since, &rule->dwell))
-				fire(batch, rule, alert, change);
+				alert->wants = true;
 			break;
 
 		case CS_OPEN:
@@ -258,10 +364,15 @@ cs_alert_step(const CsBatch *batch, CsAlertRule *rule, CsAlert *alert, const CsO
 			}
 			break;
 	}
-	if (holds == CS_YES && outcome->message != NULL && alert->state >= CS_PENDING &&
-		alert->state <= CS_SNOOZED)
-		alert->message = outcome->message;
-	alert->due_at = next_boundary(batch, rule, alert);
+	if (holds == CS_YES &&
+		(alert->wants || (alert->state >= CS_PENDING && alert->state <= CS_SNOOZED)))
+	{
+		if (outcome->message != NULL)
+			alert->message = outcome->message;
+		take_severity(alert, outcome, change);
+	}
+	if (alert->state >= CS_OPEN && alert->state <= CS_SNOOZED)
+		miss_deadlines(batch, rule, alert, change);
 	return again;
 }
 
@@ -274,7 +385,8 @@ cs_alert_end(const CsBatch *batch, CsAlert *alert, CsAlertChange *change)
 	if (alert->state >= CS_PENDING && alert->state <= CS_SNOOZED)
 		resolve(batch, alert, true, change);
 	change->cause = "definition";
-	alert->held = false;
+	alert->held_by = NULL;
+	alert->held_until = CS_NEVER;
 	alert->pending_since = CS_NEVER;
 	alert->live = false;
 	alert->due_at = CS_NEVER;

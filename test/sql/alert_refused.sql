@@ -39,14 +39,20 @@ SELECT alert_rule('rule, reopen_within', '''active'', ''-1 day''');
 SELECT alert_rule('rule, max_new', '''active'', 0');
 -- what waits for a later version
 SELECT alert_rule('rule, scope', '''active'', ''segment''');
-SELECT alert_rule('rule, severity_expression', '''active'', ''1''');
-SELECT alert_rule('rule, ack_within', '''active'', ''1 hour''');
-SELECT alert_rule('rule, resolve_within', '''active'', ''1 hour''');
+SELECT alert_rule('rule, severity_expression', '''active'', ''sevrity''');
+SELECT alert_rule('rule, ack_within', '''active'', ''0''');
+SELECT alert_rule('rule, resolve_within', '''active'', ''-1 hour''');
 SELECT alert_rule('rule, calendar', '''active'', ''office''');
+SELECT alert_rule('rule, calendar', '''active'', ''mon-fri 09:00-17:00; sat 10:00-12:00''');
+SELECT alert_rule('rule, calendar', '''active'', ''mon-fry 09:00-17:00''');
+SELECT alert_rule('rule, calendar', '''active'', ''mon 09:00-25:00''');
+SELECT alert_rule('rule, calendar', '''active'', ''mon 09:00-09:00''');
+SELECT alert_rule('rule, calendar, ack_within', '''active'', ''mon 09:00-17:00'', ''1 month''');
 SELECT alert_rule('rule, quiet_hours', '''active'', ''22-6''');
-SELECT alert_rule('rule, owner_cap_per_day', '''active'', 3');
-SELECT alert_rule('rule, escalate_to', '''active'', ''boss''');
+SELECT alert_rule('rule, quiet_hours', '''active'', ''00:00-24:00''');
+SELECT alert_rule('rule, owner_cap_per_day', '''active'', 0');
 SELECT alert_rule('rule, inhibited_by', '''active'', ''other''');
+SELECT alert_rule('rule, inhibited_by', '''active'', ''new''');
 SELECT alert_rule('rule, source, key', '''true'', ''usage_event'', ''event''');
 -- rules over rows: before a source of the kind is registered only the syntax is known
 SELECT alert_rule('rule, key', '''active'', ''ticket_id''');
