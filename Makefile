@@ -38,6 +38,8 @@ SQL_PIECES = \
 	retention \
 	history \
 	backtest \
+	renewal \
+	check \
 	job \
 	doctor \
 	view \

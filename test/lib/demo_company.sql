@@ -1,10 +1,10 @@
 -- demo_company.sql: the demo company with the variables customers, signal and
 -- leaving (demo/company.sql), connected and refreshed.  Included by \ir.
-SET client_min_messages = warning;
-SET cs_ext.now = '2026-10-31 06:00:00+01';
 \o /dev/null
 \ir ../../demo/company.sql
+-- after the company, which resets all settings
 SET client_min_messages = warning;
+SET cs_ext.now = '2026-10-31 06:00:00+01';
 SELECT cs.setup(time_zone => 'Europe/Berlin', currency => 'EUR', template => 'saas_basic');
 GRANT USAGE ON SCHEMA company TO cs_ext_run;
 GRANT SELECT ON ALL TABLES IN SCHEMA company TO cs_ext_run;

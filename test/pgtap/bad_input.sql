@@ -170,4 +170,5 @@ SELECT is(public.contents(), contents, 'nor by that') FROM public.before;
 BEGIN ISOLATION LEVEL REPEATABLE READ;
 SELECT throws_ok($$SELECT cs.refresh_customer('1')$$, '25001', NULL, 'refresh_customer under REPEATABLE READ');
 COMMIT;
+SELECT is_empty('SELECT * FROM cs.check()', 'no invariant is broken');
 SELECT * FROM finish();

@@ -95,4 +95,5 @@ SELECT is_empty('SELECT * FROM cs.retention_cohorts() EXCEPT SELECT * FROM by_ut
 RESET TimeZone;
 UPDATE cs.policy SET time_zone = 'America/New_York';
 SELECT is((SELECT min(period_start) FROM cs.retention_cohorts()), timestamptz '2025-01-01 00:00 America/New_York', 'months are the policy''s');
+SELECT is_empty('SELECT * FROM cs.check()', 'no invariant is broken');
 SELECT * FROM finish();

@@ -208,4 +208,5 @@ CREATE TEMP TABLE before AS SELECT * FROM cs_internal.movement;
 CALL cs.rebuild();
 SELECT set_eq('SELECT * FROM cs_internal.movement', 'SELECT * FROM before', 'rebuild makes the same ledger');
 
+SELECT is_empty('SELECT * FROM cs.check()', 'no invariant is broken');
 SELECT * FROM finish();

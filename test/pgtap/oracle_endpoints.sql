@@ -4,7 +4,7 @@
 SET client_min_messages = warning;
 SET cs_ext.now = '2025-01-01';
 
-SELECT plan(15);
+SELECT plan(18);
 
 CREATE TABLE expected AS
 SELECT d.set_name, e.edge, m.*
@@ -72,6 +72,8 @@ SELECT is((SELECT count(*) FROM expected e WHERE e.set_name = 'hand_edges' AND e
 SELECT is((SELECT count(*) FROM cs.movement WHERE customer_id IN ('15', '18')), 0::bigint, 'hand_edges: neither the free nor the zero-length account moves');
 SELECT is((SELECT count(*) FROM cs.movement WHERE customer_id = '17'), 2::bigint, 'hand_edges: three touching months are one stay');
 
+SELECT is_empty($$SELECT * FROM cs.check('2023-11-01', '2024-09-01')$$, 'hand_edges, edge before: no invariant is broken');
+
 UPDATE cs.policy SET period_edge = 'at';
 CALL cs.refresh();
 SELECT results_eq($$SELECT a.* FROM expected e, pg_temp.actual(e.month) a WHERE e.set_name = 'hand_edges' AND e.edge = 'at' ORDER BY 1$$,
@@ -82,6 +84,8 @@ SELECT is((SELECT count(*) FROM expected e, cs.revenue(e.month) r WHERE e.set_na
 	AND r.mrr_start = e.mrr_start AND r.mrr_end = e.mrr_end
 	AND r.mrr_end = r.mrr_start + r.new_mrr + r.reactivation_mrr + r.expansion_mrr + r.resume_mrr - r.contraction_mrr - r.churn_mrr - r.pause_mrr),
 	7::bigint, 'hand_edges, edge at: the ledger basis has the same balances and adds up');
+
+SELECT is_empty($$SELECT * FROM cs.check('2023-11-01', '2024-09-01')$$, 'hand_edges, edge at: no invariant is broken');
 
 -- the other data set comes into the same table: everything of the first goes, by capture
 DELETE FROM subscription;
@@ -117,4 +121,5 @@ RESET TimeZone;
 RESET DateStyle;
 RESET search_path;
 
+SELECT is_empty($$SELECT * FROM cs.check('2020-01-01', '2020-08-01')$$, 'sim_social, edge before: no invariant is broken');
 SELECT * FROM finish();

@@ -4,7 +4,7 @@
 \set ON_ERROR_STOP 1
 SET client_min_messages = warning;
 
-SELECT plan(26);
+SELECT plan(27);
 
 CREATE TABLE account (
 	account_id text PRIMARY KEY,
@@ -252,4 +252,5 @@ CALL cs.rebuild();
 SELECT set_eq('SELECT * FROM cs_internal.movement', 'SELECT * FROM before', 'a rebuild makes the same ledger');
 SELECT is((SELECT count(*) FROM cs.customer_360), 500::bigint, 'and the same customers');
 
+SELECT is_empty('SELECT * FROM cs.check()', 'no invariant is broken');
 SELECT * FROM finish();

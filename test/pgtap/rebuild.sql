@@ -98,4 +98,5 @@ SELECT ok(count(*) >= 40, 'derived state of ' || count(*) || ' customers was com
 SELECT ok(count(*) > 100, 'and ' || count(*) || ' months of usage') FROM app.kept WHERE pass = 'rebuilt' AND tab = 'cs_internal.usage_month';
 SELECT ok(count(*) > 60, 'and ' || count(*) || ' movements') FROM app.kept WHERE pass = 'rebuilt' AND tab ~ 'movement';
 SELECT ok(count(*) > 0, count(*) || ' rows of decided state were compared') FROM app.kept WHERE pass = 'rebuilt' AND decided AND tab ~ 'alert|membership|health';
+SELECT is_empty('SELECT * FROM cs.check()', 'no invariant is broken');
 SELECT * FROM finish();

@@ -140,4 +140,5 @@ SELECT is((SELECT count(*)::int FROM cs_internal.membership WHERE valid_to <= va
 SELECT is((SELECT count(*)::int FROM cs_internal.membership a JOIN cs_internal.membership b USING (customer_id, dimension)
 	WHERE (a.segment, a.valid_from) < (b.segment, b.valid_from)
 		AND tstzrange(a.valid_from, a.valid_to) && tstzrange(b.valid_from, b.valid_to)), 0, 'no two overlap');
+SELECT is_empty('SELECT * FROM cs.check()', 'no invariant is broken');
 SELECT * FROM finish();

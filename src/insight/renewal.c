@@ -1,0 +1,85 @@
+/*
+ * renewal.c
+ *		Subscription rows as the SQL of renewals and of the checks reads them.
+ *
+ * In: the subscription sources, read as policy.run_as through cs_user_query,
+ * whole or cut at an instant to what was known then.  Out: typed rows with the
+ * outside id.  What a row means for a renewal is decided in renewal.sql.
+ *
+ * Nothing is kept: a crash, an abort, a concurrent writer or a restore leave
+ * nothing behind, and a standby can read.
+ */
+#include "cs_ext.h"
+
+#include "catalog/pg_type.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+
+#include "facts/source.h"
+
+PG_FUNCTION_INFO_V1(cs_subscription_rows_sql);
+
+/*
+ * copy_rows: all rows of a result into the tuplestore of a set-returning
+ * function, whose columns are the same.
+ */
+static void
+copy_rows(CsResult *rows, ReturnSetInfo *rsinfo)
+{
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(rows->desc, &TTSOpsMinimalTuple);
+
+	tuplestore_rescan(rows->store);
+	while (tuplestore_gettupleslot(rows->store, true, false, slot))
+	{
+		CHECK_FOR_INTERRUPTS();
+		slot_getallattrs(slot);
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, slot->tts_values,
+							 slot->tts_isnull);
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	tuplestore_end(rows->store);
+}
+
+/*
+ * cs_internal.subscription_rows(customers text[], as_of timestamptz): the
+ * usable subscription rows of these customers (NULL: of all), as they were
+ * known at as_of (NULL: as they stand now, ends to come included).  A source
+ * that cannot be read raises: without its rows a renewal would look lost.
+ */
+Datum
+cs_subscription_rows_sql(PG_FUNCTION_ARGS)
+{
+	static const char *const select =
+		"SELECT %s AS customer_id, r.subscription_id::text, r.start_at, r.end_at, r.mrr::numeric,"
+		" r.currency::text, r.product::text, r.term_months::integer, coalesce(r.status::text, "
+		"'active'),"
+		" r.is_trial, r.is_recurring, r.signed_at, r.cancel_requested_at, r.cancel_reason::text,"
+		" r.churn_kind::text, r.auto_renew, r.renews_at, r.changed_at"
+		" FROM (%s) r";
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	bool keyed = !PG_ARGISNULL(0);
+	bool cut = !PG_ARGISNULL(1);
+	CsFrame frame;
+	CsPolicy *policy;
+	ListCell *lc;
+
+	InitMaterializedSRF(fcinfo, 0);
+	cs_enter(&frame);
+	policy = cs_policy(false);
+	foreach (lc, cs_sources("subscription"))
+	{
+		CsSource *source = lfirst(lc);
+		CsUserQuery query = {0};
+
+		query.sql = psprintf(select, cs_source_id(source, "r.customer_key"),
+							 cs_source_rows(source, keyed, cut));
+		query.search_path = source->search_path;
+		query.as_of = cut ? PG_GETARG_TIMESTAMPTZ(1) : cs_now();
+		query.as_of_day = cs_local_day(query.as_of, policy->time_zone);
+		if (keyed)
+			cs_source_keys(source, PG_GETARG_DATUM(0), &query);
+		copy_rows(cs_user_query(&query, NULL), rsinfo);
+	}
+	cs_leave(&frame);
+	return (Datum) 0;
+}
