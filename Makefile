@@ -18,6 +18,7 @@ SQL_PIECES = \
 	policy \
 	period \
 	source \
+	watermark \
 	refresh \
 	usage \
 	ledger \

@@ -19,10 +19,13 @@ SELECT pg_catalog.pg_extension_config_dump('cs.source', '');
 -- Derived, one row a source: how far it is read and what was found.
 CREATE TABLE cs_internal.source_state (
 	source text PRIMARY KEY,
-	capture text NOT NULL,              -- what is in force: trigger or scan
+	capture text NOT NULL,              -- what is in force: trigger, watermark, scan or window
 	capture_reason text NOT NULL,
 	needs_scan boolean NOT NULL DEFAULT true,   -- re-read whole at the next refresh
-	scanned_at timestamptz,
+	scanned_at timestamptz,             -- when it was last read whole
+	looked_at timestamptz,              -- when it was last looked at: whole, by watermark, or its window
+	watermark pg_snapshot,              -- what was seen then; our own transaction counts as running
+	rewritten bigint,                   -- updates and deletes the server had counted at scanned_at
 	first_at timestamptz,               -- least and greatest anchor of usable rows
 	last_at timestamptz,
 	has_rows boolean NOT NULL DEFAULT false,    -- any usable rows
@@ -87,7 +90,7 @@ COMMENT ON COLUMN cs.source.name IS 'Name of the source; metrics of kind other n
 COMMENT ON COLUMN cs.source.kind IS 'Kind of facts: customer, user, subscription, usage_event, ticket, survey, invoice, touchpoint, message, onboarding_step, cancellation or other.';
 COMMENT ON COLUMN cs.source.relation IS 'The relation, qualified and quoted as text, so that a dump restores before it exists.';
 COMMENT ON COLUMN cs.source.columns IS 'Canonical or x_ column name -> SQL expression over the relation.';
-COMMENT ON COLUMN cs.source.capture IS 'What was asked for: auto, trigger or scan. cs.source_status says what is in force.';
+COMMENT ON COLUMN cs.source.capture IS 'What was asked for: auto, trigger, watermark, scan, window or window <days>. cs.source_status says what is in force.';
 COMMENT ON COLUMN cs.source.terms IS 'interval: each row is a fact, an UPDATE corrects history.';
 COMMENT ON COLUMN cs.source.enabled IS 'false: the source is not read.';
 COMMENT ON COLUMN cs.source.description IS 'Free text, or NULL.';

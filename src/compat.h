@@ -18,9 +18,11 @@
 #include "catalog/pg_database.h"
 #include "utils/acl.h"
 #define cs_database_owner(dboid, roleid) object_ownercheck(DatabaseRelationId, (dboid), (roleid))
+#define cs_class_owner(relid, roleid) object_ownercheck(RelationRelationId, (relid), (roleid))
 #else
 #include "utils/acl.h"
 #define cs_database_owner(dboid, roleid) pg_database_ownercheck((dboid), (roleid))
+#define cs_class_owner(relid, roleid) pg_class_ownercheck((relid), (roleid))
 #endif
 
 /* Run a portal to its end, as a statement of its own. */

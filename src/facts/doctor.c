@@ -170,6 +170,47 @@ check_triggers(ReturnSetInfo *rsinfo, const CsSource *source)
 }
 
 /*
+ * check_watermark: what is captured by watermark must only grow.
+ */
+static void
+check_watermark(ReturnSetInfo *rsinfo, const CsSource *source)
+{
+	int64 rewritten = cs_rewritten(source->relid);
+
+	if (cs_exec("SELECT ($2 - rewritten)::text FROM cs_internal.source_state WHERE source = $1 AND "
+				"capture = 'watermark' AND rewritten < $2",
+				CS_ARGS(cs_text(source->name), cs_int8(rewritten))) == 0)
+		return;
+	finding(rsinfo, "watermark", "warning", source->name,
+			psprintf("%s rows were updated or deleted in %s since it was read whole, which a "
+					 "watermark does not notice",
+					 cs_value(), source->relation),
+			psprintf("SELECT cs.mark_changed(%s, <customer>); or CALL cs.rebuild(%s); where that "
+					 "is usual, capture => 'trigger'.",
+					 quote_literal_cstr(source->name), quote_literal_cstr(source->name)));
+}
+
+/*
+ * check_anchor: without an index on it, how far a big table reaches is not looked up.
+ */
+static void
+check_anchor(ReturnSetInfo *rsinfo, const CsSource *source)
+{
+	CsMapped *anchor = source->anchor ? cs_mapped(source, source->anchor) : NULL;
+
+	if (anchor == NULL || cs_anchor_is_cheap(source))
+		return;
+	finding(rsinfo, "index", "info", source->name,
+			psprintf("%s has no index that begins with %s: its first and last row are those that "
+					 "capture has seen, exact again after a whole read",
+					 source->relation, anchor->expr),
+			anchor->attnum > 0
+				? psprintf("CREATE INDEX CONCURRENTLY ON %s (%s);", source->relation,
+						   quote_identifier(get_attname(source->relid, anchor->attnum, false)))
+				: "Where the exact bounds matter, map a column and index it.");
+}
+
+/*
  * check_users: a user in two rows at one time counts for two customers.
  */
 static void
@@ -227,6 +268,8 @@ cs_doctor_sources(PG_FUNCTION_ARGS)
 			continue;
 		check_index(rsinfo, source);
 		check_triggers(rsinfo, source);
+		check_watermark(rsinfo, source);
+		check_anchor(rsinfo, source);
 		check_ends(rsinfo, source);
 		check_users(rsinfo, source);
 	}

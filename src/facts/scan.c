@@ -15,8 +15,12 @@
  *				source", or the storage of the table changed without rows
  *				changing (partition attached or detached, truncated or rewritten),
  *				every customer of the source is pending.
+ *	watermark	rows of transactions that the last look did not see become change
+ *				log rows (watermark.c), and go on as those of a trigger.
  *	scan		every scan_interval a checksum per customer is compared with the
  *				one kept: new, changed and vanished customers are pending.
+ *	window		likewise, over the rows of the last days only: what changes before
+ *				them is not noticed.
  */
 #include "cs_ext.h"
 
@@ -35,12 +39,13 @@
 	" ON CONFLICT (source, customer_id) DO UPDATE SET since = least(pending.since, " \
 	"excluded.since), until = greatest(pending.until, excluded.until)"
 
-static void count_unusable(const CsSource *source, Datum ids, bool whole, bool without_customer);
-
 /* ---- what a source looks like now ----------------------------------------- */
 
-static void
-set_error(const CsSource *source, const char *error)
+/*
+ * cs_source_error: shown in source_status until the source can be read.
+ */
+void
+cs_source_error(const CsSource *source, const char *error)
 {
 	cs_exec(
 		"UPDATE cs_internal.source_state SET error = $2 WHERE source = $1 AND error IS DISTINCT "
@@ -62,7 +67,7 @@ set_needs_scan(const char *source)
 void
 cs_source_failed(const CsSource *source, const char *error)
 {
-	set_error(source, error);
+	cs_source_error(source, error);
 	set_needs_scan(source->name);
 }
 
@@ -120,6 +125,7 @@ verify(CsSource *source, const CsPolicy *policy)
 {
 	char *storage = NULL;
 	char *types;
+	char *wanted;
 	const char *capture;
 	const char *reason;
 	ErrorData *error;
@@ -135,26 +141,29 @@ verify(CsSource *source, const CsPolicy *policy)
 
 	if (!OidIsValid(source->relid))
 	{
-		set_error(source, psprintf("relation %s does not exist", source->relation));
+		cs_source_error(source, psprintf("relation %s does not exist", source->relation));
 		set_needs_scan(source->name);
 		return false;
 	}
 	if (!cs_source_may_read(source->relid, policy->run_as_oid))
 	{
-		set_error(source, psprintf("role %s may not read %s", policy->run_as, source->relation));
+		cs_source_error(source,
+						psprintf("role %s may not read %s", policy->run_as, source->relation));
 		set_needs_scan(source->name);
 		return false;
 	}
 	error = cs_source_analyse(source, NULL);
 	if (error != NULL)
 	{
-		set_error(source, error->message);
+		cs_source_error(source, error->message);
 		set_needs_scan(source->name);
 		return false;
 	}
 
 	cs_exec("SELECT capture FROM cs.source WHERE name = $1", CS_ARGS(cs_text(source->name)));
-	capture = cs_source_capture(source, cs_value(), &reason);
+	wanted = cs_value();
+	capture = cs_source_capture(source, wanted, &reason);
+	source->window_days = cs_window_days(wanted);
 	if (strcmp(capture, "trigger") == 0 && !cs_source_has_triggers(source))
 	{
 		capture = "scan";
@@ -169,7 +178,8 @@ verify(CsSource *source, const CsPolicy *policy)
 		"capture_reason, error) IS DISTINCT FROM ($2, $3, NULL) OR source = $1 AND column_types IS "
 		"DISTINCT FROM $4::jsonb",
 		CS_ARGS(cs_text(source->name), cs_text(capture), cs_text(reason), cs_text(types)));
-	if (strcmp(capture, "trigger") == 0 && check_storage(source, storage))
+	if ((strcmp(capture, "trigger") == 0 || strcmp(capture, "watermark") == 0) &&
+		check_storage(source, storage))
 		set_needs_scan(source->name);
 	return true;
 }
@@ -209,8 +219,12 @@ done_reading(const CsSource *source)
 {
 	cs_exec(
 		"UPDATE cs_internal.source_state SET needs_scan = false, scanned_at = clock_timestamp(), "
-		"changed_since = '-infinity', changed_until = 'infinity', error = NULL WHERE source = $1",
+		"looked_at = clock_timestamp(), changed_since = '-infinity', changed_until = 'infinity', "
+		"error = NULL WHERE source = $1",
 		CS_ARGS(cs_text(source->name)));
+	if (strcmp(source->capture, "watermark") == 0)
+		cs_exec("UPDATE cs_internal.source_state SET rewritten = $2 WHERE source = $1",
+				CS_ARGS(cs_text(source->name), cs_int8(cs_rewritten(source->relid))));
 }
 
 /*
@@ -299,7 +313,7 @@ read_whole(const CsSource *source)
 	rows = cs_user_query(&query, &error);
 	if (rows == NULL)
 	{
-		set_error(source, error->message);
+		cs_source_error(source, error->message);
 		set_needs_scan(source->name);
 		return;
 	}
@@ -316,36 +330,52 @@ read_whole(const CsSource *source)
 }
 
 /*
- * read_checksums: compares a checksum per customer.  It is a sum over the rows,
- * so their order does not matter; a row counts as often as it stands there.
+ * window_start: midnight that begins the days which are re-read.
+ */
+static TimestampTz
+window_start(const CsSource *source, TimestampTz as_of)
+{
+	CsPolicy *policy = cs_policy(false);
+
+	return cs_local_midnight(cs_local_day(as_of, policy->time_zone) - source->window_days,
+							 policy->time_zone);
+}
+
+/*
+ * read_checksums: compares a checksum per customer, of rows with an anchor from
+ * `since` on.  It is a sum over the rows, so their order does not matter; a row
+ * counts as often as it stands there.
  */
 static void
-read_checksums(const CsSource *source, bool everything)
+read_checksums(const CsSource *source, bool everything, TimestampTz since)
 {
 	CsUserQuery query = {0};
 	ErrorData *error = NULL;
 	CsResult *rows;
 	CsArg name = cs_text(source->name);
 
-	query.sql =
-		psprintf("SELECT %s AS customer_id, sum(hashtextextended(r::text, 0)::numeric) AS "
-				 "checksum FROM (%s) r GROUP BY customer_key",
-				 cs_source_id(source, "customer_key"), cs_source_rows(source, false, false));
+	query.sql = psprintf("SELECT %s AS customer_id, sum(hashtextextended(r::text, 0)::numeric) AS "
+						 "checksum FROM (%s) r%s GROUP BY customer_key",
+						 cs_source_id(source, "customer_key"), cs_source_rows(source, false, false),
+						 TIMESTAMP_IS_NOBEGIN(since)
+							 ? ""
+							 : psprintf(" WHERE r.%s >= as_of", quote_identifier(source->anchor)));
+	query.as_of = since;
 	query.search_path = source->search_path;
 	rows = cs_user_query(&query, &error);
 	if (rows == NULL)
 	{
-		set_error(source, error->message);
+		cs_source_error(source, error->message);
 		set_needs_scan(source->name);
 		return;
 	}
 	cs_register("found", rows);
-	cs_exec(
-		"INSERT INTO cs_internal.pending (source, customer_id) SELECT $1, coalesce(n.customer_id, "
-		"o.customer_id) FROM found n FULL JOIN (SELECT * FROM cs_internal.scan_checksum WHERE "
-		"source = $1) o ON o.customer_id = n.customer_id WHERE n.checksum IS DISTINCT FROM "
-		"o.checksum OR $2" UPSERT_PENDING,
-		CS_ARGS(name, cs_bool(everything)));
+	cs_exec("INSERT INTO cs_internal.pending (source, customer_id, since) SELECT $1, "
+			"coalesce(n.customer_id, o.customer_id), $3 FROM found n FULL JOIN (SELECT * FROM "
+			"cs_internal.scan_checksum WHERE "
+			"source = $1) o ON o.customer_id = n.customer_id WHERE n.checksum IS DISTINCT FROM "
+			"o.checksum OR $2" UPSERT_PENDING,
+			CS_ARGS(name, cs_bool(everything), cs_tstz(since)));
 	if (SPI_processed > 0)
 	{
 		cs_exec(
@@ -435,7 +465,7 @@ users_to_customers(const CsSource *source)
 		rows = cs_user_query(&query, &error);
 		if (rows == NULL)
 		{
-			set_error(users, error->message);
+			cs_source_error(users, error->message);
 			set_needs_scan(source->name);
 			continue;
 		}
@@ -506,7 +536,7 @@ take_chunk(List *all, List **whole)
 		CsSource *source = lfirst(lc);
 
 		if (named(without_customer, source->name))
-			count_unusable(source, (Datum) 0, false, true);
+			cs_count_without_customer(source);
 	}
 	cs_unregister("changes");
 	tuplestore_end(changes->store);
@@ -519,12 +549,10 @@ take_chunk(List *all, List **whole)
 static bool
 scan_due(const CsSource *source, bool force)
 {
-	if (strcmp(source->capture, "scan") != 0)
-		return false;
 	if (force)
 		return true;
 	cs_exec(
-		"SELECT scanned_at IS NULL OR scanned_at <= clock_timestamp() - make_interval(secs => $2) "
+		"SELECT looked_at IS NULL OR looked_at <= clock_timestamp() - make_interval(secs => $2) "
 		"FROM cs_internal.source_state WHERE source = $1",
 		CS_ARGS(cs_text(source->name), cs_float8(cs_scan_interval)));
 	return *cs_value() == 't';
@@ -559,6 +587,23 @@ follow_users(List *all)
 }
 
 /*
+ * look_for_new: rows of a source with a watermark go to the change log.  What
+ * is to be read whole is not looked at before.
+ */
+static void
+look_for_new(const CsSource *source)
+{
+	if (strcmp(source->capture, "watermark") != 0)
+		return;
+	cs_exec("SELECT needs_scan FROM cs_internal.source_state WHERE source = $1",
+			CS_ARGS(cs_text(source->name)));
+	if (*cs_value() == 't')
+		return;
+	if (!cs_watermark_look(source))
+		set_needs_scan(source->name);
+}
+
+/*
  * cs_collect: see source.h.
  */
 void
@@ -578,6 +623,8 @@ cs_collect(TimestampTz as_of, bool force_scan)
 		if (verify(lfirst(lc), policy))
 			readable = lappend(readable, lfirst(lc));
 	}
+	foreach (lc, readable)
+		look_for_new(lfirst(lc));
 	while (take_chunk(readable, &whole))
 		CHECK_FOR_INTERRUPTS();
 
@@ -592,171 +639,19 @@ cs_collect(TimestampTz as_of, bool force_scan)
 		if (strcmp(source->capture, "scan") == 0)
 		{
 			if (needs_scan || scan_due(source, force_scan))
-				read_checksums(source, needs_scan);
+				read_checksums(source, needs_scan, DT_NOBEGIN);
 		}
-		else if (needs_scan)
+		else if (strcmp(source->capture, "window") == 0)
+		{
+			if (!needs_scan && !scan_due(source, force_scan))
+				continue;
+			if (needs_scan)
+				read_whole(source);
+			read_checksums(source, false, window_start(source, as_of));
+		}
+		else if (needs_scan &&
+				 (strcmp(source->capture, "watermark") != 0 || cs_watermark_begin(source)))
 			read_whole(source);
 	}
 	follow_users(readable);
-}
-
-/* ---- unusable rows -------------------------------------------------------- */
-
-/*
- * count_unusable: see cs_count_unusable; without_customer: only rows whose key
- * is NULL or empty.  Rows of users whom no user source knows are nobody's, and
- * are not counted until it does.
- */
-static void
-count_unusable(const CsSource *source, Datum ids, bool whole, bool without_customer)
-{
-	CsMapping *mapping = CS_MAPPING(source);
-	CsUserQuery query = {0};
-	ErrorData *error = NULL;
-	CsResult *rows;
-	char *key = cs_source_key(source);
-	char *condition = NULL;
-	StringInfoData sql;
-
-	if (without_customer)
-		condition = mapping->key_native == TEXTOID || mapping->key_native == VARCHAROID ||
-							mapping->key_native == BPCHAROID
-						? psprintf("(%s IS NULL OR %s = '')", key, key)
-						: psprintf("%s IS NULL", key);
-	else if (!whole && !source->by_user)
-		condition = psprintf("%s = ANY ($1)", key);
-	if (!whole && !without_customer)
-		cs_source_keys(source, ids, &query);
-	query.search_path = source->search_path;
-
-	initStringInfo(&sql);
-	appendStringInfo(
-		&sql,
-		"SELECT customer_id, reason, count(*) AS row_count, min(example) AS example FROM "
-		"(SELECT coalesce(%s, '') AS customer_id, %s AS reason, left(f::text, 200) COLLATE "
-		"\"C\" AS example FROM (%s) f",
-		cs_source_id(source, source->by_user ? "u.customer_key" : "f.customer_key"),
-		cs_source_reason(source), cs_source_facts(source, condition));
-	if (source->by_user)
-		appendStringInfo(&sql,
-						 " %s JOIN (%s) u ON (u.user_id COLLATE \"C\") = %s WHERE f.user_key IS "
-						 "NULL OR u.user_id IS NOT NULL",
-						 whole || without_customer ? "LEFT" : "",
-						 cs_source_users(source, !whole && !without_customer),
-						 cs_key_text(mapping->key_native, "f.user_key"));
-	appendStringInfoString(&sql, ") x WHERE reason IS NOT NULL GROUP BY 1, 2");
-	query.sql = sql.data;
-	rows = cs_user_query(&query, &error);
-	if (rows == NULL)
-	{
-		set_error(source, error->message);
-		return;
-	}
-	cs_register("counted", rows);
-	cs_exec("DELETE FROM cs_internal.unusable WHERE source = $1 AND found_by = 'source' AND ($2 OR "
-			"customer_id = ANY ($3))",
-			CS_ARGS(cs_text(source->name), cs_bool(whole),
-					without_customer ? cs_textarray(PointerGetDatum(
-										   construct_array((Datum[]){CStringGetTextDatum("")}, 1,
-														   TEXTOID, -1, false, TYPALIGN_INT)))
-									 : cs_datum(TEXTARRAYOID, ids, whole)));
-	cs_exec(
-		"INSERT INTO cs_internal.unusable (source, customer_id, reason, row_count, example) SELECT "
-		"$1, customer_id, reason, row_count, example FROM counted ON CONFLICT (source, "
-		"customer_id, "
-		"reason) DO UPDATE SET row_count = excluded.row_count, example = excluded.example",
-		CS_ARGS(cs_text(source->name)));
-	cs_unregister("counted");
-	tuplestore_end(rows->store);
-}
-
-/*
- * cs_count_unusable: see source.h.
- */
-void
-cs_count_unusable(const CsSource *source, Datum ids, bool whole)
-{
-	if (source->mapping == NULL || !OidIsValid(source->relid))
-		return;
-	count_unusable(source, ids, whole, false);
-}
-
-/* ---- extent --------------------------------------------------------------- */
-
-/*
- * anchor_is_cheap: an index begins with the anchor, or the table is small, so
- * that its least and greatest value are cheap to find.
- */
-static bool
-anchor_is_cheap(const CsSource *source)
-{
-	CsMapped *m = source->anchor ? cs_mapped(source, source->anchor) : NULL;
-
-	if (m == NULL || m->attnum <= 0)
-		return true;
-	cs_exec(
-		"SELECT EXISTS (SELECT 1 FROM pg_index WHERE indrelid = $1 AND indkey[0] = $2 AND "
-		"indisvalid "
-		"AND indpred IS NULL) OR (SELECT sum(c.relpages) < 10000 FROM pg_class c WHERE c.oid = $1 "
-		"OR c.oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = $1))",
-		CS_ARGS(cs_datum(OIDOID, ObjectIdGetDatum(source->relid), false), cs_int4(m->attnum)));
-	return *cs_value() == 't';
-}
-
-/*
- * cs_source_extent: see source.h.  Looks only where something changed.  In a
- * big table without an index on the anchor, the bounds are widened by what
- * capture saw, and are exact again after the next whole read.
- */
-bool
-cs_source_extent(const CsSource *source, TimestampTz as_of)
-{
-	bool required = cs_anchor_required(source);
-	CsUserQuery query = {0};
-	ErrorData *error = NULL;
-	CsResult *rows;
-
-	if (!OidIsValid(source->relid) ||
-		cs_exec(
-			"SELECT changed_since IS NULL, changed_since = '-infinity', changed_until = 'infinity' "
-			"FROM cs_internal.source_state WHERE source = $1",
-			CS_ARGS(cs_text(source->name))) == 0)
-		return false;
-	if (*cs_cell(0, 1) != 't')
-	{
-		bool whole = *cs_cell(0, 2) == 't' || *cs_cell(0, 3) == 't';
-
-		if (!whole && required && !anchor_is_cheap(source))
-			cs_exec(
-				"UPDATE cs_internal.source_state SET first_at = least(first_at, changed_since), "
-				"last_at = greatest(last_at, changed_until), changed_since = NULL, changed_until = "
-				"NULL WHERE source = $1",
-				CS_ARGS(cs_text(source->name)));
-		else
-		{
-			query.sql = cs_source_extent_sql(source, required);
-			query.search_path = source->search_path;
-			rows = cs_user_query(&query, &error);
-			if (rows == NULL)
-			{
-				set_error(source, error->message);
-				return false;
-			}
-			cs_register("bounds", rows);
-			cs_exec(
-				"UPDATE cs_internal.source_state SET first_at = b.first_at, last_at = b.last_at, "
-				"has_rows = b.has_rows, changed_since = NULL, changed_until = NULL FROM bounds b "
-				"WHERE source = $1",
-				CS_ARGS(cs_text(source->name)));
-			cs_unregister("bounds");
-			tuplestore_end(rows->store);
-		}
-	}
-
-	/* Where the anchor may be NULL, or there is none, any row is known all along. */
-	return cs_exec(
-			   "UPDATE cs_internal.source_state SET available = NOT available WHERE source = $1 "
-			   "AND "
-			   "available <> CASE WHEN $3 THEN coalesce(first_at < $2, false) ELSE has_rows END",
-			   CS_ARGS(cs_text(source->name), cs_tstz(as_of), cs_bool(required))) > 0;
 }

@@ -11,9 +11,10 @@ typedef struct CsSource
 {
 	char *name;
 	char *kind;
-	char *relation; /* qualified, quoted */
-	Oid relid;      /* InvalidOid: the relation is gone */
-	char *capture;  /* in force: trigger or scan */
+	char *relation;  /* qualified, quoted */
+	Oid relid;       /* InvalidOid: the relation is gone */
+	char *capture;   /* in force: trigger, watermark, scan or window */
+	int window_days; /* that a window re-reads; 0: none */
 	char *search_path;
 	char *anchor;  /* canonical name of the anchor column, NULL: none mapped */
 	Oid key_type;  /* native type of the customer key (TEXTOID for an expression) */
@@ -69,6 +70,10 @@ extern void cs_capture_flush(void);
 
 /* Called after commit of a transaction that changed facts or definitions; set by the scheduler. */
 extern void (*cs_commit_hook)(void);
+
+/* Widens [since, until] to what these customers did in a source with a watermark since the last look. */
+extern void cs_watermark_tail(const CsSource *source, Datum ids, TimestampTz *since,
+							  TimestampTz *until);
 
 /* The source could not be read: the error is shown, and it is read whole once it can be. */
 extern void cs_source_failed(const CsSource *source, const char *error);

@@ -18,6 +18,8 @@
 #include "facts/source_kind.h"
 
 #define MAX_NAME 40
+#define MAX_WINDOW 400
+#define DEFAULT_WINDOW 7
 
 static bool
 good_name(const char *name, int max)
@@ -32,6 +34,32 @@ good_name(const char *name, int max)
 			return false;
 	}
 	return p - name <= max;
+}
+
+/*
+ * cs_window_days: days that 'window' or 'window 30' re-reads; 0: it is neither.
+ */
+int
+cs_window_days(const char *capture)
+{
+	const char *p = capture + strlen("window");
+	int days = 0;
+
+	if (strncmp(capture, "window", strlen("window")) != 0)
+		return 0;
+	if (*p == '\0')
+		return DEFAULT_WINDOW;
+	if (*p++ != ' ' || *p == '\0')
+		return 0;
+	for (; *p; p++)
+	{
+		if (*p < '0' || *p > '9')
+			return 0;
+		days = days * 10 + (*p - '0');
+		if (days > MAX_WINDOW)
+			return 0;
+	}
+	return days;
 }
 
 /*
@@ -77,15 +105,14 @@ cs_check_words(const CsDefinition *def)
 	if (strcmp(def->terms, "interval") != 0)
 		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				errmsg("unknown terms \"%s\"", def->terms), errhint("Use 'interval'."));
-	if (strcmp(def->capture, "watermark") == 0 || strcmp(def->capture, "window") == 0)
-		ereport(ERROR, errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				errmsg("capture => '%s' is not supported yet", def->capture),
-				errhint("Use 'auto', 'trigger' or 'scan'."));
 	if (strcmp(def->capture, "auto") != 0 && strcmp(def->capture, "trigger") != 0 &&
-		strcmp(def->capture, "scan") != 0)
+		strcmp(def->capture, "watermark") != 0 && strcmp(def->capture, "scan") != 0 &&
+		cs_window_days(def->capture) == 0)
 		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				errmsg("unknown capture \"%s\"", def->capture),
-				errhint("Use 'auto', 'trigger' or 'scan'."));
+				errhint("Use 'auto', 'trigger', 'watermark', 'scan', 'window' (seven days) or "
+						"'window <days>' with up to %d days.",
+						MAX_WINDOW));
 }
 
 /*

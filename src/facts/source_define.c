@@ -143,6 +143,7 @@ cs_source_capture(const CsSource *source, const char *wanted, const char **reaso
 	CsMapping *mapping = CS_MAPPING(source);
 	char relkind = get_rel_relkind(source->relid);
 	const char *obstacle = NULL;
+	const char *unused = "";
 
 	if (relkind == RELKIND_VIEW || relkind == RELKIND_MATVIEW)
 		obstacle = "a view has no rows of its own to put a trigger on";
@@ -161,9 +162,40 @@ cs_source_capture(const CsSource *source, const char *wanted, const char **reaso
 		*reason = "as asked for";
 		return "scan";
 	}
+	if (cs_window_days(wanted) > 0)
+	{
+		*reason =
+			psprintf("as asked for; not exact: changes more than %d days back are not noticed",
+					 cs_window_days(wanted));
+		if (source->anchor != NULL)
+			return "window";
+		*reason = "it has no anchor to take the last days by";
+		return "scan";
+	}
+	if (strcmp(wanted, "trigger") != 0)
+	{
+		char *column;
+		const char *missing = cs_watermark_obstacle(source, &column);
+
+		if (missing == NULL)
+		{
+			*reason = psprintf("column %s says which transaction wrote a row; updates and "
+							   "deletes are not noticed",
+							   quote_identifier(column));
+			return "watermark";
+		}
+		if (strcmp(wanted, "watermark") == 0)
+		{
+			*reason = missing;
+			return "scan";
+		}
+		if (column != NULL)
+			unused = psprintf("; its watermark is not used: %s", missing);
+	}
 	if (obstacle == NULL)
 	{
-		*reason = strcmp(wanted, "auto") == 0 ? "a table whose key is a column" : "as asked for";
+		*reason = strcmp(wanted, "auto") == 0 ? psprintf("a table whose key is a column%s", unused)
+											  : "as asked for";
 		return "trigger";
 	}
 	*reason = obstacle;
@@ -245,6 +277,30 @@ lock_relation(const CsSource *source, bool quiet)
 	error_context_stack = &callback;
 	LockRelationOid(source->relid, ShareRowExclusiveLock);
 	error_context_stack = callback.previous;
+}
+
+/*
+ * cs_source_drop_triggers: those that are there, under the lock that making
+ * them takes.  Inside a frame.
+ */
+void
+cs_source_drop_triggers(const CsSource *source)
+{
+	static const char *const suffix[] = {"", "_truncate"};
+
+	for (int i = 0; i < 2; i++)
+	{
+		const char *trigger =
+			quote_identifier(psprintf("cs_capture_%s%s", source->name, suffix[i]));
+
+		if (cs_exec("SELECT 1 FROM pg_trigger WHERE tgrelid = $1 AND quote_ident(tgname) = $2",
+					CS_ARGS(cs_datum(OIDOID, ObjectIdGetDatum(source->relid), false),
+							cs_text(trigger))) == 0)
+			continue;
+		if (i == 0)
+			lock_relation(source, false);
+		cs_exec(psprintf("DROP TRIGGER %s ON %s", trigger, source->relation), CS_NO_ARGS);
+	}
 }
 
 /* ---- add_source ----------------------------------------------------------- */
@@ -436,6 +492,18 @@ cs_define_source(const Definition *def, Oid caller)
 				errmsg("source \"%s\" cannot be captured by trigger", def->name),
 				errdetail("The reason: %s.", reason),
 				errhint("Use capture => 'scan', which re-reads the relation."));
+	if (strcmp(def->capture, "watermark") == 0 && strcmp(capture, "watermark") != 0)
+		ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				errmsg("source \"%s\" cannot be captured by watermark", def->name),
+				errdetail("The reason: %s.", reason),
+				errhint("Where rows are only ever added: SELECT cs.add_watermark(%s); else use "
+						"'auto'.",
+						quote_literal_cstr(source->relation)));
+	if (cs_window_days(def->capture) > 0 && strcmp(capture, "window") != 0)
+		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				errmsg("source \"%s\" cannot be captured by window", def->name),
+				errdetail("The reason: %s.", reason),
+				errhint("Map the column with the instant of a row, or use 'scan'."));
 	source->capture = pstrdup(capture);
 
 	if (strcmp(capture, "trigger") == 0)
@@ -581,22 +649,7 @@ cs_drop_source(PG_FUNCTION_ARGS)
 	}
 	refuse_in_use(source);
 	if (OidIsValid(source->relid))
-	{
-		static const char *const suffix[] = {"", "_truncate"};
-
-		for (int i = 0; i < 2; i++)
-		{
-			const char *trigger = quote_identifier(psprintf("cs_capture_%s%s", name, suffix[i]));
-
-			if (cs_exec("SELECT 1 FROM pg_trigger WHERE tgrelid = $1 AND quote_ident(tgname) = $2",
-						CS_ARGS(cs_datum(OIDOID, ObjectIdGetDatum(source->relid), false),
-								cs_text(trigger))) == 0)
-				continue;
-			if (i == 0)
-				lock_relation(source, false);
-			cs_exec(psprintf("DROP TRIGGER %s ON %s", trigger, source->relation), CS_NO_ARGS);
-		}
-	}
+		cs_source_drop_triggers(source);
 	cs_exec(
 		"INSERT INTO cs_internal.definition_history (at, actor, table_name, key, cause, old_row) "
 		"SELECT clock_timestamp(), $2, 'source', s.name, 'delete', to_jsonb(s) FROM cs.source s "

@@ -107,10 +107,23 @@ extern CsSource *cs_define_source(const CsDefinition *def, Oid caller);
 extern const char *cs_source_capture(const CsSource *source, const char *wanted,
 									 const char **reason);
 extern bool cs_source_may_read(Oid relid, Oid role);
+extern int cs_window_days(const char *capture);
 extern void cs_source_add_triggers(const CsSource *source);
+extern void cs_source_drop_triggers(const CsSource *source);
 extern char *cs_source_types(const CsSource *source);
 
+/* watermark.c */
+extern const char *cs_watermark_obstacle(const CsSource *source, char **column);
+extern bool cs_watermark_begin(const CsSource *source);
+extern bool cs_watermark_look(const CsSource *source);
+extern int64 cs_rewritten(Oid relid);
+
+/* extent.c: rows whose key is NULL or empty are counted anew */
+extern void cs_count_without_customer(const CsSource *source);
+extern bool cs_anchor_is_cheap(const CsSource *source);
+
 /* scan.c */
+extern void cs_source_error(const CsSource *source, const char *error);
 extern void cs_pending_known(const char *source);
 extern bool cs_source_has_triggers(const CsSource *source);
 

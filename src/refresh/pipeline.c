@@ -572,16 +572,16 @@ cs_refresh_needed(TimestampTz *next_due)
 			" OR EXISTS (SELECT 1 FROM cs_internal.dirty)"
 			" OR EXISTS (SELECT 1 FROM cs.source s LEFT JOIN cs_internal.source_state t ON "
 			"t.source = s.name"
-			" WHERE s.enabled AND (t.source IS NULL OR t.needs_scan OR (t.capture = 'scan' AND"
-			" (t.scanned_at IS NULL OR t.scanned_at <= clock_timestamp() - make_interval(secs => "
+			" WHERE s.enabled AND (t.source IS NULL OR t.needs_scan OR (t.capture <> 'trigger' AND"
+			" (t.looked_at IS NULL OR t.looked_at <= clock_timestamp() - make_interval(secs => "
 			"$1)))))"
 			" OR EXISTS (SELECT 1 FROM cs_internal.state WHERE due_at <= $2)",
 			CS_ARGS(cs_float8(cs_scan_interval), cs_tstz(now)));
 	needed = *cs_value() == 't';
 	*next_due = DT_NOEND;
 	cs_exec("SELECT least((SELECT min(due_at) FROM cs_internal.state WHERE due_at > $2),"
-			" (SELECT min(scanned_at) + make_interval(secs => $1) FROM cs_internal.source_state "
-			"WHERE capture = 'scan'))",
+			" (SELECT min(looked_at) + make_interval(secs => $1) FROM cs_internal.source_state "
+			"WHERE capture <> 'trigger'))",
 			CS_ARGS(cs_float8(cs_scan_interval), cs_tstz(now)));
 	due = cs_value_datum(&isnull);
 	if (!isnull)
@@ -694,6 +694,7 @@ customer_now(CsRefresh *run)
 	bool isnull;
 	TimestampTz since;
 	TimestampTz until;
+	ListCell *lc;
 
 	/*
 	 * What capture has noted of usage and the refresher has not read yet; NULL
@@ -713,11 +714,15 @@ customer_now(CsRefresh *run)
 			" WHERE c.kind IN ('usage_event', 'user')",
 			CS_ARGS(cs_textarray(ids)));
 	since = DatumGetTimestampTz(cs_cell_datum(0, 1, &isnull));
-	if (!isnull)
-	{
-		until = DatumGetTimestampTz(cs_cell_datum(0, 2, &isnull));
+	if (isnull)
+		since = DT_NOEND;
+	until = DatumGetTimestampTz(cs_cell_datum(0, 2, &isnull));
+	if (isnull)
+		until = DT_NOBEGIN;
+	foreach (lc, cs_sources("usage_event"))
+		cs_watermark_tail(lfirst(lc), ids, &since, &until);
+	if (since <= until)
 		cs_usage_ingest(ids, since, until, policy);
-	}
 	cs_ledger_ingest(ids, policy);
 	cs_identity_ingest(ids);
 	if (cs_exec("SELECT 1 FROM cs_internal.customer WHERE customer_id = ($1)[1]",

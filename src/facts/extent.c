@@ -1,0 +1,186 @@
+/*
+ * extent.c
+ *		What stands in a source: rows that cannot be used, and how far it reaches.
+ *
+ * In: the relations of sources, changed ranges noted in source_state.  Out:
+ * cs_internal.unusable, and first_at, last_at, has_rows, available of
+ * source_state.  Read on the snapshot of the refresh, so what is counted is what
+ * is ingested.
+ */
+#include "cs_ext.h"
+
+#include "catalog/pg_type.h"
+#include "utils/array.h"
+#include "utils/lsyscache.h"
+
+#include "facts/source_kind.h"
+
+/* ---- unusable rows -------------------------------------------------------- */
+
+/*
+ * count_unusable: see cs_count_unusable; without_customer: only rows whose key
+ * is NULL or empty.  Rows of users whom no user source knows are nobody's, and
+ * are not counted until it does.
+ */
+static void
+count_unusable(const CsSource *source, Datum ids, bool whole, bool without_customer)
+{
+	CsMapping *mapping = CS_MAPPING(source);
+	CsUserQuery query = {0};
+	ErrorData *error = NULL;
+	CsResult *rows;
+	char *key = cs_source_key(source);
+	char *condition = NULL;
+	StringInfoData sql;
+
+	if (without_customer)
+		condition = mapping->key_native == TEXTOID || mapping->key_native == VARCHAROID ||
+							mapping->key_native == BPCHAROID
+						? psprintf("(%s IS NULL OR %s = '')", key, key)
+						: psprintf("%s IS NULL", key);
+	else if (!whole && !source->by_user)
+		condition = psprintf("%s = ANY ($1)", key);
+	if (!whole && !without_customer)
+		cs_source_keys(source, ids, &query);
+	query.search_path = source->search_path;
+
+	initStringInfo(&sql);
+	appendStringInfo(
+		&sql,
+		"SELECT customer_id, reason, count(*) AS row_count, min(example) AS example FROM "
+		"(SELECT coalesce(%s, '') AS customer_id, %s AS reason, left(f::text, 200) COLLATE "
+		"\"C\" AS example FROM (%s) f",
+		cs_source_id(source, source->by_user ? "u.customer_key" : "f.customer_key"),
+		cs_source_reason(source), cs_source_facts(source, condition));
+	if (source->by_user)
+		appendStringInfo(&sql,
+						 " %s JOIN (%s) u ON (u.user_id COLLATE \"C\") = %s WHERE f.user_key IS "
+						 "NULL OR u.user_id IS NOT NULL",
+						 whole || without_customer ? "LEFT" : "",
+						 cs_source_users(source, !whole && !without_customer),
+						 cs_key_text(mapping->key_native, "f.user_key"));
+	appendStringInfoString(&sql, ") x WHERE reason IS NOT NULL GROUP BY 1, 2");
+	query.sql = sql.data;
+	rows = cs_user_query(&query, &error);
+	if (rows == NULL)
+	{
+		cs_source_error(source, error->message);
+		return;
+	}
+	cs_register("counted", rows);
+	cs_exec("DELETE FROM cs_internal.unusable WHERE source = $1 AND found_by = 'source' AND ($2 OR "
+			"customer_id = ANY ($3))",
+			CS_ARGS(cs_text(source->name), cs_bool(whole),
+					without_customer ? cs_textarray(PointerGetDatum(
+										   construct_array((Datum[]){CStringGetTextDatum("")}, 1,
+														   TEXTOID, -1, false, TYPALIGN_INT)))
+									 : cs_datum(TEXTARRAYOID, ids, whole)));
+	cs_exec(
+		"INSERT INTO cs_internal.unusable (source, customer_id, reason, row_count, example) SELECT "
+		"$1, customer_id, reason, row_count, example FROM counted ON CONFLICT (source, "
+		"customer_id, "
+		"reason) DO UPDATE SET row_count = excluded.row_count, example = excluded.example",
+		CS_ARGS(cs_text(source->name)));
+	cs_unregister("counted");
+	tuplestore_end(rows->store);
+}
+
+/*
+ * cs_count_without_customer: see source_kind.h.
+ */
+void
+cs_count_without_customer(const CsSource *source)
+{
+	count_unusable(source, (Datum) 0, false, true);
+}
+
+/*
+ * cs_count_unusable: see source.h.
+ */
+void
+cs_count_unusable(const CsSource *source, Datum ids, bool whole)
+{
+	if (source->mapping == NULL || !OidIsValid(source->relid))
+		return;
+	count_unusable(source, ids, whole, false);
+}
+
+/* ---- extent --------------------------------------------------------------- */
+
+/*
+ * cs_anchor_is_cheap: an index begins with the anchor column, or the table is small, so
+ * that its least and greatest value are cheap to find.
+ */
+bool
+cs_anchor_is_cheap(const CsSource *source)
+{
+	CsMapped *m = source->anchor ? cs_mapped(source, source->anchor) : NULL;
+
+	if (m == NULL)
+		return true;
+	cs_exec(
+		"SELECT EXISTS (SELECT 1 FROM pg_index WHERE indrelid = $1 AND indkey[0] = $2 AND "
+		"indisvalid "
+		"AND indpred IS NULL) OR (SELECT sum(c.relpages) < 1000 FROM pg_class c WHERE c.oid = $1 "
+		"OR c.oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = $1))",
+		CS_ARGS(cs_datum(OIDOID, ObjectIdGetDatum(source->relid), false), cs_int4(m->attnum)));
+	return *cs_value() == 't';
+}
+
+/*
+ * cs_source_extent: see source.h.  Looks only where something changed.  In a
+ * big table without an index on the anchor, the bounds are widened by what
+ * capture saw, and are exact again after the next whole read.
+ */
+bool
+cs_source_extent(const CsSource *source, TimestampTz as_of)
+{
+	bool required = cs_anchor_required(source);
+	CsUserQuery query = {0};
+	ErrorData *error = NULL;
+	CsResult *rows;
+
+	if (!OidIsValid(source->relid) ||
+		cs_exec(
+			"SELECT changed_since IS NULL, changed_since = '-infinity', changed_until = 'infinity' "
+			"FROM cs_internal.source_state WHERE source = $1",
+			CS_ARGS(cs_text(source->name))) == 0)
+		return false;
+	if (*cs_cell(0, 1) != 't')
+	{
+		bool whole = *cs_cell(0, 2) == 't' || *cs_cell(0, 3) == 't';
+
+		if (!whole && required && !cs_anchor_is_cheap(source))
+			cs_exec(
+				"UPDATE cs_internal.source_state SET first_at = least(first_at, changed_since), "
+				"last_at = greatest(last_at, changed_until), changed_since = NULL, changed_until = "
+				"NULL WHERE source = $1",
+				CS_ARGS(cs_text(source->name)));
+		else
+		{
+			query.sql = cs_source_extent_sql(source, required);
+			query.search_path = source->search_path;
+			rows = cs_user_query(&query, &error);
+			if (rows == NULL)
+			{
+				cs_source_error(source, error->message);
+				return false;
+			}
+			cs_register("bounds", rows);
+			cs_exec(
+				"UPDATE cs_internal.source_state SET first_at = b.first_at, last_at = b.last_at, "
+				"has_rows = b.has_rows, changed_since = NULL, changed_until = NULL FROM bounds b "
+				"WHERE source = $1",
+				CS_ARGS(cs_text(source->name)));
+			cs_unregister("bounds");
+			tuplestore_end(rows->store);
+		}
+	}
+
+	/* Where the anchor may be NULL, or there is none, any row is known all along. */
+	return cs_exec(
+			   "UPDATE cs_internal.source_state SET available = NOT available WHERE source = $1 "
+			   "AND "
+			   "available <> CASE WHEN $3 THEN coalesce(first_at < $2, false) ELSE has_rows END",
+			   CS_ARGS(cs_text(source->name), cs_tstz(as_of), cs_bool(required))) > 0;
+}
