@@ -32,14 +32,10 @@
 #include "utils/memutils.h"
 
 #include "cs_ext.h"
-#include "decide/rule.h"
+#include "decide/rule_call.h"
 
 #define CHUNK_RULES 500
 #define MAX_FAILING 64
-
-/* ago('metric', days): the snapshot at the start of day D - days, or the last one within this many days before. */
-#define AGO_SLACK_DAYS 3
-#define AGO_MAX_DAYS 3650
 
 /*
  * Columns of state that rules see beside metrics and dimensions.  A metric of
@@ -74,33 +70,10 @@ static const struct
 	 " WHEN s.score IS NOT NULL THEN 'yellow' END FROM cs.scorecard k WHERE k.name = s.scorecard)"},
 };
 
-typedef struct Ago
-{
-	char *column;
-	char *metric;
-	int days;
-} Ago;
-
-/* Where name_of_ago() puts what it finds, and whom it blames. */
-typedef struct AgoSearch
-{
-	List **agos;
-	const char *what;
-} AgoSearch;
-
-/* The one namespace, read once per call. */
-typedef struct Names
-{
-	List *metrics;    /* char * */
-	List *slots;      /* of metrics, int; 0: none yet */
-	List *dimensions; /* char * */
-	List *agos;       /* Ago *, filled while expressions are read */
-} Names;
-
 typedef struct Compiled
 {
 	CsRule *rule;
-	char *expression; /* with ago() replaced */
+	char *expression; /* with its calls replaced */
 	List *names;
 	int64 customers; /* failing ones */
 	int example;     /* index of one of them, -1: none */
@@ -128,10 +101,10 @@ text_column(const char *sql)
 	return list;
 }
 
-static Names *
+static CsNames *
 read_names(void)
 {
-	Names *names = palloc0(sizeof(Names));
+	CsNames *names = palloc0(sizeof(CsNames));
 	uint64 n = cs_exec("SELECT m.name, coalesce(t.slot, 0) FROM cs.metric m"
 					   " LEFT JOIN cs_internal.metric_slot t ON t.metric = m.name"
 					   " WHERE m.enabled ORDER BY m.name",
@@ -168,74 +141,30 @@ cs_state_columns(void)
 }
 
 /*
- * name_of_ago: the column that stands for ago('metric', days).  The underscore
- * keeps it apart from every metric and dimension.
- */
-static char *
-name_of_ago(const char *func, List *constants, void *arg)
-{
-	AgoSearch *search = arg;
-	Ago *ago = palloc0(sizeof(Ago));
-	char *end;
-	long days;
-
-	if (list_length(constants) != 2)
-		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				errmsg("%s: ago() takes the name of a metric and a number of days", search->what),
-				errhint("Write for example ago('mrr', 30)."));
-	days = strtol(lsecond(constants), &end, 10);
-	if (*end != '\0' || end == (char *) lsecond(constants) || days < 1 || days > AGO_MAX_DAYS)
-		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				errmsg("%s: \"%s\" in ago() is not a number of days between 1 and %d", search->what,
-					   (char *) lsecond(constants), AGO_MAX_DAYS),
-				errhint("Write for example ago('mrr', 30)."));
-	ago->metric = pstrdup(linitial(constants));
-	ago->days = (int) days;
-	ago->column = psprintf("_ago_%s_%d", ago->metric, ago->days);
-	*search->agos = lappend(*search->agos, ago);
-	return pstrdup(quote_identifier(ago->column));
-}
-
-static Ago *
-find_ago(List *agos, const char *column)
-{
-	ListCell *lc;
-
-	foreach (lc, agos)
-		if (strcmp(((Ago *) lfirst(lc))->column, column) == 0)
-			return lfirst(lc);
-	return NULL;
-}
-
-/*
- * compile: replace ago() and collect the names.  Raises what the parser says.
+ * compile: replace calls and collect the names.  Raises what the parser says.
  */
 static void
-compile(Compiled *compiled, Names *names, const char *what)
+compile(Compiled *compiled, CsNames *names, const char *what)
 {
-	AgoSearch search = {&names->agos, what};
-
-	compiled->expression =
-		cs_replace_calls(compiled->rule->expression, "ago", name_of_ago, &search, what);
+	compiled->expression = cs_replace_rule_calls(compiled->rule->expression, &names->calls, what);
 	compiled->names = cs_expression_names(compiled->expression, what);
 }
 
 /*
- * cs_rule_names: the names in an expression; for ago('mrr', 30) it is mrr.
+ * cs_rule_names: the names in an expression; for ago('mrr', 30) it is mrr, for
+ * in_segment('tier:small') it is tier.
  */
 List *
 cs_rule_names(const char *expression, const char *what)
 {
-	List *agos = NIL;
-	AgoSearch search = {&agos, what};
+	List *calls = NIL;
 	List *result = NIL;
 	ListCell *lc;
 
-	foreach (lc, cs_expression_names(
-					 cs_replace_calls(expression, "ago", name_of_ago, &search, what), what))
+	foreach (lc, cs_expression_names(cs_replace_rule_calls(expression, &calls, what), what))
 	{
-		Ago *ago = find_ago(agos, lfirst(lc));
-		char *name = ago ? ago->metric : lfirst(lc);
+		CsCall *call = cs_find_call(calls, lfirst(lc));
+		char *name = call ? cs_call_needs(call) : lfirst(lc);
 
 		if (!contains(result, name))
 			result = lappend(result, name);
@@ -245,46 +174,26 @@ cs_rule_names(const char *expression, const char *what)
 
 /* ---- the relation "state" ----------------------------------------------- */
 
-static char *
-metric_value(const Names *names, const char *array, const char *metric)
-{
-	ListCell *name;
-	ListCell *slot;
-
-	forboth (name, names->metrics, slot, names->slots)
-		if (strcmp(lfirst(name), metric) == 0 && lfirst_int(slot) > 0)
-			return psprintf("(%s)[%d]", array, lfirst_int(slot));
-	return pstrdup("NULL::float8");
-}
-
 /*
  * column_sql: the SQL that gives a name's value; NULL when nothing has the name.
  */
 static char *
-column_sql(const char *name, Names *names, bool what_if)
+column_sql(const char *name, CsNames *names, const CsBatch *batch)
 {
-	Ago *ago = find_ago(names->agos, name);
+	CsCall *call = cs_find_call(names->calls, name);
 
-	if (ago != NULL)
-		return contains(names->metrics, ago->metric)
-				   ? metric_value(names, psprintf("a%d.v", ago->days), ago->metric)
-				   : NULL;
+	if (call != NULL)
+		return cs_call_sql(call, names, batch);
 	if (contains(names->metrics, name))
-		return metric_value(names, "s.\"values\"", name);
+		return cs_metric_value(names, "s.\"values\"", name);
 	if (contains(names->dimensions, name))
 		return psprintf("(s.segments ->> %s)", quote_literal_cstr(name));
 	for (int i = 0; i < lengthof(state_columns); i++)
 		if (strcmp(state_columns[i].name, name) == 0)
-			return pstrdup(what_if && state_columns[i].recomputed ? state_columns[i].recomputed
-																  : state_columns[i].sql);
+			return pstrdup(batch && batch->what_if && state_columns[i].recomputed
+							   ? state_columns[i].recomputed
+							   : state_columns[i].sql);
 	return NULL;
-}
-
-static char *
-instant_literal(TimestampTz t)
-{
-	return quote_literal_cstr(
-		DatumGetCString(DirectFunctionCall1(timestamptz_out, TimestampTzGetDatum(t))));
 }
 
 /*
@@ -293,50 +202,34 @@ instant_literal(TimestampTz t)
  * out (it may belong to a subquery) and returned in *unknown.
  */
 static CsResult *
-project_state(const CsBatch *batch, List *used, Names *names, List **unknown)
+project_state(const CsBatch *batch, List *used, CsNames *names, List **unknown)
 {
 	StringInfoData columns;
-	StringInfoData joins;
-	List *days = NIL;
 	ListCell *lc;
 
 	initStringInfo(&columns);
-	initStringInfo(&joins);
 	appendStringInfoString(&columns, "s.customer_id");
 	foreach (lc, used)
 	{
 		char *name = lfirst(lc);
-		Ago *ago = find_ago(names->agos, name);
-		char *sql = column_sql(name, names, batch != NULL && batch->what_if);
+		char *sql = column_sql(name, names, batch);
 
 		if (strcmp(name, "customer_id") == 0)
 			continue;
 		if (sql == NULL)
 		{
+			CsCall *call = cs_find_call(names->calls, name);
+
 			if (unknown != NULL && strcmp(name, "as_of") != 0 && strcmp(name, "as_of_day") != 0)
-				*unknown = lappend(*unknown, ago ? ago->metric : name);
+				*unknown = lappend(*unknown, call ? call->name : name);
 			continue;
 		}
 		appendStringInfo(&columns, ", %s AS %s", sql, quote_identifier(name));
-		if (ago != NULL && !list_member_int(days, ago->days))
-		{
-			const char *zone = batch ? batch->policy->time_zone : "UTC";
-			DateADT day = (batch ? batch->as_of_day : 0) - ago->days;
-
-			days = lappend_int(days, ago->days);
-			appendStringInfo(
-				&joins,
-				" LEFT JOIN LATERAL (SELECT m.\"values\" AS v FROM cs_internal.metric_history m"
-				" WHERE m.customer_id = s.customer_id AND m.as_of <= %s::timestamptz"
-				" AND m.as_of >= %s::timestamptz ORDER BY m.as_of DESC LIMIT 1) a%d ON true",
-				instant_literal(cs_local_midnight(day, zone)),
-				instant_literal(cs_local_midnight(day - AGO_SLACK_DAYS, zone)), ago->days);
-		}
 	}
 	return cs_query(psprintf("SELECT %s FROM cs_internal.state s"
 							 " LEFT JOIN cs_internal.customer c ON c.customer_id = s.customer_id"
-							 " LEFT JOIN cs_internal.health h ON h.customer_id = s.customer_id%s%s",
-							 columns.data, joins.data,
+							 " LEFT JOIN cs_internal.health h ON h.customer_id = s.customer_id%s",
+							 columns.data,
 							 batch ? " WHERE s.customer_id IN (SELECT b.customer_id FROM batch b)"
 								   : " WHERE false"),
 					CS_NO_ARGS);
@@ -376,7 +269,7 @@ cs_row_hint(const ErrorData *error)
 void
 cs_check_rule(const CsRule *rule, const char *what)
 {
-	Names *names = read_names();
+	CsNames *names = read_names();
 	CsRule copy = *rule;
 	Compiled compiled = {.rule = &copy};
 	List *unknown = NIL;
@@ -560,7 +453,7 @@ divide(Evaluation *eval, int which, int from, int to, ErrorData *error)
  * compile_all: parse every rule; one that does not parse fails for everybody.
  */
 static void
-compile_all(Evaluation *eval, int nrules, Names *names)
+compile_all(Evaluation *eval, int nrules, CsNames *names)
 {
 	MemoryContext context = CurrentMemoryContext;
 
@@ -640,7 +533,7 @@ cs_rule_values(const CsBatch *batch, CsRule *rules, int nrules)
 {
 	Evaluation eval = {.batch = batch};
 	CsRuleValues *out = palloc0(sizeof(CsRuleValues));
-	Names *names = read_names();
+	CsNames *names = read_names();
 	CsFailure *failures = palloc0(sizeof(CsFailure) * (nrules + 1));
 	List *used = NIL;
 	Datum *ids;
@@ -739,7 +632,7 @@ cs_eval_rules(const CsBatch *batch, CsRule *rules, int nrules)
  * known, with columns of the types that rules always see.
  */
 static CsResult *
-given_state(List *used, Names *names, Jsonb *given)
+given_state(List *used, CsNames *names, Jsonb *given)
 {
 	TupleDesc desc = project_state(NULL, used, names, NULL)->desc;
 	StringInfoData sql;
@@ -769,7 +662,7 @@ given_state(List *used, Names *names, Jsonb *given)
 int
 cs_first_rule_of(CsRule *rules, int nrules, Jsonb *given)
 {
-	Names *names = read_names();
+	CsNames *names = read_names();
 	int first = -1;
 
 	for (int i = 0; i < nrules && first < 0; i++)
