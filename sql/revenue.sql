@@ -10,7 +10,8 @@ RETURNS TABLE (
 	transfer_in numeric, transfer_out numeric, mrr_end numeric,
 	grr numeric, nrr numeric, gross_mrr_churn numeric, net_mrr_churn numeric, quick_ratio numeric, arpa numeric,
 	customers_start bigint, customers_end bigint, period_start timestamptz, period_end timestamptz, basis text, currency text,
-	segment text, time_zone text, period_edge text, policy_version integer, segment_basis text, complete boolean, as_of timestamptz)
+	segment text, time_zone text, period_edge text, policy_version integer, segment_basis text, complete boolean, as_of timestamptz,
+	current_attributes boolean)
 LANGUAGE plpgsql STABLE SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
@@ -34,7 +35,7 @@ BEGIN
 		t.grr, t.nrr, t.gross_mrr_churn, t.net_mrr_churn, t.quick_ratio, (e.mrr / nullif(e.customers, 0))::numeric(20,6),
 		t.customers_start, e.customers, span.period_start, span.period_end, chosen, p.currency::text,
 		part.dimension || ':' || part.segment, p.time_zone, p.period_edge, p.version,
-		placed, span.complete, seen_at
+		placed, span.complete, seen_at, cs_internal.today_stands_in(part.dimension, span.period_start, placed)
 	FROM cs_internal.flow_total(ARRAY[span.period_start], span.period_end, chosen = 'endpoints', part.dimension, part.segment, span.period_start, placed) t
 	CROSS JOIN LATERAL (
 		SELECT coalesce(sum(y.mrr_in), 0), coalesce(sum(y.mrr_out), 0), coalesce(sum(y.customers_in), 0)::bigint, coalesce(sum(y.customers_out), 0)::bigint
@@ -52,10 +53,11 @@ RETURNS TABLE (
 	transfer_in numeric, transfer_out numeric, mrr_end numeric,
 	grr numeric, nrr numeric, gross_mrr_churn numeric, net_mrr_churn numeric, quick_ratio numeric, arpa numeric,
 	customers_start bigint, customers_end bigint, period_start timestamptz, period_end timestamptz, basis text, currency text,
-	segment text, time_zone text, period_edge text, policy_version integer, segment_basis text, complete boolean, as_of timestamptz)
+	segment text, time_zone text, period_edge text, policy_version integer, segment_basis text, complete boolean, as_of timestamptz,
+	current_attributes boolean)
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
 COMMENT ON FUNCTION cs.revenue(text, text, text) IS
-'How MRR went from the start of a period to its end, one row: mrr_end = mrr_start + new + reactivation + expansion + resume + merge_in + transfer_in - contraction - churn - pause - merge_out - transfer_out + fx, all >= 0 but fx (and transfers of customers in credit). Basis ledger adds the movements inside the period up, endpoints nets each customer between the bounds. grr and nrr are of the customers there at the start: what is left of their MRR after losses (by the movements, or net), and with their gains; NULL where mrr_start is 0, as the two MRR churn rates over mrr_start. quick_ratio is (new + expansion) / (churn + contraction), NULL where nothing was lost; arpa is mrr_end / customers_end. Amounts are MRR per month in the policy''s currency, rates fractions. With a segment (''tier:enterprise'', ''tier:(none)''), mrr_start, flows and rates are of who was in it at the start as stored, whatever they are in later; transfer_in and transfer_out are the MRR at the end of who came and went since, so mrr_end, customers_end and arpa are of who is in it at the end, and the segments of a dimension with its (none) add up to the total. Without a segment transfers are 0.';
+'How MRR went from the start of a period to its end, one row: mrr_end = mrr_start + new + reactivation + expansion + resume + merge_in + transfer_in - contraction - churn - pause - merge_out - transfer_out + fx, all >= 0 but fx (and transfers of customers in credit). Basis ledger adds the movements inside the period up, endpoints nets each customer between the bounds. grr and nrr are of the customers there at the start: what is left of their MRR after losses (by the movements, or net), and with their gains; NULL where mrr_start is 0, as the two MRR churn rates over mrr_start. quick_ratio is (new + expansion) / (churn + contraction), NULL where nothing was lost; arpa is mrr_end / customers_end. Amounts are MRR per month in the policy''s currency, rates fractions. With a segment (''tier:enterprise'', ''tier:(none)''), mrr_start, flows and rates are of who was in it at the start (by policy.segment_basis, as in cs.churn), whatever they are in later; transfer_in and transfer_out are the MRR at the end of who came and went since, so mrr_end, customers_end and arpa are of who is in it at the end, and the segments of a dimension with its (none) add up to the total. Without a segment transfers are 0.';
 
 CREATE FUNCTION cs_internal.revenue_months(p_basis text)
 RETURNS TABLE (

@@ -15,7 +15,10 @@ COMMENT ON FUNCTION cs_internal.term_rows() IS
 -- where a licence source exists, else of subscription rows that carry MRR.
 CREATE FUNCTION cs_internal.seat_movement()
 RETURNS TABLE (customer_id text, at timestamptz, seq smallint, kind text, delta numeric, mrr_after numeric, active_after boolean, churn_kind text, reason text)
-LANGUAGE sql STABLE AS $$
+LANGUAGE plpgsql STABLE AS $$
+#variable_conflict use_column
+BEGIN
+	RETURN QUERY
 	SELECT b.customer_id, b.at, 0::smallint,
 		CASE WHEN b.after <= 0 THEN 'churn'
 			WHEN b.after - b.delta <= 0 THEN CASE WHEN b.n = 1 THEN 'new' ELSE 'reactivation' END
@@ -36,8 +39,8 @@ LANGUAGE sql STABLE AS $$
 			HAVING sum(e.seats) <> 0
 		) a
 		WINDOW w AS (PARTITION BY a.customer_id ORDER BY a.at)
-	) b
-$$;
+	) b;
+END $$;
 COMMENT ON FUNCTION cs_internal.seat_movement() IS
 'Changes of the number of seats a customer pays for, one row a customer and instant; delta and mrr_after are seats.';
 
@@ -46,7 +49,10 @@ COMMENT ON FUNCTION cs_internal.seat_movement() IS
 -- that instant in another row (an upgrade) has not come to its term.
 CREATE FUNCTION cs_internal.term_due(bounds timestamptz[], until timestamptz)
 RETURNS TABLE (customer_id text, period_no integer, due_at timestamptz)
-LANGUAGE sql STABLE AS $$
+LANGUAGE plpgsql STABLE AS $$
+#variable_conflict use_column
+BEGIN
+	RETURN QUERY
 	WITH item AS MATERIALIZED (
 		SELECT r.* FROM cs_internal.term_rows() r
 		WHERE r.counts AND r.status <> 'licence' AND r.start_at < until AND (r.end_at IS NULL OR r.end_at > r.start_at)
@@ -67,8 +73,8 @@ LANGUAGE sql STABLE AS $$
 	SELECT d.customer_id COLLATE "C", width_bucket(d.at - (SELECT cs_internal.edge_shift()), bounds), min(d.at)
 	FROM due d
 	WHERE d.at - (SELECT cs_internal.edge_shift()) >= bounds[1] AND d.at - (SELECT cs_internal.edge_shift()) < until
-	GROUP BY 1, 2
-$$;
+	GROUP BY 1, 2;
+END $$;
 COMMENT ON FUNCTION cs_internal.term_due(timestamptz[], timestamptz) IS
 'Customers with a term that ends in a period, and when the first of them does; periods as in customer_flow.';
 

@@ -214,6 +214,7 @@ typedef struct CsBatch
 	Datum ids;
 	int nids;
 	bool what_if;      /* recompute: no decided state is written, all is rolled back */
+	bool early_only;   /* of a what_if: early segments are all that is asked */
 	const char *cause; /* NULL, or 'definition' for changes by a changed definition */
 	CsPolicy *policy;
 } CsBatch;

@@ -234,6 +234,7 @@ write_state(const CsBatch *batch, CsResult *chosen, ArrayType *attributes, bool 
 				 " FROM here h JOIN cs_internal.state s ON s.customer_id = h.customer_id"
 				 "  LEFT JOIN cs_internal.segment_assignment a ON a.customer_id = h.customer_id"
 				 "   AND a.dimension = h.dimension AND (a.expires_at > $1 OR a.expires_at IS NULL)"
+				 "   AND a.assigned_at <= $1"
 				 "  LEFT JOIN cs_internal.membership m ON h.keep AND m.customer_id = h.customer_id"
 				 "   AND m.dimension = h.dimension AND m.valid_to IS NULL",
 				 CS_ARGS(cs_tstz(batch->as_of), cs_textarray(PointerGetDatum(attributes))));

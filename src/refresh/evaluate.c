@@ -40,10 +40,12 @@ static const struct
 {
 	void (*run)(CsBatch *batch);
 	bool decides; /* writes decided state only: left out of what_if */
+	bool late;    /* comes after early segments: left out where these are all that is asked */
 } stages[] = {
-	{cs_stage_ledger, false}, {cs_stage_metrics, false}, {early_segments, false},
-	{cs_stage_health, false}, {late_segments, false},    {cs_stage_alerts, true},
-	{cs_stage_due, true},
+	{cs_stage_ledger, false, false}, {cs_stage_metrics, false, false},
+	{early_segments, false, false},  {cs_stage_health, false, true},
+	{late_segments, false, true},    {cs_stage_alerts, true, true},
+	{cs_stage_due, true, true},
 };
 
 /*
@@ -85,7 +87,7 @@ cs_evaluate(CsBatch *batch)
 	for (int i = 0; i < lengthof(stages); i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (batch->what_if && stages[i].decides)
+		if ((batch->what_if && stages[i].decides) || (batch->early_only && stages[i].late))
 			continue;
 		stages[i].run(batch);
 		MemoryContextReset(stage);
@@ -95,21 +97,27 @@ cs_evaluate(CsBatch *batch)
 }
 
 /*
- * cs_what_if: see refresh.h.
+ * what_if: see cs_what_if in refresh.h.
  */
-CsResult *
-cs_what_if(Datum ids, int nids, TimestampTz as_of, const char *sql)
+static CsResult *
+what_if(Datum ids, int nids, TimestampTz as_of, bool early_only, bool writable, const char *sql)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
 	CsResult *result = palloc0(sizeof(CsResult));
+	CsBatch *batch;
 
 	/* Outside the subtransaction, so that the rows survive its rollback. */
 	result->store = tuplestore_begin_heap(true, false, CS_RESULT_MEM);
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(context);
 
-	cs_evaluate(cs_batch_make(ids, nids, as_of, true));
+	/* The end of the subtransaction puts it back. */
+	if (writable)
+		XactReadOnly = false;
+	batch = cs_batch_make(ids, nids, as_of, true);
+	batch->early_only = early_only;
+	cs_evaluate(batch);
 	cs_exec(sql, CS_NO_ARGS);
 	MemoryContextSwitchTo(context);
 	result->desc = CreateTupleDescCopy(SPI_tuptable->tupdesc);
@@ -121,4 +129,22 @@ cs_what_if(Datum ids, int nids, TimestampTz as_of, const char *sql)
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = owner;
 	return result;
+}
+
+/*
+ * cs_what_if: see refresh.h.
+ */
+CsResult *
+cs_what_if(Datum ids, int nids, TimestampTz as_of, const char *sql)
+{
+	return what_if(ids, nids, as_of, false, false, sql);
+}
+
+/*
+ * cs_what_if_segments: see refresh.h.
+ */
+CsResult *
+cs_what_if_segments(Datum ids, int nids, TimestampTz as_of, bool late, const char *sql)
+{
+	return what_if(ids, nids, as_of, !late, true, sql);
 }

@@ -48,6 +48,13 @@ extern CsBatch *cs_batch_make(Datum ids, int nids, TimestampTz as_of, bool what_
 extern CsResult *cs_what_if(Datum ids, int nids, TimestampTz as_of, const char *sql);
 
 /*
+ * The same as far as segments go, without health unless late segments are
+ * asked for; also in a read-only transaction, for it leaves nothing behind.
+ */
+extern CsResult *cs_what_if_segments(Datum ids, int nids, TimestampTz as_of, bool late,
+									 const char *sql);
+
+/*
  * Turns with the refresher, for who writes cs_internal.state and rolls back:
  * until cs_end_turn or the end of the transaction there is no other one.
  */

@@ -5,7 +5,7 @@ SELECT no_plan();
 
 CREATE ROLE regress_churn_run NOLOGIN;
 SET LOCAL client_min_messages = warning;
-INSERT INTO cs.policy (run_as, time_zone, currency) VALUES ('regress_churn_run', 'UTC', 'EUR');
+INSERT INTO cs.policy (run_as, time_zone, currency, segment_basis) VALUES ('regress_churn_run', 'UTC', 'EUR', 'stored');
 SET LOCAL cs_ext.now = '2024-06-15 12:00+00';
 
 -- A movement that brings the customer to mrr; delta from what stands before.

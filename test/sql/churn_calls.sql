@@ -3,7 +3,7 @@
 \set SHOW_CONTEXT never
 SET client_min_messages = warning;
 CREATE ROLE regress_churn_calls NOLOGIN;
-INSERT INTO cs.policy (run_as, time_zone, currency) VALUES ('regress_churn_calls', 'Asia/Tokyo', 'JPY');
+INSERT INTO cs.policy (run_as, time_zone, currency, segment_basis) VALUES ('regress_churn_calls', 'Asia/Tokyo', 'JPY', 'stored');
 SET cs_ext.now = '2024-06-15 00:00:00+09';
 SET TimeZone = 'America/New_York';
 INSERT INTO cs_internal.movement (customer_id, at, kind, delta, mrr_after, active_after)
