@@ -15,7 +15,11 @@ CREATE TYPE cs_internal.subscription_fact AS (
 	cancel_requested_at timestamptz,
 	cancel_reason text,
 	churn_kind text,
-	auto_renew boolean
+	auto_renew boolean,
+	subscription_id text,
+	term_months bigint,
+	seats numeric,
+	product text
 );
 
 CREATE TYPE cs_internal.cancellation_fact AS (
@@ -25,7 +29,8 @@ CREATE TYPE cs_internal.cancellation_fact AS (
 );
 
 -- Derived. One row per customer and instant at which MRR or being active
--- changed; seq > 0 only where one instant needs two kinds (fx beside another).
+-- changed; seq > 0 only where one instant needs more than one kind: merge_in,
+-- then fx, then what else happened.
 CREATE TABLE cs_internal.movement (
 	customer_id text COLLATE "C" NOT NULL,
 	at timestamptz NOT NULL,
@@ -36,21 +41,51 @@ CREATE TABLE cs_internal.movement (
 	active_after boolean NOT NULL,       -- MRR > 0, or paused within the limit, or free where free_is_active
 	churn_kind text,                     -- of a churn: voluntary, involuntary, term_end, merged, or what the row says
 	reason text,
+	term_extension boolean NOT NULL DEFAULT false,  -- a contraction at which a longer term began
+	service_end_at timestamptz,          -- of a churn: its three instants, policy.recognition chooses at
+	cancel_requested_at timestamptz,
+	cancel_effective_at timestamptz,
 	PRIMARY KEY (customer_id, at, seq)
 );
 CREATE INDEX movement_at ON cs_internal.movement (at);
+
+-- Derived. One row per customer and instant at which the seats of the rows
+-- that count (no trials, no pauses) changed; the balance is one index probe.
+CREATE TABLE cs_internal.seat_change (
+	customer_id text COLLATE "C" NOT NULL,
+	at timestamptz NOT NULL,
+	delta numeric(20,6) NOT NULL,
+	seats_after numeric(20,6) NOT NULL,
+	PRIMARY KEY (customer_id, at)
+);
+
+-- Derived. What sources of kind customer_merge say: facts of from_id count for
+-- into_id from `at` on.
+CREATE TABLE cs_internal.merge (
+	source text NOT NULL,
+	from_id text COLLATE "C" NOT NULL,
+	into_id text COLLATE "C" NOT NULL,
+	at timestamptz NOT NULL,
+	PRIMARY KEY (source, from_id, into_id, at)
+);
+CREATE INDEX merge_from ON cs_internal.merge (from_id);
+CREATE INDEX merge_into ON cs_internal.merge (into_id);
 
 CREATE FUNCTION cs_internal.ledger_sweep(
 	facts cs_internal.subscription_fact[],
 	cancellations cs_internal.cancellation_fact[] DEFAULT NULL,
 	free_is_active boolean DEFAULT false,
 	max_pause_days integer DEFAULT NULL,
+	gap_days_money integer DEFAULT 0,
+	reactivation_days integer DEFAULT NULL,
+	recognition text DEFAULT 'service_end',
 	OUT at timestamptz, OUT seq smallint, OUT kind text, OUT delta numeric, OUT mrr_after numeric,
-	OUT active_after boolean, OUT churn_kind text, OUT reason text)
+	OUT active_after boolean, OUT churn_kind text, OUT reason text, OUT term_extension boolean,
+	OUT service_end_at timestamptz, OUT cancel_requested_at timestamptz, OUT cancel_effective_at timestamptz)
 RETURNS SETOF record
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_ledger_sweep_sql';
-COMMENT ON FUNCTION cs_internal.ledger_sweep(cs_internal.subscription_fact[], cs_internal.cancellation_fact[], boolean, integer) IS
-'The movements of one customer with these subscription rows, from no table: the sweep that the ledger uses. All amounts in one currency; max_pause_days NULL: no limit.';
+COMMENT ON FUNCTION cs_internal.ledger_sweep(cs_internal.subscription_fact[], cs_internal.cancellation_fact[], boolean, integer, integer, integer, text) IS
+'The movements of one customer with these subscription rows, from no table: the sweep that the ledger uses. All amounts in one currency; max_pause_days NULL: no limit; reactivation_days NULL: any time.';
 
 -- Rates of other currencies into the policy's.
 CREATE TABLE cs.fx_rate (
@@ -129,18 +164,23 @@ COMMENT ON FUNCTION cs_internal.require_fx_rates() IS
 
 CREATE VIEW cs.movement WITH (security_barrier) AS
 SELECT m.customer_id, m.at, m.kind, m.delta::numeric(20,6) AS delta, m.mrr_after::numeric(20,6) AS mrr_after,
-	m.active_after, m.churn_kind, m.reason
+	m.active_after, m.churn_kind, m.reason, m.seq, m.term_extension, m.service_end_at, m.cancel_requested_at, m.cancel_effective_at
 FROM cs_internal.movement m;
 COMMENT ON VIEW cs.movement IS
-'The ledger: each change of a customer''s MRR, one row per customer and instant, net of what happened at that instant. Starts and ends already known for the future stand here too: cut with at < an instant.';
+'The ledger: each change of a customer''s MRR, one row per customer and instant, net of what happened at that instant (more than one only where a merge or an exchange rate is told apart, in order of seq). Starts and ends already known for the future stand here too: cut with at < an instant.';
 COMMENT ON COLUMN cs.movement.customer_id IS 'The customer, as text.';
 COMMENT ON COLUMN cs.movement.at IS 'The instant from which the new balance holds.';
 COMMENT ON COLUMN cs.movement.kind IS
-'new, reactivation, expansion, contraction, churn, pause or resume. New: no positive MRR at any instant before.';
+'new, reactivation, expansion, contraction, churn, pause, resume, fx, merge_in or merge_out. New: no positive MRR at any instant before, or none within policy.reactivation_days. fx: what goes on at another rate. merge_in and merge_out: the MRR of customers merged at that instant.';
 COMMENT ON COLUMN cs.movement.delta IS 'Signed change of MRR per month in the policy''s currency; 0 where only being active changed.';
 COMMENT ON COLUMN cs.movement.mrr_after IS 'MRR per month from this instant until the customer''s next movement: the sum of all delta up to here.';
 COMMENT ON COLUMN cs.movement.active_after IS
 'Whether the customer is active from here on: MRR above 0, or paused within policy.max_pause_days, or free where policy.free_is_active.';
 COMMENT ON COLUMN cs.movement.churn_kind IS
-'Of a churn: voluntary, involuntary, term_end or what the subscription or cancellation says; NULL where nothing tells, and for other kinds.';
+'Of a churn: voluntary, involuntary, term_end or what the subscription or cancellation says; NULL where nothing tells. merged for merge_out; NULL for other kinds.';
 COMMENT ON COLUMN cs.movement.reason IS 'Of a churn: the reason given; NULL where none was, and for other kinds.';
+COMMENT ON COLUMN cs.movement.seq IS 'Order of the movements of one customer at one instant, from 0.';
+COMMENT ON COLUMN cs.movement.term_extension IS 'True for a contraction at which a row with a longer term_months began than those that ended: a move to a longer term at a discount, which some count as no loss. Otherwise false.';
+COMMENT ON COLUMN cs.movement.service_end_at IS 'Of a churn: the first instant without entitlement, where it counts under recognition service_end; NULL for other kinds.';
+COMMENT ON COLUMN cs.movement.cancel_requested_at IS 'Of a churn: when it was asked for (of several rows that end then the latest, else the cancellation), where it counts under recognition cancel_request; NULL where nothing tells, and for other kinds.';
+COMMENT ON COLUMN cs.movement.cancel_effective_at IS 'Of a churn: when billing cancelled (changed_at of rows with status canceled), where it counts under recognition cancel_effective; NULL where nothing tells, and for other kinds.';

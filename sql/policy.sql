@@ -40,15 +40,15 @@ COMMENT ON COLUMN cs.policy.week_start IS 'First day of a week, 1 = Monday to 7 
 COMMENT ON COLUMN cs.policy.fiscal_year_start IS 'Month in which the fiscal year starts, 1 to 12; FYn starts in year n.';
 COMMENT ON COLUMN cs.policy.churn_method IS 'Method of churn where none is named: snapshot, rolling_base, event_over_start, event_of_start, daily_sum, eligible_base or activity.';
 COMMENT ON COLUMN cs.policy.churn_unit IS 'Unit of churn where none is named: logo, gross_mrr, net_mrr or seats.';
-COMMENT ON COLUMN cs.policy.recognition IS 'When a churn happens. Now: service_end, the first instant without entitlement.';
+COMMENT ON COLUMN cs.policy.recognition IS 'When a churn counts: service_end, the first instant without entitlement; cancel_request, when it was asked for; cancel_effective, when billing cancelled. Where that is not known, service_end. Changing it makes the whole ledger anew.';
 COMMENT ON COLUMN cs.policy.segment_basis IS 'How segments of the past are found: restated or stored.';
 COMMENT ON COLUMN cs.policy.logo_level IS 'What counts as one logo. Now: customer.';
 COMMENT ON COLUMN cs.policy.free_is_active IS 'Whether a customer with a running subscription of price zero is active.';
-COMMENT ON COLUMN cs.policy.grace_days IS 'Days a past due subscription still counts. Now: 30, and a past due row counts as long as it runs.';
+COMMENT ON COLUMN cs.policy.grace_days IS 'Local days a past due subscription still counts after the unpaid invoice was due; then it is an involuntary churn.';
 COMMENT ON COLUMN cs.policy.max_pause_days IS 'Days a paused customer stays active; NULL: without limit.';
-COMMENT ON COLUMN cs.policy.gap_days_money IS 'Gap in days that is no churn. Now: 0.';
+COMMENT ON COLUMN cs.policy.gap_days_money IS 'Local days for which a customer may be inactive without a churn: who is back by then never left, and the MRR before goes on. 0: every gap is a churn.';
 COMMENT ON COLUMN cs.policy.gap_days_tenure IS 'Gap in days that does not end an active period for tenure.';
-COMMENT ON COLUMN cs.policy.reactivation_days IS 'Days after a churn within which a return is a reactivation; NULL: any time. Now: NULL.';
+COMMENT ON COLUMN cs.policy.reactivation_days IS 'Local days after a churn within which a return is a reactivation, later it is new; NULL: any time.';
 COMMENT ON COLUMN cs.policy.inactivity_days IS 'Window in local days of the churn method activity.';
 COMMENT ON COLUMN cs.policy.min_n IS 'Least base at which rates are ranked.';
 COMMENT ON COLUMN cs.policy.confidence IS 'Confidence of the intervals beside rates, between 0 and 1.';
@@ -131,11 +131,7 @@ BEGIN
 	END IF;
 	-- What is known by name and waits for a later version is refused, not taken without effect.
 	waits := CASE
-		WHEN n.recognition <> 'service_end' THEN format('recognition %s', n.recognition)
-		WHEN n.logo_level <> 'customer' THEN format('logo_level %s', n.logo_level)
-		WHEN n.gap_days_money <> 0 THEN 'gap_days_money other than 0'
-		WHEN n.grace_days <> 30 THEN 'grace_days other than 30'
-		WHEN n.reactivation_days IS NOT NULL THEN 'reactivation_days' END;
+		WHEN n.logo_level <> 'customer' THEN format('logo_level %s', n.logo_level) END;
 	IF waits IS NOT NULL THEN
 		RAISE EXCEPTION '% is not available yet', waits USING ERRCODE = 'feature_not_supported',
 			HINT = 'This version has the default only.';
@@ -143,8 +139,8 @@ BEGIN
 	IF o.run_as IS DISTINCT FROM n.run_as THEN
 		PERFORM cs_internal.use_run_as(n.run_as, o.run_as);
 	END IF;
-	IF old IS NOT NULL AND (o.time_zone, o.period_edge, o.free_is_active, o.grace_days, o.max_pause_days, o.currency)
-		IS DISTINCT FROM (n.time_zone, n.period_edge, n.free_is_active, n.grace_days, n.max_pause_days, n.currency) THEN
+	IF old IS NOT NULL AND (o.time_zone, o.period_edge, o.free_is_active, o.grace_days, o.max_pause_days, o.currency, o.gap_days_money, o.reactivation_days, o.recognition)
+		IS DISTINCT FROM (n.time_zone, n.period_edge, n.free_is_active, n.grace_days, n.max_pause_days, n.currency, n.gap_days_money, n.reactivation_days, n.recognition) THEN
 		UPDATE cs_internal.source_state SET needs_scan = true;
 		RAISE NOTICE 'the next refresh reads all sources again, because cs.policy changed';
 	END IF;

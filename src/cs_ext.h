@@ -177,6 +177,9 @@ typedef struct CsPolicy
 	int grace_days;
 	int max_pause_days; /* -1: no limit */
 	int gap_days_tenure;
+	int gap_days_money;
+	int reactivation_days; /* -1: any time */
+	char *recognition;
 	int version;
 } CsPolicy;
 

@@ -53,7 +53,8 @@ cs_policy(bool missing_ok)
 	char *s;
 
 	cs_exec("SELECT run_as, time_zone, currency, period_edge = 'at', free_is_active, grace_days,"
-			" max_pause_days, gap_days_tenure, version FROM cs.policy",
+			" max_pause_days, gap_days_tenure, version, gap_days_money, reactivation_days,"
+			" recognition FROM cs.policy",
 			CS_NO_ARGS);
 	if (SPI_processed == 0)
 	{
@@ -76,6 +77,10 @@ cs_policy(bool missing_ok)
 	policy->max_pause_days = s ? atoi(s) : -1;
 	policy->gap_days_tenure = atoi(cs_cell(0, 8));
 	policy->version = atoi(cs_cell(0, 9));
+	policy->gap_days_money = atoi(cs_cell(0, 10));
+	s = cs_cell(0, 11);
+	policy->reactivation_days = s ? atoi(s) : -1;
+	policy->recognition = cs_cell(0, 12);
 	SPI_freetuptable(SPI_tuptable);
 	return policy;
 }

@@ -7,8 +7,18 @@
 
 #include "cs_ext.h"
 
-/* Recompute cs_internal.movement of these customers from all subscription sources. */
+#include "facts/source.h"
+
+/* Recompute cs_internal.movement and seat_change of these customers (sorted text[]) from the facts. */
 extern void cs_ledger_ingest(Datum ids, const CsPolicy *policy);
+
+/*
+ * Merged customers (facts/merge.c).  cs_merge_ingest: what the source says of
+ * these ids; the ledger of everybody it touches is pending then.
+ * cs_merge_pending: who is merged with a pending customer is pending, too.
+ */
+extern void cs_merge_ingest(const CsSource *source, Datum ids);
+extern void cs_merge_pending(void);
 
 /* Stage: fills mrr, active, in_trial, seats, tenure_days, days_to_renewal of cs_internal.state for the batch. */
 extern void cs_stage_ledger(CsBatch *batch);

@@ -18,7 +18,7 @@ PG_FUNCTION_INFO_V1(cs_ledger_sweep_sql);
 
 /*
  * cs_internal.ledger_sweep(facts, cancellations, free_is_active,
- * max_pause_days): the movements of one customer with these rows, from no
+ * max_pause_days, gap_days_money, reactivation_days, recognition): the movements of one customer with these rows, from no
  * table.  What cannot be used is an error here: the rows are arguments.
  */
 Datum
@@ -28,14 +28,18 @@ cs_ledger_sweep_sql(PG_FUNCTION_ARGS)
 	CsSweepRules rules;
 	CsTerm *terms = NULL;
 	CsCancellation *cancellations = NULL;
-	CsMovement *movements;
+	CsMember member = {0};
 	int nterms = 0;
 	int ncancellations = 0;
-	int n;
 
 	InitMaterializedSRF(fcinfo, 0);
 	rules.free_is_active = !PG_ARGISNULL(2) && PG_GETARG_BOOL(2);
 	rules.max_pause_days = PG_ARGISNULL(3) ? -1 : PG_GETARG_INT32(3);
+	rules.gap_days = PG_ARGISNULL(4) ? 0 : PG_GETARG_INT32(4);
+	rules.reactivation_days = PG_ARGISNULL(5) ? -1 : PG_GETARG_INT32(5);
+	rules.recognition =
+		PG_ARGISNULL(6) ? CS_AT_SERVICE_END : cs_recognition(text_to_cstring(PG_GETARG_TEXT_PP(6)));
+	rules.shares = false;
 
 	for (int arg = 0; arg < 2; arg++)
 	{
@@ -99,13 +103,17 @@ cs_ledger_sweep_sql(PG_FUNCTION_ARGS)
 		ReleaseTupleDesc(desc);
 	}
 
-	movements = cs_sweep(terms, nterms, cancellations, ncancellations, &rules, &n);
-	for (int i = 0; i < n; i++)
+	member.terms = terms;
+	member.nterms = nterms;
+	member.cancellations = cancellations;
+	member.ncancellations = ncancellations;
+	cs_sweep(&member, 1, NULL, 0, &rules);
+	for (int i = 0; i < member.nmovements; i++)
 	{
 		Datum values[MOVEMENT_COLUMNS];
 		bool nulls[MOVEMENT_COLUMNS];
 
-		cs_movement_values(&movements[i], values, nulls);
+		cs_movement_values(&member.movements[i], values, nulls);
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	return (Datum) 0;

@@ -1,22 +1,29 @@
 /*
  * ledger_sweep.c
- *		The sweep: from the subscription terms of one customer to its movements.
+ *		The sweep: from the subscription terms of customers to their movements.
  *
  * In: terms (half-open intervals with their MRR, any number, overlapping,
- * touching, gapped, of no length, open), cancellations, two switches of the
- * policy.  Out: one movement for each instant at which the customer's MRR or
- * its being active changed.  No table is read and none is written, so the
- * same code serves ingest, tests and what-if.
+ * touching, gapped, of no length, open), cancellations, merges, switches of
+ * the policy.  Out: one movement for each instant at which a customer's MRR or
+ * its being active changed (more only where a merge or a rate is told apart),
+ * and one row for each instant at which the seats changed.  No table is read
+ * and none is written, so the same code serves ingest, tests and what-if.
+ *
+ *	 edges ──► points ──► gaps closed ──► churns dated ──► movements
  *
  * Starts and ends are put in order of time and everything that happens at one
  * instant is netted first: a term that ends where another begins leaves no
  * trace but their difference (DEFINITIONS B.3, several subscriptions; B.7
  * no. 7).  Sums are numeric with six digits, hence exact in any order.
+ *
+ * Customers merged with one another are swept together: a merge hands the
+ * balance of one to the other, and whatever begins or ends later counts there.
  */
 #include "cs_ext.h"
 
 #include "miscadmin.h"
 #include "utils/fmgrprotos.h"
+#include "utils/memutils.h"
 
 #include "facts/ledger_sweep.h"
 
@@ -24,15 +31,16 @@
 typedef struct Edge
 {
 	TimestampTz at;
+	int member;
 	int term;
 	bool is_start;
 } Edge;
 
-/* Where the sweep stands: what holds just after the last instant. */
+/* Where the sweep stands with one member: what holds just after the last instant. */
 typedef struct Sweep
 {
-	const CsSweepRules *rules;
 	Datum mrr;
+	Datum seats;
 	bool active;
 	int free_terms;   /* open terms that carry an MRR of zero */
 	int paused_terms; /* open paused terms */
@@ -40,13 +48,42 @@ typedef struct Sweep
 		pause_limit;   /* when the running pause no longer counts as active; DT_NOEND: never */
 	bool was_positive; /* MRR was positive at some instant before */
 	bool was_active;
+	TimestampTz ended; /* when it ceased to be active last */
+
+	CsPoint *points;
+	int npoints;
+	int size;
+	bool touched; /* the last point is of the running instant */
+	Datum mrr_before;
+	Datum seats_before;
+	int paused_before;
 } Sweep;
 
+/* Before a movement: what its kind depends on. */
+typedef struct Before
+{
+	Datum mrr;
+	bool active;
+	bool was_positive;
+	bool was_active;
+	TimestampTz ended;
+} Before;
+
+/* 0.000000, for the life of the process: it is compared with all the time. */
 static Datum
 num_zero(void)
 {
-	return DirectFunctionCall2(numeric_round, NumericGetDatum(int64_to_numeric(0)),
-							   Int32GetDatum(6));
+	static Numeric zero = NULL;
+
+	if (zero == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+		zero = DatumGetNumeric(DirectFunctionCall2(
+			numeric_round, NumericGetDatum(int64_to_numeric(0)), Int32GetDatum(6)));
+		MemoryContextSwitchTo(old);
+	}
+	return NumericGetDatum(zero);
 }
 
 static int
@@ -58,7 +95,19 @@ num_cmp(Datum a, Datum b)
 static int
 num_sign(Datum a)
 {
-	return num_cmp(a, NumericGetDatum(int64_to_numeric(0)));
+	return num_cmp(a, num_zero());
+}
+
+static Datum
+num_add(Datum a, Datum b)
+{
+	return DirectFunctionCall2(numeric_add, a, b);
+}
+
+static Datum
+num_sub(Datum a, Datum b)
+{
+	return DirectFunctionCall2(numeric_sub, a, b);
 }
 
 static int
@@ -92,6 +141,68 @@ cancellation_cmp(const void *a, const void *b)
 	return cmp != 0 ? cmp : text_cmp(x->reason, y->reason);
 }
 
+/* ------------------------------------------------------------------- merges */
+
+int
+cs_merge_cmp(const void *a, const void *b)
+{
+	const CsMerge *x = a;
+	const CsMerge *y = b;
+
+	if (x->at != y->at)
+		return x->at < y->at ? -1 : 1;
+	return x->from != y->from ? x->from - y->from : x->into - y->into;
+}
+
+/*
+ * Leaves of the merges of one instant those that count, each to where it ends
+ * up: of several merges of one customer the first, none into itself, no circle.
+ */
+static int
+resolve_merges(CsMerge *merges, int nmerges)
+{
+	int n = 0;
+	int group = 0; /* the first of the running instant */
+
+	qsort(merges, nmerges, sizeof(CsMerge), cs_merge_cmp);
+	for (int i = 0; i < nmerges; i++)
+	{
+		CsMerge merge = merges[i];
+		bool counts = true;
+
+		if (n > 0 && merges[n - 1].at != merge.at)
+			group = n;
+		for (int k = group; k < n; k++)
+		{
+			counts &= merges[k].from != merge.from;
+			if (merges[k].from == merge.into)
+				merge.into = merges[k].into; /* which is where it ends up */
+		}
+		if (!counts || merge.from == merge.into)
+			continue;
+		for (int k = group; k < n; k++)
+		{
+			if (merges[k].into == merge.from)
+				merges[k].into = merge.into;
+		}
+		merges[n++] = merge;
+	}
+	return n;
+}
+
+int
+cs_merge_owner(int member, TimestampTz at, const CsMerge *merges, int nmerges)
+{
+	for (int i = 0; i < nmerges && merges[i].at <= at; i++)
+	{
+		if (merges[i].from == member)
+			member = merges[i].into;
+	}
+	return member;
+}
+
+/* ------------------------------------------------------------------- points */
+
 /*
  * Of two terms that end together, the one whose word about a churn counts:
  * one that says something, then the one with more MRR, then by text.  When a
@@ -120,87 +231,162 @@ telling_term(const CsTerm *a, const CsTerm *b)
 	return cmp <= 0 ? a : b;
 }
 
-/*
- * Kind and reason of a churn: what the ending term says; else the latest
- * cancellation between the churn before and this one; else what the ending
- * term's other columns imply; else nothing is known.
- */
+/* The point of this instant, begun when the member is first touched at it. */
+static CsPoint *
+touch(Sweep *s, TimestampTz at)
+{
+	CsPoint *p;
+
+	if (s->touched)
+		return &s->points[s->npoints - 1];
+	if (s->npoints == s->size)
+	{
+		s->size = s->size == 0 ? 8 : s->size * 2;
+		s->points = s->points == NULL ? palloc(sizeof(CsPoint) * s->size)
+									  : repalloc_huge(s->points, sizeof(CsPoint) * s->size);
+	}
+	p = &s->points[s->npoints++];
+	memset(p, 0, sizeof(CsPoint));
+	p->at = p->service_end = at;
+	p->merged = num_zero();
+	p->merged_ended = DT_NOBEGIN;
+	p->requested = p->effective = DT_NOBEGIN;
+	s->touched = true;
+	s->mrr_before = s->mrr;
+	s->seats_before = s->seats;
+	s->paused_before = s->paused_terms;
+	return p;
+}
+
 static void
-explain_churn(CsMovement *churn, const CsTerm *ending, const CsCancellation *cancellations,
-			  int ncancellations, TimestampTz previous_churn)
+add_share(CsShare **shares, int *n, const CsTerm *term, int owner, Datum amount)
 {
-	const CsCancellation *found = NULL;
-
-	for (int i = ncancellations - 1; i >= 0; i--)
-	{
-		if (cancellations[i].at > churn->at)
-			continue;
-		if (cancellations[i].at > previous_churn)
-			found = &cancellations[i];
-		break;
-	}
-
-	if (ending != NULL)
-	{
-		churn->churn_kind = ending->churn_kind;
-		churn->reason = ending->reason;
-	}
-	if (found != NULL)
-	{
-		if (churn->churn_kind == NULL)
-			churn->churn_kind = found->churn_kind;
-		if (churn->reason == NULL)
-			churn->reason = found->reason;
-	}
-	if (churn->churn_kind == NULL && ending != NULL)
-		churn->churn_kind = ending->implied_kind;
+	/* the size is the next power of two */
+	if (*n == 0)
+		*shares = palloc(sizeof(CsShare) * 4);
+	else if (*n >= 4 && (*n & (*n - 1)) == 0)
+		*shares = repalloc_huge(*shares, sizeof(CsShare) * *n * 2);
+	(*shares)[(*n)++] = (CsShare){term, owner, amount};
 }
 
-/*
- * The kind of what happened at one instant, NULL when nothing did.
- * `paused` is by how many paused terms became more or fewer.
- */
-static const char *
-movement_kind(const Sweep *s, Datum mrr, bool active, int paused)
+/* Notes a term in another currency that begins or ends. */
+static void
+note_fx(CsPoint *p, const CsTerm *term, int owner, bool is_start)
 {
-	int change = num_cmp(mrr, s->mrr);
+	CsFx *fx = NULL;
 
-	if (change > 0)
+	for (int i = 0; i < p->nfx; i++)
 	{
-		if (num_sign(mrr) > 0 && !s->was_positive)
-			return "new";
-		if (active && !s->active)
-			return "reactivation";
-		return paused < 0 ? "resume" : "expansion";
+		if (strcmp(p->fx[i].currency, term->currency) == 0)
+			fx = &p->fx[i];
 	}
-	if (change < 0)
+	if (fx == NULL)
 	{
-		if (s->active && !active)
-			return "churn";
-		return paused > 0 ? "pause" : "contraction";
+		p->fx = p->fx == NULL ? palloc(sizeof(CsFx)) : repalloc(p->fx, sizeof(CsFx) * (p->nfx + 1));
+		fx = &p->fx[p->nfx++];
+		*fx = (CsFx){term->currency, num_zero(), num_zero(), num_zero(), num_zero(), NULL, 0};
 	}
-
-	/* MRR stays, as a rule at zero: only being active can have changed */
-	if (active == s->active)
-		return NULL;
-	if (!active)
-		return "churn";
-	if (s->paused_terms + paused > 0)
-		return "pause";
-	return s->was_active ? "reactivation" : "new";
+	if (is_start)
+	{
+		fx->native_in = num_add(fx->native_in, term->native);
+		fx->value_in = num_add(fx->value_in, term->mrr);
+		fx->term = term;
+		fx->owner = owner;
+	}
+	else
+	{
+		fx->native_out = num_add(fx->native_out, term->native);
+		fx->value_out = num_add(fx->value_out, term->mrr);
+	}
 }
 
-/* Local days after an instant; the session's zone is the policy's within a frame. */
-static TimestampTz
-days_after(TimestampTz at, int days)
+/* One term begins or ends. */
+static void
+apply_edge(Sweep *s, const CsTerm *term, int owner, TimestampTz at, bool is_start,
+		   const CsSweepRules *rules)
 {
-	Interval span = {0};
+	CsPoint *p = touch(s, at);
+	int step = is_start ? 1 : -1;
 
-	if (days > (END_TIMESTAMP - at) / USECS_PER_DAY - 2)
-		return END_TIMESTAMP - 1; /* as good as never */
-	span.day = days;
-	return DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval, TimestampTzGetDatum(at),
-												   IntervalPGetDatum(&span)));
+	if (term->state == CS_TERM_PAUSED)
+		s->paused_terms += step;
+	else if (num_sign(term->mrr) == 0)
+		s->free_terms += step;
+	else
+	{
+		s->mrr = is_start ? num_add(s->mrr, term->mrr) : num_sub(s->mrr, term->mrr);
+		if (term->currency != NULL)
+			note_fx(p, term, owner, is_start);
+		if (rules->shares)
+			add_share(&p->shares, &p->nshares, term, owner,
+					  is_start ? term->mrr : num_sub(num_zero(), term->mrr));
+	}
+	if (term->state == CS_TERM_CARRIES && num_sign(term->seats) != 0)
+		s->seats = is_start ? num_add(s->seats, term->seats) : num_sub(s->seats, term->seats);
+
+	if (is_start)
+		p->months_in = Max(p->months_in, term->term_months);
+	else
+	{
+		/* DT_NOEND is the greatest: one that says nothing makes all of them say nothing */
+		p->requested = Max(p->requested, term->requested);
+		p->effective = Max(p->effective, term->effective);
+		p->months_out = Max(p->months_out, term->term_months);
+		p->ending = telling_term(p->ending, term);
+	}
+}
+
+/* Hands everything of one member to another, before what else happens at the instant. */
+static void
+apply_merge(Sweep *sweeps, const CsMember *members, int nmembers, int *owner, const CsMerge *merge,
+			const CsSweepRules *rules)
+{
+	Sweep *from = &sweeps[merge->from];
+	Sweep *into = &sweeps[merge->into];
+	CsPoint *out = touch(from, merge->at);
+	CsPoint *in = touch(into, merge->at);
+
+	out->merge_out = from->active || num_sign(from->mrr) != 0;
+	in->has_merged = true;
+	in->merged = num_add(in->merged, from->mrr);
+	in->merged_active |= from->active;
+	in->merged_positive |= from->was_positive;
+	in->merged_was_active |= from->was_active;
+	if (!from->active)
+		in->merged_ended = Max(in->merged_ended, from->ended);
+
+	if (rules->shares)
+	{
+		for (int m = 0; m < nmembers; m++)
+		{
+			for (int t = 0; owner[m] == merge->from && t < members[m].nterms; t++)
+			{
+				const CsTerm *term = &members[m].terms[t];
+
+				if (term->start >= merge->at || term->end < merge->at || term->end <= term->start ||
+					term->state == CS_TERM_PAUSED || num_sign(term->mrr) == 0)
+					continue;
+				add_share(&in->merge_shares, &in->nmerge_shares, term, m, term->mrr);
+				add_share(&out->shares, &out->nshares, term, m, num_sub(num_zero(), term->mrr));
+			}
+		}
+	}
+
+	into->mrr = num_add(into->mrr, from->mrr);
+	into->seats = num_add(into->seats, from->seats);
+	into->free_terms += from->free_terms;
+	if (into->paused_terms == 0)
+		into->pause_limit = from->pause_limit;
+	into->paused_terms += from->paused_terms;
+	into->paused_before = into->paused_terms;
+	from->mrr = from->seats = num_zero();
+	from->free_terms = from->paused_terms = from->paused_before = 0;
+	from->pause_limit = DT_NOEND;
+	for (int m = 0; m < nmembers; m++)
+	{
+		if (owner[m] == merge->from)
+			owner[m] = merge->into;
+	}
 }
 
 /*
@@ -209,20 +395,20 @@ days_after(TimestampTz at, int days)
  * counted from its start.  pause_limit is set while the limit lies ahead.
  */
 static bool
-pause_goes_on(Sweep *s, TimestampTz at, int paused_terms)
+pause_goes_on(Sweep *s, TimestampTz at, const CsSweepRules *rules)
 {
-	int max_days = s->rules->max_pause_days;
+	int max_days = rules->max_pause_days;
 
-	if (paused_terms == 0)
+	if (s->paused_terms == 0)
 	{
 		s->pause_limit = DT_NOEND;
 		return false;
 	}
 	if (max_days < 0)
 		return true;
-	if (s->paused_terms == 0)
+	if (s->paused_before == 0)
 	{
-		s->pause_limit = max_days > 0 ? days_after(at, max_days) : DT_NOEND;
+		s->pause_limit = max_days > 0 ? cs_days_after(at, max_days) : DT_NOEND;
 		return max_days > 0;
 	}
 	if (s->pause_limit <= at)
@@ -230,98 +416,348 @@ pause_goes_on(Sweep *s, TimestampTz at, int paused_terms)
 	return s->pause_limit != DT_NOEND;
 }
 
-CsMovement *
-cs_sweep(CsTerm *terms, int nterms, CsCancellation *cancellations, int ncancellations,
-		 const CsSweepRules *rules, int *nmovements)
+/* The instant is over for a member: its point is kept when it changed something. */
+static void
+finish_point(Sweep *s, CsMember *member, const CsSweepRules *rules)
 {
-	Edge *edges = palloc(sizeof(Edge) * Max(nterms * 2, 1));
-	CsMovement *out;
-	Sweep s = {0};
-	TimestampTz previous_churn = DT_NOBEGIN;
-	int nedges = 0;
-	int nout = 0;
-	int next = 0;
-	int pauses = 0;
+	CsPoint *p = &s->points[s->npoints - 1];
+	bool was_active = s->active;
 
-	for (int i = 0; i < nterms; i++)
+	s->touched = false;
+	p->active = num_sign(s->mrr) > 0;
+	p->active |= pause_goes_on(s, p->at, rules);
+	p->active |= rules->free_is_active && s->free_terms > 0;
+	p->mrr = s->mrr;
+	p->paused = s->paused_terms - s->paused_before;
+
+	s->active = p->active;
+	s->was_positive |= num_sign(s->mrr) > 0 || p->merged_positive;
+	s->was_active |= p->active || p->merged_was_active;
+	if (was_active && !p->active)
+		s->ended = p->at;
+
+	if (num_cmp(s->seats, s->seats_before) != 0)
 	{
-		if (terms[i].end <= terms[i].start)
-			continue; /* no instant lies in it */
-		edges[nedges++] = (Edge){terms[i].start, i, true};
-		if (terms[i].end != DT_NOEND)
-			edges[nedges++] = (Edge){terms[i].end, i, false};
-		if (terms[i].state == CS_TERM_PAUSED)
-			pauses++;
+		if (member->nseats == 0)
+			member->seats = palloc(sizeof(CsSeats) * 4);
+		else if (member->nseats >= 4 && (member->nseats & (member->nseats - 1)) == 0)
+			member->seats = repalloc_huge(member->seats, sizeof(CsSeats) * member->nseats * 2);
+		member->seats[member->nseats++] =
+			(CsSeats){p->at, num_sub(s->seats, s->seats_before), s->seats};
 	}
-	qsort(edges, nedges, sizeof(Edge), edge_cmp);
-	if (ncancellations > 1)
-		qsort(cancellations, ncancellations, sizeof(CsCancellation), cancellation_cmp);
+	if (!p->has_merged && !p->merge_out && p->active == was_active &&
+		num_cmp(s->mrr, s->mrr_before) == 0)
+		s->npoints--;
+}
 
-	/* one movement an instant: the edges, and the limit of each pause */
-	out = palloc(sizeof(CsMovement) * (nedges + pauses + 1));
-	s.rules = rules;
-	s.mrr = num_zero();
-	s.pause_limit = DT_NOEND;
+/* ---------------------------------------------------------------- movements */
 
-	while (next < nedges || s.pause_limit != DT_NOEND)
+/*
+ * The kind of what happened between two balances, NULL when nothing did.
+ * `paused` is by how many paused terms became more or fewer.
+ */
+static const char *
+movement_kind(const Before *b, TimestampTz at, Datum mrr, bool active, int paused,
+			  const CsSweepRules *rules)
+{
+	int change = num_cmp(mrr, b->mrr);
+	bool too_late = rules->reactivation_days >= 0 && b->ended != DT_NOBEGIN &&
+					at > cs_days_after(b->ended, rules->reactivation_days);
+
+	if (change > 0)
 	{
-		TimestampTz at = next < nedges ? Min(edges[next].at, s.pause_limit) : s.pause_limit;
-		Datum mrr = s.mrr;
-		int free_terms = s.free_terms;
-		int paused_terms = s.paused_terms;
-		bool pause_counts;
-		bool active;
-		const CsTerm *ending = NULL;
+		if (num_sign(mrr) > 0 && !b->was_positive)
+			return "new";
+		if (active && !b->active)
+			return too_late ? "new" : "reactivation";
+		return paused < 0 ? "resume" : "expansion";
+	}
+	if (change < 0)
+	{
+		if (b->active && !active)
+			return "churn";
+		return paused > 0 ? "pause" : "contraction";
+	}
+
+	/* MRR stays, as a rule at zero: only being active can have changed */
+	if (active == b->active)
+		return NULL;
+	if (!active)
+		return "churn";
+	if (paused > 0)
+		return "pause";
+	return b->was_active && !too_late ? "reactivation" : "new";
+}
+
+/* Shares of one term made one; those of nothing left out. */
+static void
+net_shares(CsMovement *m)
+{
+	int n = 0;
+
+	for (int i = 0; i < m->nshares; i++)
+	{
+		int k = 0;
+
+		while (k < n && m->shares[k].term != m->shares[i].term)
+			k++;
+		if (k < n)
+			m->shares[k].amount = num_add(m->shares[k].amount, m->shares[i].amount);
+		else
+			m->shares[n++] = m->shares[i];
+	}
+	m->nshares = 0;
+	for (int i = 0; i < n; i++)
+	{
+		if (num_sign(m->shares[i].amount) != 0)
+			m->shares[m->nshares++] = m->shares[i];
+	}
+}
+
+static CsMovement *
+add_movement(CsMember *member, const CsPoint *p, const char *kind, Before *b, Datum mrr,
+			 bool active)
+{
+	CsMovement *m = &member->movements[member->nmovements];
+
+	*m = (CsMovement){0};
+	m->at = p->at;
+	m->seq = member->nmovements > 0 && m[-1].at == p->at ? m[-1].seq + 1 : 0;
+	m->kind = kind;
+	m->delta = num_sub(mrr, b->mrr);
+	m->mrr_after = b->mrr = mrr;
+	m->active_after = b->active = active;
+	m->service_end = m->requested = m->effective = DT_NOEND;
+	member->nmovements++;
+	return m;
+}
+
+/* What the rates alone changed: of what goes on in the same currency, at the mean rates. */
+static Datum
+fx_amount(const CsFx *fx)
+{
+	Datum common;
+	Datum old;
+	Datum new;
+
+	if (num_sign(fx->native_out) <= 0 || num_sign(fx->native_in) <= 0)
+		return num_zero();
+	common = num_cmp(fx->native_out, fx->native_in) < 0 ? fx->native_out : fx->native_in;
+	old = DirectFunctionCall2(numeric_div, DirectFunctionCall2(numeric_mul, common, fx->value_out),
+							  fx->native_out);
+	new = DirectFunctionCall2(numeric_div, DirectFunctionCall2(numeric_mul, common, fx->value_in),
+							  fx->native_in);
+	return DirectFunctionCall2(numeric_round, num_sub(new, old), Int32GetDatum(6));
+}
+
+/* The movement of kind fx, where the customer paid before and goes on paying. */
+static void
+add_fx(CsMember *member, CsPoint *p, Before *b, const CsSweepRules *rules)
+{
+	Datum sum = num_zero();
+	CsShare *shares = NULL;
+	int nshares = 0;
+	CsMovement *m;
+
+	if (num_sign(b->mrr) <= 0 || num_sign(p->mrr) <= 0)
+		return;
+	for (int i = 0; i < p->nfx; i++)
+	{
+		Datum amount = fx_amount(&p->fx[i]);
+
+		if (num_sign(amount) == 0)
+			continue;
+		sum = num_add(sum, amount);
+		if (rules->shares)
+		{
+			add_share(&shares, &nshares, p->fx[i].term, p->fx[i].owner, amount);
+			add_share(&p->shares, &p->nshares, p->fx[i].term, p->fx[i].owner,
+					  num_sub(num_zero(), amount));
+		}
+	}
+	if (num_sign(sum) == 0)
+		return;
+	m = add_movement(member, p, "fx", b, num_add(b->mrr, sum), b->active);
+	m->shares = shares;
+	m->nshares = nshares;
+}
+
+/* The movements of one member from its points. */
+static void
+make_movements(CsMember *member, CsPoint *points, int npoints, const CsSweepRules *rules)
+{
+	Before b = {num_zero(), false, false, false, DT_NOBEGIN};
+	TimestampTz previous_churn = DT_NOBEGIN;
+
+	/* of a point: what came with a merge, a rate's doing, the rest */
+	member->movements = palloc(sizeof(CsMovement) * (npoints * 3 + 1));
+	for (int i = 0; i < npoints; i++)
+	{
+		CsPoint *p = &points[i];
+		CsMovement *m;
 		const char *kind;
 
-		CHECK_FOR_INTERRUPTS();
-
-		for (; next < nedges && edges[next].at == at; next++)
+		if (p->dropped)
+			continue;
+		if (p->has_merged)
 		{
-			const CsTerm *term = &terms[edges[next].term];
-			int step = edges[next].is_start ? 1 : -1;
-
-			if (term->state == CS_TERM_PAUSED)
-				paused_terms += step;
-			else if (num_sign(term->mrr) == 0)
-				free_terms += step;
-			else
-				mrr = DirectFunctionCall2(step > 0 ? numeric_add : numeric_sub, mrr, term->mrr);
-			if (step < 0)
-				ending = telling_term(ending, term);
+			if (num_sign(p->merged) != 0 || (p->merged_active && !b.active))
+			{
+				m = add_movement(member, p, "merge_in", &b, num_add(b.mrr, p->merged),
+								 b.active || p->merged_active);
+				m->shares = p->merge_shares;
+				m->nshares = p->nmerge_shares;
+			}
+			b.was_positive |= p->merged_positive;
+			b.was_active |= p->merged_was_active;
+			b.ended = Max(b.ended, p->merged_ended);
 		}
-
-		pause_counts = pause_goes_on(&s, at, paused_terms);
-		active = num_sign(mrr) > 0 || pause_counts || (rules->free_is_active && free_terms > 0);
-		kind = movement_kind(&s, mrr, active, paused_terms - s.paused_terms);
+		if (p->nfx > 0)
+			add_fx(member, p, &b, rules);
+		kind = p->merge_out ? "merge_out"
+							: movement_kind(&b, p->at, p->mrr, p->active, p->paused, rules);
 		if (kind != NULL)
 		{
-			CsMovement *m = &out[nout++];
+			bool churn = strcmp(kind, "churn") == 0;
 
-			*m = (CsMovement){0};
-			m->at = at;
-			m->kind = kind;
-			m->delta = DirectFunctionCall2(numeric_sub, mrr, s.mrr);
-			m->mrr_after = mrr;
-			m->active_after = active;
-			if (strcmp(kind, "churn") == 0)
+			m = add_movement(member, p, kind, &b, p->mrr, p->active);
+			m->shares = p->shares;
+			m->nshares = p->nshares;
+			net_shares(m);
+			if (churn)
 			{
-				explain_churn(m, ending, cancellations, ncancellations, previous_churn);
-				previous_churn = at;
+				cs_explain_churn(m, p, member->cancellations, member->ncancellations,
+								 previous_churn);
+				b.ended = p->at;
+				previous_churn = p->service_end;
 			}
+			else if (p->merge_out)
+				m->churn_kind = "merged";
+			m->term_extension = strcmp(kind, "contraction") == 0 && p->months_out > 0 &&
+								p->months_in > p->months_out;
 		}
+		b.was_positive |= num_sign(p->mrr) > 0;
+		b.was_active |= p->active;
+	}
+}
 
-		s.mrr = mrr;
-		s.active = active;
-		s.free_terms = free_terms;
-		s.paused_terms = paused_terms;
-		s.was_positive |= num_sign(mrr) > 0;
-		s.was_active |= active;
+/* Cancellations count for whom the customer was merged into when they came. */
+static void
+hand_over_cancellations(CsMember *members, int nmembers, const CsMerge *merges, int nmerges)
+{
+	CsCancellation **lists = palloc0(sizeof(CsCancellation *) * nmembers);
+	int *counts = palloc0(sizeof(int) * nmembers);
+	int total = 0;
+
+	for (int m = 0; m < nmembers; m++)
+		total += members[m].ncancellations;
+	for (int m = 0; m < nmembers; m++)
+		lists[m] = palloc(sizeof(CsCancellation) * (total + 1));
+	for (int m = 0; m < nmembers; m++)
+	{
+		for (int i = 0; i < members[m].ncancellations; i++)
+		{
+			const CsCancellation *c = &members[m].cancellations[i];
+			int owner = cs_merge_owner(m, c->at, merges, nmerges);
+
+			lists[owner][counts[owner]++] = *c;
+		}
+	}
+	for (int m = 0; m < nmembers; m++)
+	{
+		members[m].cancellations = lists[m];
+		members[m].ncancellations = counts[m];
+	}
+}
+
+void
+cs_sweep(CsMember *members, int nmembers, CsMerge *merges, int nmerges, const CsSweepRules *rules)
+{
+	Sweep *sweeps = palloc0(sizeof(Sweep) * nmembers);
+	int *owner = palloc(sizeof(int) * nmembers);
+	Edge *edges;
+	int nedges = 0;
+	int next = 0;
+	int next_merge = 0;
+
+	for (int m = 0; m < nmembers; m++)
+		nedges += members[m].nterms * 2;
+	edges = palloc_extended(sizeof(Edge) * (nedges + 1), MCXT_ALLOC_HUGE);
+	nedges = 0;
+	for (int m = 0; m < nmembers; m++)
+	{
+		Sweep *s = &sweeps[m];
+
+		owner[m] = m;
+		s->mrr = s->seats = num_zero();
+		s->pause_limit = DT_NOEND;
+		s->ended = DT_NOBEGIN;
+		members[m].nmovements = members[m].nseats = 0;
+		for (int i = 0; i < members[m].nterms; i++)
+		{
+			const CsTerm *term = &members[m].terms[i];
+
+			if (term->end <= term->start)
+				continue; /* no instant lies in it */
+			edges[nedges++] = (Edge){term->start, m, i, true};
+			if (term->end != DT_NOEND)
+				edges[nedges++] = (Edge){term->end, m, i, false};
+		}
+	}
+	qsort(edges, nedges, sizeof(Edge), edge_cmp);
+	nmerges = resolve_merges(merges, nmerges);
+	if (nmerges > 0)
+		hand_over_cancellations(members, nmembers, merges, nmerges);
+
+	for (;;)
+	{
+		TimestampTz at = next < nedges ? edges[next].at : DT_NOEND;
+
+		CHECK_FOR_INTERRUPTS();
+		if (next_merge < nmerges)
+			at = Min(at, merges[next_merge].at);
+		for (int m = 0; m < nmembers; m++)
+			at = Min(at, sweeps[m].pause_limit);
+		if (at == DT_NOEND)
+			break;
+
+		for (int m = 0; m < nmembers; m++)
+		{
+			if (sweeps[m].pause_limit == at)
+				(void) touch(&sweeps[m], at);
+		}
+		for (; next_merge < nmerges && merges[next_merge].at == at; next_merge++)
+			apply_merge(sweeps, members, nmembers, owner, &merges[next_merge], rules);
+		for (; next < nedges && edges[next].at == at; next++)
+		{
+			const Edge *e = &edges[next];
+
+			apply_edge(&sweeps[owner[e->member]], &members[e->member].terms[e->term], e->member, at,
+					   e->is_start, rules);
+		}
+		for (int m = 0; m < nmembers; m++)
+		{
+			if (sweeps[m].touched)
+				finish_point(&sweeps[m], &members[m], rules);
+		}
 	}
 
+	for (int m = 0; m < nmembers; m++)
+	{
+		CsMember *member = &members[m];
+		Sweep *s = &sweeps[m];
+
+		if (member->ncancellations > 1)
+			qsort(member->cancellations, member->ncancellations, sizeof(CsCancellation),
+				  cancellation_cmp);
+		cs_points_close_gaps(s->points, s->npoints, rules);
+		cs_points_recognise(s->points, s->npoints, member->cancellations, member->ncancellations,
+							rules);
+		make_movements(member, s->points, s->npoints, rules);
+	}
 	pfree(edges);
-	*nmovements = nout;
-	return out;
+	pfree(sweeps);
+	pfree(owner);
 }
 
 void
@@ -329,7 +765,7 @@ cs_movement_values(const CsMovement *m, Datum *values, bool *nulls)
 {
 	memset(nulls, 0, sizeof(bool) * MOVEMENT_COLUMNS);
 	values[0] = TimestampTzGetDatum(m->at);
-	values[1] = Int16GetDatum(0);
+	values[1] = Int16GetDatum(m->seq);
 	values[2] = CStringGetTextDatum(m->kind);
 	values[3] = m->delta;
 	values[4] = m->mrr_after;
@@ -338,4 +774,11 @@ cs_movement_values(const CsMovement *m, Datum *values, bool *nulls)
 	values[6] = nulls[6] ? (Datum) 0 : CStringGetTextDatum(m->churn_kind);
 	nulls[7] = m->reason == NULL;
 	values[7] = nulls[7] ? (Datum) 0 : CStringGetTextDatum(m->reason);
+	values[8] = BoolGetDatum(m->term_extension);
+	nulls[9] = m->service_end == DT_NOEND;
+	values[9] = TimestampTzGetDatum(m->service_end);
+	nulls[10] = m->requested == DT_NOEND;
+	values[10] = TimestampTzGetDatum(m->requested);
+	nulls[11] = m->effective == DT_NOEND;
+	values[11] = TimestampTzGetDatum(m->effective);
 }

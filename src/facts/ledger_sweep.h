@@ -16,16 +16,34 @@ typedef enum CsTermState
 	CS_TERM_PAUSED   /* none of it counts, the customer is on hold */
 } CsTermState;
 
+/* When a churn is recognised, policy.recognition. */
+typedef enum CsRecognition
+{
+	CS_AT_SERVICE_END,
+	CS_AT_CANCEL_REQUEST,
+	CS_AT_CANCEL_EFFECTIVE
+} CsRecognition;
+
 /* A usable subscription row, normalised: MRR per month in the policy's currency. */
 typedef struct CsTerm
 {
 	TimestampTz start;
 	TimestampTz end; /* DT_NOEND: open */
 	CsTermState state;
-	Datum mrr;              /* numeric, rounded to six digits */
+	Datum mrr;            /* numeric, rounded to six digits */
+	Datum native;         /* numeric, MRR in the row's own currency, where that is another */
+	const char *currency; /* of native; NULL: the policy's, mrr is as the row has it */
+	const char *subscription_id;
+	const char *source;     /* its name; NULL where rows are arguments */
+	int term_months;        /* 0: not said */
+	Datum seats;            /* numeric; 0 where not said */
+	TimestampTz requested;  /* when the end was asked for; DT_NOEND: not said */
+	TimestampTz effective;  /* when billing cancelled it; DT_NOEND: not said */
 	const char *churn_kind; /* as the row says, or NULL */
 	const char *reason;
 	const char *implied_kind; /* what its other columns imply, or NULL */
+	bool past_due;            /* counts until its grace is over */
+	TimestampTz changed_at;   /* as the row says; DT_NOEND: not said */
 } CsTerm;
 
 /* A fact of kind cancellation. */
@@ -36,33 +54,144 @@ typedef struct CsCancellation
 	const char *reason;
 } CsCancellation;
 
+/* From `at` on the facts of one customer count for another; indexes into the members. */
+typedef struct CsMerge
+{
+	TimestampTz at;
+	int from;
+	int into;
+} CsMerge;
+
+/* A term's share in a movement; they add up to its delta. */
+typedef struct CsShare
+{
+	const CsTerm *term;
+	int owner;    /* the member whose fact it is */
+	Datum amount; /* numeric */
+} CsShare;
+
 typedef struct CsMovement
 {
 	TimestampTz at;
+	int seq; /* of those at one instant */
 	const char *kind;
 	Datum delta;     /* numeric */
 	Datum mrr_after; /* numeric */
 	bool active_after;
 	const char *churn_kind;
 	const char *reason;
+	bool term_extension;     /* a contraction that comes with a longer term */
+	TimestampTz service_end; /* of a churn: the three instants; DT_NOEND: not known */
+	TimestampTz requested;
+	TimestampTz effective;
+	CsShare *shares; /* where wanted */
+	int nshares;
 } CsMovement;
+
+/* The sum of seats of the rows that run and count, from `at` on. */
+typedef struct CsSeats
+{
+	TimestampTz at;
+	Datum delta;
+	Datum seats_after;
+} CsSeats;
+
+/* One customer: what goes in, and what the sweep makes of it. */
+typedef struct CsMember
+{
+	const char *customer;
+	CsTerm *terms;
+	int nterms;
+	CsCancellation *cancellations;
+	int ncancellations;
+
+	CsMovement *movements;
+	int nmovements;
+	CsSeats *seats;
+	int nseats;
+} CsMember;
 
 typedef struct CsSweepRules
 {
 	bool free_is_active;
-	int max_pause_days; /* -1: no limit */
+	int max_pause_days;    /* -1: no limit */
+	int gap_days;          /* inactive for no longer: neither churn nor return */
+	int reactivation_days; /* -1: any time; a later return is new */
+	CsRecognition recognition;
+	bool shares; /* fill in CsMovement.shares */
 } CsSweepRules;
 
 /*
- * The movements of one customer in order of time, palloc'd.  Terms and
- * cancellations may come in any order; neither is changed but for its order.
+ * Fills movements and seats of customers that are merged with one another (as
+ * a rule one, without merges), in order of time, palloc'd.  Terms,
+ * cancellations and merges may come in any order; their order may be changed,
+ * nothing else.
  */
-extern CsMovement *cs_sweep(CsTerm *terms, int nterms, CsCancellation *cancellations,
-							int ncancellations, const CsSweepRules *rules, int *nmovements);
+extern void cs_sweep(CsMember *members, int nmembers, CsMerge *merges, int nmerges,
+					 const CsSweepRules *rules);
 
-/* A movement as the columns at, seq, kind, delta, mrr_after, active_after, churn_kind, reason. */
-#define MOVEMENT_COLUMNS 8
+/* Whose facts of a member are at an instant; merges sorted by cs_merge_cmp. */
+extern int cs_merge_owner(int member, TimestampTz at, const CsMerge *merges, int nmerges);
+extern int cs_merge_cmp(const void *a, const void *b);
+
+/* A movement as the columns of cs_internal.movement from `at` on. */
+#define MOVEMENT_COLUMNS 12
 extern void cs_movement_values(const CsMovement *movement, Datum *values, bool *nulls);
+
+/* ---- ledger_churn.c: gaps, recognition and reasons of churns ------------- */
+
+/* Terms of one currency that end and begin together. */
+typedef struct CsFx
+{
+	const char *currency;
+	Datum native_out; /* in that currency */
+	Datum value_out;  /* the same, converted at the rate each has locked */
+	Datum native_in;
+	Datum value_in;
+	const CsTerm *term; /* one that begins, and whose it is */
+	int owner;
+} CsFx;
+
+/* What happened to a member at one instant, netted. */
+typedef struct CsPoint
+{
+	TimestampTz at;
+	Datum mrr; /* after it */
+	bool active;
+	int paused; /* by how many paused terms became more or fewer */
+
+	Datum merged; /* MRR that came with merged customers first */
+	bool has_merged;
+	bool merged_active;
+	bool merged_positive; /* they had MRR at some instant */
+	bool merged_was_active;
+	TimestampTz merged_ended; /* and when they ceased to be active; DT_NOBEGIN: never */
+	bool merge_out;           /* then all of it went to another customer */
+
+	CsFx *fx;
+	int nfx;
+	int months_out; /* longest term of what ends, and of what begins */
+	int months_in;
+
+	const CsTerm *ending;  /* of the terms that end, the one that explains */
+	TimestampTz requested; /* latest of the ending terms' instants; DT_NOEND where one says none */
+	TimestampTz effective;
+	TimestampTz service_end;
+
+	CsShare *shares; /* changes since the point before */
+	int nshares;
+	CsShare *merge_shares;
+	int nmerge_shares;
+	bool dropped; /* its changes are in a later point */
+} CsPoint;
+
+extern void cs_points_close_gaps(CsPoint *points, int npoints, const CsSweepRules *rules);
+extern void cs_points_recognise(CsPoint *points, int npoints, const CsCancellation *cancellations,
+								int ncancellations, const CsSweepRules *rules);
+extern void cs_explain_churn(CsMovement *churn, const CsPoint *point,
+							 const CsCancellation *cancellations, int ncancellations,
+							 TimestampTz previous_churn);
+extern TimestampTz cs_days_after(TimestampTz at, int days);
 
 /* ---- ledger_term.c: a subscription row becomes a term ------------------ */
 
@@ -81,6 +210,10 @@ enum
 	FACT_CANCEL_REASON,
 	FACT_CHURN_KIND,
 	FACT_AUTO_RENEW,
+	FACT_SUBSCRIPTION_ID,
+	FACT_TERM_MONTHS,
+	FACT_SEATS,
+	FACT_PRODUCT,
 	FACT_NCOLUMNS
 };
 
@@ -97,8 +230,11 @@ typedef enum CsTermResult
 typedef struct CsRates CsRates;
 
 extern CsRates *cs_rates_load(const CsPolicy *policy);
-extern CsTermResult cs_term_make(const Datum *values, const bool *nulls, const CsRates *rates,
+extern CsTermResult cs_term_make(const Datum *values, const bool *nulls, const char *currency,
 								 CsTerm *term);
+extern CsTermResult cs_term_convert(CsTerm *term, TimestampTz locked_at, const CsRates *rates);
+extern void cs_terms_lock(CsTerm *terms, int nterms, TimestampTz *locked_at);
+extern CsRecognition cs_recognition(const char *word);
 
 /* True when the number is one the ledger can store and add up. */
 extern bool cs_money_in_range(Datum numeric, int digits);

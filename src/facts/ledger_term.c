@@ -11,6 +11,7 @@
 
 #include "utils/datum.h"
 #include "utils/fmgrprotos.h"
+#include "utils/formatting.h"
 
 #include "facts/ledger_sweep.h"
 
@@ -65,7 +66,7 @@ cs_rates_load(const CsPolicy *policy)
 	rates->currency = policy->currency;
 	rates->time_zone = policy->time_zone;
 	n = cs_exec("SELECT currency::text, valid_from, rate FROM cs.fx_rate WHERE enabled"
-				" ORDER BY currency, valid_from DESC",
+				" ORDER BY currency COLLATE \"C\", valid_from DESC",
 				CS_NO_ARGS);
 	rates->rates = palloc(sizeof(Rate) * (n + 1));
 	for (uint64 i = 0; i < n; i++)
@@ -81,25 +82,32 @@ cs_rates_load(const CsPolicy *policy)
 }
 
 /*
- * The rate in force on the local day of an instant: it is locked there for
- * the whole term.  Currencies compare without case.  False: no such rate.
+ * The rate in force on the local day of an instant.  Currencies are in upper
+ * case.  False: no such rate.
  */
 static bool
 rate_at(const CsRates *rates, const char *currency, TimestampTz at, Datum *rate)
 {
 	DateADT day = cs_local_day(at, rates->time_zone);
+	int low = 0;
+	int high = rates->nrates;
 
-	for (int i = 0; i < rates->nrates; i++)
+	/* the first of this currency that is not later; the newest come first */
+	while (low < high)
 	{
-		const Rate *r = &rates->rates[i];
+		int middle = (low + high) / 2;
+		const Rate *r = &rates->rates[middle];
+		int cmp = strcmp(r->currency, currency);
 
-		if (pg_strcasecmp(r->currency, currency) == 0 && r->valid_from <= day)
-		{
-			*rate = r->rate;
-			return true;
-		}
+		if (cmp < 0 || (cmp == 0 && r->valid_from > day))
+			low = middle + 1;
+		else
+			high = middle;
 	}
-	return false;
+	if (low == rates->nrates || strcmp(rates->rates[low].currency, currency) != 0)
+		return false;
+	*rate = rates->rates[low].rate;
+	return true;
 }
 
 static char *
@@ -108,17 +116,24 @@ text_or_null(const Datum *values, const bool *nulls, int column)
 	return nulls[column] ? NULL : TextDatumGetCString(values[column]);
 }
 
+static TimestampTz
+instant_or_none(const Datum *values, const bool *nulls, int column)
+{
+	return nulls[column] ? DT_NOEND : DatumGetTimestampTz(values[column]);
+}
+
 /*
- * Fills *term from the columns of one row.  rates NULL: the row is in the
- * policy's currency.  Everything in the term is palloc'd.
+ * Fills *term from the columns of one row; everything in it is palloc'd.
+ * currency: the policy's; NULL: every row is in it.  Where the row is in
+ * another, mrr is still to be converted (cs_term_convert).
  *
- * A row stands for its whole interval (terms 'interval'): past_due counts
- * (grace_days awaits invoices), trialing, incomplete and unpaid carry nothing,
+ * A row stands for its whole interval: past_due counts (until its grace is
+ * over, which ledger.c knows), trialing, incomplete and unpaid carry nothing,
  * canceled counts until its end, and where it has none until it was changed or
  * cancelled; without either it carries nothing.
  */
 CsTermResult
-cs_term_make(const Datum *values, const bool *nulls, const CsRates *rates, CsTerm *term)
+cs_term_make(const Datum *values, const bool *nulls, const char *currency, CsTerm *term)
 {
 	char *status = nulls[FACT_STATUS] ? "active" : TextDatumGetCString(values[FACT_STATUS]);
 	Datum mrr;
@@ -127,29 +142,33 @@ cs_term_make(const Datum *values, const bool *nulls, const CsRates *rates, CsTer
 	if (nulls[FACT_START_AT])
 		return CS_TERM_UNKNOWN;
 	term->start = DatumGetTimestampTz(values[FACT_START_AT]);
-	term->end = nulls[FACT_END_AT] ? DT_NOEND : DatumGetTimestampTz(values[FACT_END_AT]);
+	term->end = instant_or_none(values, nulls, FACT_END_AT);
+	term->requested = instant_or_none(values, nulls, FACT_CANCEL_REQUESTED_AT);
+	term->changed_at = instant_or_none(values, nulls, FACT_CHANGED_AT);
+	term->effective = DT_NOEND;
 	if (TIMESTAMP_NOT_FINITE(term->start) || term->end < term->start)
 		return CS_TERM_UNKNOWN;
 	if ((!nulls[FACT_IS_TRIAL] && DatumGetBool(values[FACT_IS_TRIAL])) ||
 		(!nulls[FACT_IS_RECURRING] && !DatumGetBool(values[FACT_IS_RECURRING])))
 		return CS_TERM_NOTHING;
 
-	if (strcmp(status, "active") == 0 || strcmp(status, "past_due") == 0)
+	if (strcmp(status, "active") == 0)
 		term->state = CS_TERM_CARRIES;
+	else if (strcmp(status, "past_due") == 0)
+	{
+		term->state = CS_TERM_CARRIES;
+		term->past_due = true;
+	}
 	else if (strcmp(status, "paused") == 0)
 		term->state = CS_TERM_PAUSED;
 	else if (strcmp(status, "canceled") == 0)
 	{
 		term->state = CS_TERM_CARRIES;
+		term->effective = term->changed_at;
 		if (term->end == DT_NOEND)
-		{
-			if (!nulls[FACT_CHANGED_AT])
-				term->end = DatumGetTimestampTz(values[FACT_CHANGED_AT]);
-			else if (!nulls[FACT_CANCEL_REQUESTED_AT])
-				term->end = DatumGetTimestampTz(values[FACT_CANCEL_REQUESTED_AT]);
-			else
-				return CS_TERM_NOTHING;
-		}
+			term->end = term->changed_at != DT_NOEND ? term->changed_at : term->requested;
+		if (term->end == DT_NOEND)
+			return CS_TERM_NOTHING;
 	}
 	else if (strcmp(status, "trialing") == 0 || strcmp(status, "incomplete") == 0 ||
 			 strcmp(status, "unpaid") == 0)
@@ -167,31 +186,116 @@ cs_term_make(const Datum *values, const bool *nulls, const CsRates *rates, CsTer
 	else
 		mrr = values[FACT_MRR];
 
+	term->mrr = DirectFunctionCall2(numeric_round, mrr, Int32GetDatum(6));
 	/* nothing is nothing in every currency */
-	if (rates != NULL && !nulls[FACT_CURRENCY] &&
+	if (currency != NULL && !nulls[FACT_CURRENCY] &&
 		DatumGetInt32(DirectFunctionCall2(numeric_cmp, mrr, num(0))) != 0)
 	{
-		char *currency = TextDatumGetCString(values[FACT_CURRENCY]);
-		Datum rate;
+		char *own = TextDatumGetCString(values[FACT_CURRENCY]);
 
-		if (pg_strcasecmp(currency, rates->currency) != 0)
+		if (pg_strcasecmp(own, currency) != 0)
 		{
-			if (!rate_at(rates, currency, term->start, &rate))
-				return CS_TERM_NO_RATE;
-			mrr = DirectFunctionCall2(numeric_mul, mrr, rate);
+			term->currency = asc_toupper(own, strlen(own));
+			term->native = datumCopy(mrr, false, -1);
 		}
 	}
-	term->mrr = DirectFunctionCall2(numeric_round, mrr, Int32GetDatum(6));
 	if (!cs_money_in_range(term->mrr, 14))
 		return CS_TERM_RANGE;
 
+	term->subscription_id = text_or_null(values, nulls, FACT_SUBSCRIPTION_ID);
+	if (!nulls[FACT_TERM_MONTHS])
+		term->term_months = (int) Max(0, Min(DatumGetInt64(values[FACT_TERM_MONTHS]), INT_MAX));
+	term->seats = nulls[FACT_SEATS] || !cs_money_in_range(values[FACT_SEATS], 14)
+					  ? num(0)
+					  : DirectFunctionCall2(numeric_round, values[FACT_SEATS], Int32GetDatum(6));
 	term->churn_kind = text_or_null(values, nulls, FACT_CHURN_KIND);
 	term->reason = text_or_null(values, nulls, FACT_CANCEL_REASON);
-	if (strcmp(status, "past_due") == 0)
+	if (term->past_due)
 		term->implied_kind = "involuntary";
 	else if (!nulls[FACT_CANCEL_REQUESTED_AT])
 		term->implied_kind = "voluntary";
 	else if (!nulls[FACT_AUTO_RENEW] && !DatumGetBool(values[FACT_AUTO_RENEW]))
 		term->implied_kind = "term_end";
 	return CS_TERM_OK;
+}
+
+/* A term in another currency at the rate of the local day of `locked_at`. */
+CsTermResult
+cs_term_convert(CsTerm *term, TimestampTz locked_at, const CsRates *rates)
+{
+	Datum rate;
+
+	if (term->currency == NULL)
+		return CS_TERM_OK;
+	if (!rate_at(rates, term->currency, locked_at, &rate))
+		return CS_TERM_NO_RATE;
+	term->mrr = DirectFunctionCall2(
+		numeric_round, DirectFunctionCall2(numeric_mul, term->native, rate), Int32GetDatum(6));
+	return cs_money_in_range(term->mrr, 14) ? CS_TERM_OK : CS_TERM_RANGE;
+}
+
+static int
+subscription_cmp(const void *a, const void *b)
+{
+	const CsTerm *x = *(const CsTerm *const *) a;
+	const CsTerm *y = *(const CsTerm *const *) b;
+	int cmp = strcmp(x->subscription_id, y->subscription_id);
+
+	if (cmp == 0 && x->source != NULL && y->source != NULL)
+		cmp = strcmp(x->source, y->source);
+	if (cmp == 0)
+		cmp = x->start < y->start ? -1 : x->start > y->start ? 1 : 0;
+	return cmp;
+}
+
+/*
+ * When each term's rate was locked: at the start of its subscription.  Rows of
+ * one subscription_id that touch or overlap in one currency are one
+ * subscription, so cutting a row in two changes no rate; a row without an id
+ * is one of its own.
+ */
+void
+cs_terms_lock(CsTerm *terms, int nterms, TimestampTz *locked_at)
+{
+	CsTerm **sorted = palloc(sizeof(CsTerm *) * (nterms + 1));
+	TimestampTz chain_start = 0;
+	TimestampTz chain_end = 0;
+	const char *currency = NULL;
+	int n = 0;
+
+	for (int i = 0; i < nterms; i++)
+	{
+		locked_at[i] = terms[i].start;
+		if (terms[i].subscription_id != NULL)
+			sorted[n++] = &terms[i];
+	}
+	qsort(sorted, n, sizeof(CsTerm *), subscription_cmp);
+	for (int i = 0; i < n; i++)
+	{
+		const CsTerm *t = sorted[i];
+		bool same = i > 0 && strcmp(sorted[i - 1]->subscription_id, t->subscription_id) == 0 &&
+					(t->source == NULL || strcmp(sorted[i - 1]->source, t->source) == 0);
+
+		if (!same || t->start > chain_end ||
+			(currency != NULL && t->currency != NULL && strcmp(currency, t->currency) != 0))
+		{
+			chain_start = t->start;
+			chain_end = t->end;
+			currency = t->currency;
+		}
+		chain_end = Max(chain_end, t->end);
+		if (currency == NULL)
+			currency = t->currency;
+		locked_at[t - terms] = chain_start;
+	}
+	pfree(sorted);
+}
+
+/* policy.recognition as the sweep has it. */
+CsRecognition
+cs_recognition(const char *word)
+{
+	return strcmp(word, "cancel_request") == 0     ? CS_AT_CANCEL_REQUEST
+		   : strcmp(word, "cancel_effective") == 0 ? CS_AT_CANCEL_EFFECTIVE
+												   : CS_AT_SERVICE_END;
 }

@@ -30,6 +30,7 @@
 #include "utils/array.h"
 #include "utils/lsyscache.h"
 
+#include "facts/ledger.h"
 #include "facts/source_kind.h"
 
 /* Change log rows that are handled at a time, which bounds memory. */
@@ -654,4 +655,5 @@ cs_collect(TimestampTz as_of, bool force_scan)
 			read_whole(source);
 	}
 	follow_users(readable);
+	cs_merge_pending();
 }

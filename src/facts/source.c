@@ -313,7 +313,7 @@ cs_source_make(const char *name, const char *kind, const char *relation, const c
 	if (source->anchor == NULL && strcmp(kind, "invoice") == 0)
 		source->anchor = pstrdup("due_at");
 
-	mapping->key = cs_mapped(source, "customer_id");
+	mapping->key = cs_mapped(source, CS_KEY_COLUMN(mapping->kind));
 	if (mapping->key == NULL)
 	{
 		mapping->key = cs_mapped(source, "user_id");

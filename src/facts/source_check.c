@@ -84,7 +84,8 @@ cs_check_words(const CsDefinition *def)
 			cs_nearest(def->kind, cs_kind_names())
 				? cs_errhint_nearest(def->kind, cs_kind_names())
 				: errhint("Kinds are customer, user, subscription, usage_event, ticket, survey, "
-						  "invoice, touchpoint, message, onboarding_step, cancellation, other."));
+						  "invoice, touchpoint, message, onboarding_step, cancellation, licence, "
+						  "customer_merge, other."));
 	if (kind->refused != NULL)
 		ereport(ERROR, errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				errmsg("sources of kind \"%s\" are not supported yet", def->kind),
@@ -212,7 +213,7 @@ cs_check_columns(const CsSource *source)
 	{
 		if (!(c->flags & CS_COL_REQUIRED) || cs_mapped(source, c->name) != NULL)
 			continue;
-		if (strcmp(c->name, "customer_id") == 0 && source->by_user)
+		if (c == kind->columns && source->by_user)
 			continue;
 		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				errmsg("column \"%s\" is required for kind \"%s\"", c->name, source->kind),
@@ -300,7 +301,8 @@ check_type(const CsSource *source, const CsMapped *m)
 				errhint("Map a column or an expression with a value."));
 	if (m->canon == NULL || m->canon->type == CS_COL_TEXT)
 	{
-		bool key = strcmp(m->name, "customer_id") == 0 || strcmp(m->name, "user_id") == 0;
+		bool key = m == CS_MAPPING(source)->key || strcmp(m->name, "customer_id") == 0 ||
+				   strcmp(m->name, "user_id") == 0 || strcmp(m->name, "into_customer_id") == 0;
 
 		if (key && OidIsValid(m->collation) && !get_collation_isdeterministic(m->collation))
 			ereport(ERROR, errcode(ERRCODE_FEATURE_NOT_SUPPORTED),

@@ -147,9 +147,22 @@ static const CsKindColumn cancellation_columns[] = {
 	COL("note", CS_COL_TEXT, 0),
 	END};
 
-static const CsKindColumn other_columns[] = {CUSTOMER, COL("at", CS_COL_TIME, CS_COL_ANCHOR), END};
+static const CsKindColumn licence_columns[] = {
+	CUSTOMER,
+	COL("seats", CS_COL_NUMERIC, CS_COL_REQUIRED | CS_COL_NOT_NEGATIVE),
+	COL("start_at", CS_COL_TIME, CS_COL_REQUIRED | CS_COL_ANCHOR),
+	LATER("end_at", CS_COL_TIME, "end_at"),
+	COL("product", CS_COL_TEXT, 0),
+	END};
 
-static const CsKindColumn no_columns[] = {CUSTOMER, END};
+/* Its key is the customer whose facts count for another one. */
+static const CsKindColumn customer_merge_columns[] = {
+	COL("from_customer_id", CS_COL_TEXT, CS_COL_REQUIRED),
+	COL("into_customer_id", CS_COL_TEXT, CS_COL_REQUIRED),
+	COL("at", CS_COL_TIME, CS_COL_REQUIRED | CS_COL_ANCHOR),
+	END};
+
+static const CsKindColumn other_columns[] = {CUSTOMER, COL("at", CS_COL_TIME, CS_COL_ANCHOR), END};
 
 static const CsKind kinds[] = {
 	{"customer", customer_columns, NULL},
@@ -164,10 +177,8 @@ static const CsKind kinds[] = {
 	{"onboarding_step", onboarding_columns, NULL},
 	{"cancellation", cancellation_columns, NULL},
 	{"other", other_columns, NULL},
-	{"licence", no_columns, "Map seats of the subscription instead."},
-	{"customer_merge", no_columns,
-	 "Map the customer id that a merged customer has now, e.g. coalesce(merged_into, "
-	 "customer_id)."},
+	{"licence", licence_columns, NULL},
+	{"customer_merge", customer_merge_columns, NULL},
 };
 
 /*

@@ -41,9 +41,12 @@ typedef struct CsKindColumn
 typedef struct CsKind
 {
 	const char *name;
-	const CsKindColumn *columns; /* ends with a NULL name; customer_id is always first */
+	const CsKindColumn *columns; /* ends with a NULL name; the key is always first, see CS_KEY_COLUMN */
 	const char *refused;         /* not NULL: what waits for a later version, in a word */
 } CsKind;
+
+/* The column that says whose a row is: customer_id, of a merge the customer that goes. */
+#define CS_KEY_COLUMN(kind) ((kind)->columns[0].name)
 
 extern const CsKind *cs_kind(const char *name);
 extern List *cs_kind_names(void);

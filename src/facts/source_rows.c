@@ -91,7 +91,8 @@ fact_sql(const CsMapped *m)
 		case CS_COL_TEXT:
 			if (strcmp(m->name, "status") == 0 || strcmp(m->name, "interval") == 0)
 				return psprintf("lower(%s::text)", e);
-			if (strcmp(m->name, "user_id") == 0 || strcmp(m->name, "parent_id") == 0)
+			if (strcmp(m->name, "user_id") == 0 || strcmp(m->name, "parent_id") == 0 ||
+				strcmp(m->name, "into_customer_id") == 0)
 				return cs_key_text(m->type, e);
 			return psprintf("%s::text", e);
 		case CS_COL_TIME:
@@ -155,7 +156,7 @@ cs_source_facts(const CsSource *source, const char *key_condition)
 	{
 		CsMapped *m = lfirst(lc);
 
-		if (strcmp(m->name, "customer_id") == 0)
+		if (strcmp(m->name, CS_KEY_COLUMN(mapping->kind)) == 0)
 			continue;
 		if (m->canon == NULL && strncmp(m->name, "x_", 2) != 0)
 			continue; /* a user_id that only links */
@@ -223,10 +224,12 @@ conditions_of(const CsSource *source)
 
 	if (!source->by_user)
 	{
-		list = add(list, "customer_id is NULL", "f.customer_key IS NOT NULL");
+		list = add(list, psprintf("%s is NULL", CS_KEY_COLUMN(mapping->kind)),
+				   "f.customer_key IS NOT NULL");
 		if (mapping->key_native == TEXTOID || mapping->key_native == VARCHAROID ||
 			mapping->key_native == BPCHAROID)
-			list = add(list, "customer_id is empty", "f.customer_key <> ''");
+			list = add(list, psprintf("%s is empty", CS_KEY_COLUMN(mapping->kind)),
+					   "f.customer_key <> ''");
 	}
 	else
 		list = add(list, "user_id is NULL", "f.user_key IS NOT NULL");
@@ -236,7 +239,7 @@ conditions_of(const CsSource *source)
 		CsMapped *m = lfirst(lc);
 		const char *c = col(m->name);
 
-		if (m->canon == NULL || strcmp(m->name, "customer_id") == 0)
+		if (m->canon == NULL || m == mapping->key)
 			continue;
 		if (m->canon->type == CS_COL_TIME)
 		{
@@ -437,7 +440,7 @@ rows_sql(const CsSource *source, const char *key_condition, const char *users, b
 		appendStringInfoString(&sql, ", f.user_key");
 	for (const CsKindColumn *c = mapping->kind->columns; c->name != NULL; c++)
 	{
-		if (strcmp(c->name, "customer_id") != 0)
+		if (c != mapping->kind->columns)
 			appendStringInfo(&sql, ", %s AS %s", value_sql(source, c, cut),
 							 quote_identifier(c->name));
 	}
@@ -555,7 +558,7 @@ cs_source_preview(const CsSource *source, int max_rows)
 		source->by_user ? "user_id" : "customer_id");
 	for (const CsKindColumn *c = mapping->kind->columns; c->name != NULL; c++)
 	{
-		if (strcmp(c->name, "customer_id") == 0 ||
+		if (c == mapping->kind->columns ||
 			(source->by_user && strcmp(c->name, "user_id") == 0))
 			continue;
 		if (cs_mapped(source, c->name) != NULL)

@@ -168,7 +168,10 @@ ingest_chunk(const CsSource *source, Datum ids, TimestampTz since, TimestampTz u
 	cs_count_unusable(source, ids, false);
 	if (strcmp(source->kind, "usage_event") == 0)
 		cs_usage_ingest(ids, since, until, policy);
-	else if (strcmp(source->kind, "subscription") == 0 || strcmp(source->kind, "cancellation") == 0)
+	else if (strcmp(source->kind, "customer_merge") == 0)
+		cs_merge_ingest(source, ids);
+	else if (strcmp(source->kind, "subscription") == 0 ||
+			 strcmp(source->kind, "cancellation") == 0 || strcmp(source->kind, "invoice") == 0)
 		cs_ledger_ingest(ids, policy);
 	cs_identity_ingest(ids);
 	cs_orphans_ingest(source, ids);
@@ -269,7 +272,7 @@ choose_chunk(CsRefresh *run)
 		{
 			/* One probe a source: pending may be long, and is read in its key's order below. */
 			cs_exec("SELECT q.name, q.rank FROM (SELECT s.name, coalesce(array_position("
-					"'{customer,user,subscription,cancellation}', s.kind), 8) AS rank"
+					"'{customer,user,customer_merge,subscription,cancellation}', s.kind), 8) AS rank"
 					" FROM cs.source s WHERE EXISTS"
 					" (SELECT 1 FROM cs_internal.pending p WHERE p.source = s.name)) q"
 					" WHERE (q.rank, q.name) > ($1, $2) ORDER BY q.rank, q.name LIMIT 1",
@@ -335,7 +338,10 @@ step_ingest(CsRefresh *run)
 
 	ingest_chunk(source, chosen_ids, since, until);
 	if (gone)
+	{
+		cs_merge_ingest(source, chosen_ids);
 		cs_ledger_ingest(chosen_ids, cs_policy(false));
+	}
 	cs_exec("DELETE FROM cs_internal.pending WHERE source = $1 AND customer_id = ANY ($2)",
 			CS_ARGS(cs_text(source->name), cs_textarray(chosen_ids)));
 	run->ingested += chosen_n;

@@ -125,9 +125,9 @@ SELECT is(pg_temp.ledger('1'), '2026-01-01 00:00 new 10000, 2026-02-01 00:00 exp
 SELECT is((SELECT count(*) FROM written w JOIN cs_internal.movement m USING (customer_id, at) WHERE m.xmin::text = w.x), 3::bigint, 'and rewrites only what it changes');
 
 -- rates: the missing one is counted, named, and when there, locked at the start
-SELECT results_eq($$SELECT source, reason, row_count FROM cs_internal.unusable WHERE customer_id = '13'$$, $$VALUES ('plan', 'no fx_rate for USD at 2026-01-15', 1::bigint)$$, 'a missing rate is counted');
-SELECT throws_ok('SELECT cs_internal.require_fx_rates()', '22000', 'currencies are mixed and rates are missing in cs.fx_rate: USD at 2026-01-15', 'and can be refused, with pairs and dates');
-SELECT throws_ok($$SELECT * FROM cs.revenue('2026-05')$$, '22000', 'currencies are mixed and rates are missing in cs.fx_rate: USD at 2026-01-15', 'and revenue refuses');
+SELECT results_eq($$SELECT source, reason, row_count FROM cs_internal.unusable WHERE customer_id = '13'$$, $$VALUES ('plan', 'no fx_rate for USD to JPY at 2026-01-15', 1::bigint)$$, 'a missing rate is counted');
+SELECT throws_ok('SELECT cs_internal.require_fx_rates()', '22000', 'currencies are mixed and rates are missing in cs.fx_rate: USD to JPY at 2026-01-15', 'and can be refused, with pairs and dates');
+SELECT throws_ok($$SELECT * FROM cs.revenue('2026-05')$$, '22000', 'currencies are mixed and rates are missing in cs.fx_rate: USD to JPY at 2026-01-15', 'and revenue refuses');
 INSERT INTO cs.fx_rate VALUES ('USD', '2026-01-01', 150), ('USD', '2026-02-01', 160), ('USD', '2025-01-01', 1);
 CALL cs.refresh();
 SELECT is(pg_temp.ledger('13'), '2026-01-15 00:00 new 1500', 'the rate of the start''s day');

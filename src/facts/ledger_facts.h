@@ -1,0 +1,64 @@
+/*
+ * ledger_facts.h
+ *		Inside the ledger: the facts of some customers, read and put together.
+ */
+#ifndef CS_LEDGER_FACTS_H
+#define CS_LEDGER_FACTS_H
+
+#include "facts/ledger_sweep.h"
+#include "facts/source.h"
+
+/*
+ * Customers in order of id, each with its facts; those merged with one
+ * another form a family and are swept together.
+ */
+typedef struct CsLedgerFacts
+{
+	CsMember *members;
+	int nmembers;
+	int *family;  /* of each member: the least member it is merged with, itself as a rule */
+	bool *merged; /* of each member: it is merged with somebody */
+	CsMerge *merges;
+	int nmerges;
+	CsResult *unusable; /* source, customer_id, reason */
+	bool readable;      /* false: a source could not be read, nothing else is filled in */
+} CsLedgerFacts;
+
+/*
+ * Facts of these customers (text[]) and of all that are merged with them, in
+ * the current memory context.
+ */
+extern CsLedgerFacts *cs_ledger_read(Datum ids, const CsPolicy *policy);
+
+/*
+ * Runs `select` (with %s for the outside id and %s for the rows) over the
+ * usable rows of a source.  NULL when it cannot be read: that is noted, and
+ * the source will be read whole once it can be.
+ */
+extern CsResult *cs_ledger_select(const CsSource *source, const char *select, bool cut, Datum ids,
+								  TimestampTz as_of, DateADT as_of_day);
+
+extern CsSweepRules cs_sweep_rules(const CsPolicy *policy);
+
+/* Sweeps the family that begins with this member, in the current memory context. */
+extern void cs_ledger_family(CsLedgerFacts *facts, int first, const CsSweepRules *rules);
+
+/* An empty relation to be filled and registered. */
+extern CsResult *cs_empty_result(TupleDesc desc);
+
+/* ---- merge.c ------------------------------------------------------------- */
+
+typedef struct CsMergeFact
+{
+	char *from;
+	char *into;
+	TimestampTz at;
+} CsMergeFact;
+
+/*
+ * All ids (sorted text[]) that are merged with one of these, directly or over
+ * others, themselves included, and the merges between them.
+ */
+extern Datum cs_merge_family(Datum ids, CsMergeFact **merges, int *nmerges);
+
+#endif

@@ -1,0 +1,306 @@
+/*
+ * ledger_state.c
+ *		What a customer's state takes from the ledger.
+ *
+ * In: cs_internal.movement (the balance is one index probe a customer) and,
+ * as they were known at the evaluated instant, subscription and licence rows.
+ * Out: the ledger columns of cs_internal.state, and the same as metrics see
+ * them, with balances some days ago.
+ */
+#include "cs_ext.h"
+
+#include "catalog/pg_collation_d.h"
+#include "catalog/pg_type.h"
+#include "executor/tuptable.h"
+#include "funcapi.h"
+#include "utils/array.h"
+
+#include "facts/ledger.h"
+#include "facts/ledger_facts.h"
+#include "facts/source.h"
+
+/*
+ * Of the rows of one source, what the ledger columns need of each customer.
+ * Seats of past due rows apart: they count while their grace lasts.
+ */
+static char *
+state_select(bool edge_at)
+{
+	return psprintf(
+		"SELECT %%s AS customer_id,"
+		" sum(r.seats::numeric) FILTER (WHERE r.counts AND r.status <> 'past_due') AS seats,"
+		" sum(r.seats::numeric) FILTER (WHERE r.counts AND r.status = 'past_due') AS seats_due,"
+		" bool_or(r.tries) AS in_trial,"
+		" min(r.renews_at) FILTER (WHERE r.counts) AS renews_at"
+		" FROM (SELECT t.customer_key, t.seats, t.renews_at, t.status,"
+		" t.runs AND t.status IN ('active', 'past_due', 'canceled')"
+		" AND t.is_trial IS NOT TRUE AS counts,"
+		" t.runs AND ((t.is_trial AND t.status IN ('active', 'past_due', 'canceled'))"
+		" OR t.status = 'trialing') IS TRUE AS tries"
+		" FROM (SELECT u.customer_key, u.seats, u.renews_at, u.is_trial,"
+		" coalesce(u.status::text, 'active') AS status,"
+		" u.start_at %s as_of AND u.is_recurring IS NOT FALSE"
+		" AND coalesce(u.end_at, CASE WHEN u.status::text = 'canceled'"
+		" THEN coalesce(u.changed_at, u.cancel_requested_at, '-infinity') END, 'infinity')"
+		" %s as_of AS runs"
+		" FROM (%%s) u) t) r"
+		" GROUP BY r.customer_key",
+		edge_at ? "<=" : "<", edge_at ? ">" : ">=");
+}
+
+/* Seats of the licences that run. */
+static char *
+licence_select(bool edge_at)
+{
+	return psprintf("SELECT %%s AS customer_id, sum(r.seats::numeric) AS seats FROM (%%s) r"
+					" WHERE r.start_at %s as_of AND coalesce(r.end_at, 'infinity') %s as_of"
+					" GROUP BY r.customer_key",
+					edge_at ? "<=" : "<", edge_at ? ">" : ">=");
+}
+
+/* What state_select gives, without a row. */
+static CsResult *
+no_facts(void)
+{
+	TupleDesc desc = CreateTemplateTupleDesc(5);
+
+	TupleDescInitEntry(desc, 1, "customer_id", TEXTOID, -1, 0);
+	TupleDescInitEntryCollation(desc, 1, C_COLLATION_OID);
+	TupleDescInitEntry(desc, 2, "seats", NUMERICOID, -1, 0);
+	TupleDescInitEntry(desc, 3, "seats_due", NUMERICOID, -1, 0);
+	TupleDescInitEntry(desc, 4, "in_trial", BOOLOID, -1, 0);
+	TupleDescInitEntry(desc, 5, "renews_at", TIMESTAMPTZOID, -1, 0);
+	return cs_empty_result(desc);
+}
+
+/* What licence_select gives, without a row. */
+static CsResult *
+no_licences(void)
+{
+	TupleDesc desc = CreateTemplateTupleDesc(2);
+
+	TupleDescInitEntry(desc, 1, "customer_id", TEXTOID, -1, 0);
+	TupleDescInitEntryCollation(desc, 1, C_COLLATION_OID);
+	TupleDescInitEntry(desc, 2, "seats", NUMERICOID, -1, 0);
+	return cs_empty_result(desc);
+}
+
+/* Puts all rows of `from` into `into`, which is created from the first. */
+static CsResult *
+append_rows(CsResult *into, CsResult *from)
+{
+	TupleTableSlot *slot;
+
+	if (into == NULL)
+		return from;
+	slot = MakeSingleTupleTableSlot(from->desc, &TTSOpsMinimalTuple);
+	tuplestore_rescan(from->store);
+	while (tuplestore_gettupleslot(from->store, true, false, slot))
+	{
+		tuplestore_puttupleslot(into->store, slot);
+		into->nrows++;
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	tuplestore_end(from->store);
+	return into;
+}
+
+/*
+ * Rows of all sources of a kind, or of none where one cannot be read; the ids
+ * are those the facts stand under.
+ */
+static CsResult *
+read_all(const char *kind, const char *select, const CsBatch *batch, Datum ids, CsResult *none,
+		 bool *readable)
+{
+	CsResult *facts = NULL;
+	ListCell *lc;
+
+	*readable = true;
+	foreach (lc, cs_sources(kind))
+	{
+		CsResult *rows =
+			cs_ledger_select(lfirst(lc), select, true, ids, batch->as_of, batch->as_of_day);
+
+		*readable &= rows != NULL;
+		if (rows != NULL)
+			facts = append_rows(facts, rows);
+	}
+	return *readable && facts != NULL ? facts : none;
+}
+
+/*
+ * A relation "ledger_owner"(fact_id, customer_id): for whom the facts of each
+ * id count at the instant, of the ids that somebody was merged with.
+ */
+static CsResult *
+owners(Datum family, CsMergeFact *merges, int nmerges, TimestampTz as_of, bool edge_at)
+{
+	TupleDesc desc = CreateTemplateTupleDesc(2);
+	CsResult *result;
+	Datum *ids;
+	int n;
+
+	TupleDescInitEntry(desc, 1, "fact_id", TEXTOID, -1, 0);
+	TupleDescInitEntryCollation(desc, 1, C_COLLATION_OID);
+	TupleDescInitEntry(desc, 2, "customer_id", TEXTOID, -1, 0);
+	TupleDescInitEntryCollation(desc, 2, C_COLLATION_OID);
+	result = cs_empty_result(desc);
+	if (nmerges == 0)
+		return result;
+	deconstruct_array(DatumGetArrayTypeP(family), TEXTOID, -1, false, TYPALIGN_INT, &ids, NULL, &n);
+	for (int i = 0; i < n; i++)
+	{
+		char *id = TextDatumGetCString(ids[i]);
+		char *owner = id;
+		Datum values[2];
+		bool nulls[2] = {false, false};
+
+		/* in order of time; the state is just before the instant, or on it */
+		for (int m = 0; m < nmerges; m++)
+		{
+			if (strcmp(merges[m].from, owner) == 0 &&
+				(merges[m].at < as_of || (edge_at && merges[m].at == as_of)))
+				owner = merges[m].into;
+		}
+		if (owner == id)
+			continue;
+		values[0] = CStringGetTextDatum(id);
+		values[1] = CStringGetTextDatum(owner);
+		tuplestore_putvalues(result->store, result->desc, values, nulls);
+		result->nrows++;
+	}
+	return result;
+}
+
+/*
+ * Stage: mrr, active, in_trial, seats, tenure_days, days_to_renewal of
+ * cs_internal.state for the batch (SURFACE 7, ledger columns).  Where no
+ * subscription source is registered all are NULL: nothing is known.  While one
+ * cannot be read, so are those that do not come from the ledger.
+ */
+void
+cs_stage_ledger(CsBatch *batch)
+{
+	const CsPolicy *policy = batch->policy;
+	const char *until = policy->edge_at ? "<=" : "<";
+	bool licensed = cs_sources("licence") != NIL;
+	CsMergeFact *merges;
+	int nmerges;
+	Datum family;
+	CsResult *facts;
+	CsResult *licences;
+	CsResult *owner;
+	bool readable;
+	bool licences_readable;
+
+	if (cs_sources("subscription") == NIL)
+	{
+		cs_exec("UPDATE cs_internal.state s SET mrr = NULL, active = NULL, in_trial = NULL,"
+				" seats = NULL, tenure_days = NULL, days_to_renewal = NULL"
+				" FROM batch b WHERE s.customer_id = b.customer_id",
+				CS_NO_ARGS);
+		return;
+	}
+	family = cs_merge_family(batch->ids, &merges, &nmerges);
+	facts = read_all("subscription", state_select(policy->edge_at), batch, family, no_facts(),
+					 &readable);
+	licences = read_all("licence", licence_select(policy->edge_at), batch, family, no_licences(),
+						&licences_readable);
+	owner = owners(family, merges, nmerges, batch->as_of, policy->edge_at);
+
+	/*
+	 * The balance is one index probe a customer.  The active period began at
+	 * the last start that was not within gap_days_tenure of the end before it;
+	 * a customer that was merged away ended there, and did not begin by it.
+	 */
+	cs_register("ledger_facts", facts);
+	cs_register("ledger_licences", licences);
+	cs_register("ledger_owner", owner);
+	cs_exec(
+		psprintf(
+			"UPDATE cs_internal.state s SET"
+			" mrr = coalesce(m.mrr_after, 0),"
+			" active = coalesce(m.active_after, false),"
+			" in_trial = CASE WHEN $4 THEN coalesce(f.in_trial, false) END,"
+			" seats = CASE WHEN $5 THEN CASE WHEN $6 THEN coalesce(l.seats, 0) END"
+			" WHEN m.active_after AND f.seats_due IS NOT NULL"
+			" THEN coalesce(f.seats, 0) + f.seats_due ELSE f.seats END,"
+			" tenure_days = CASE WHEN m.active_after THEN $2 - p.since::date END,"
+			" days_to_renewal = f.renews_at::date - $2"
+			" FROM batch b"
+			" LEFT JOIN LATERAL ("
+			"SELECT v.mrr_after, v.active_after FROM cs_internal.movement v"
+			" WHERE v.customer_id = b.customer_id AND v.at %1$s $1"
+			" ORDER BY v.at DESC, v.seq DESC LIMIT 1) m ON true"
+			" LEFT JOIN LATERAL ("
+			"SELECT max(x.at) AS since FROM ("
+			"SELECT w.at, w.active_after, lag(w.at) OVER (ORDER BY w.at, w.seq) AS before FROM ("
+			"SELECT v.at, v.seq, v.active_after,"
+			" lag(v.active_after, 1, false) OVER (ORDER BY v.at, v.seq) AS was_active"
+			" FROM cs_internal.movement v"
+			" WHERE v.customer_id = b.customer_id AND v.at %1$s $1) w"
+			" WHERE w.active_after <> w.was_active) x"
+			" WHERE x.active_after"
+			" AND (x.before IS NULL OR x.before + make_interval(days => $3) < x.at)) p ON true"
+			" LEFT JOIN (SELECT coalesce(o.customer_id, r.customer_id) AS customer_id,"
+			" sum(r.seats) AS seats, sum(r.seats_due) AS seats_due,"
+			" bool_or(r.in_trial) AS in_trial, min(r.renews_at) AS renews_at"
+			" FROM ledger_facts r LEFT JOIN ledger_owner o ON o.fact_id = r.customer_id"
+			" GROUP BY 1) f ON f.customer_id = b.customer_id"
+			" LEFT JOIN (SELECT coalesce(o.customer_id, r.customer_id) AS customer_id,"
+			" sum(r.seats) AS seats"
+			" FROM ledger_licences r LEFT JOIN ledger_owner o ON o.fact_id = r.customer_id"
+			" GROUP BY 1) l ON l.customer_id = b.customer_id"
+			" WHERE s.customer_id = b.customer_id",
+			until),
+		CS_ARGS(cs_tstz(batch->as_of), cs_date(batch->as_of_day), cs_int4(policy->gap_days_tenure),
+				cs_bool(readable), cs_bool(licensed), cs_bool(licences_readable)));
+	cs_unregister("ledger_facts");
+	cs_unregister("ledger_licences");
+	cs_unregister("ledger_owner");
+	tuplestore_end(facts->store);
+	tuplestore_end(licences->store);
+	tuplestore_end(owner->store);
+}
+
+/*
+ * The ledger as metrics see it: the columns of state, and mrr_ago_<n>, the MRR
+ * at the local midnight of D - n (0 before the first movement, NULL where no
+ * subscription source is registered).
+ */
+CsResult *
+cs_ledger_rows(const CsBatch *batch, List *ago_days)
+{
+	const CsPolicy *policy = batch->policy;
+	int nago = list_length(ago_days);
+	CsArg *args = palloc(sizeof(CsArg) * (nago + 1));
+	StringInfoData columns;
+	StringInfoData joins;
+	ListCell *lc;
+	int i = 0;
+
+	initStringInfo(&columns);
+	initStringInfo(&joins);
+	foreach (lc, ago_days)
+	{
+		int days = lfirst_int(lc);
+
+		args[i++] = cs_tstz(cs_local_midnight(batch->as_of_day - days, policy->time_zone));
+		appendStringInfo(&columns,
+						 ", CASE WHEN s.mrr IS NOT NULL THEN coalesce(a%d.mrr_after, 0) END"
+						 " AS mrr_ago_%d",
+						 i, days);
+		appendStringInfo(&joins,
+						 " LEFT JOIN LATERAL (SELECT v.mrr_after FROM cs_internal.movement v"
+						 " WHERE v.customer_id = s.customer_id AND v.at %s $%d"
+						 " ORDER BY v.at DESC, v.seq DESC LIMIT 1) a%d ON true",
+						 policy->edge_at ? "<=" : "<", i, i);
+	}
+	return cs_query(psprintf("SELECT s.customer_id, s.mrr, s.tenure_days, s.days_to_renewal,"
+							 " s.seats%s"
+							 " FROM batch b JOIN cs_internal.state s"
+							 " ON s.customer_id = b.customer_id%s",
+							 columns.data, joins.data),
+					args, i);
+}
