@@ -49,16 +49,6 @@ CREATE TABLE cs_internal.movement (
 );
 CREATE INDEX movement_at ON cs_internal.movement (at);
 
--- Derived. One row per customer and instant at which the seats of the rows
--- that count (no trials, no pauses) changed; the balance is one index probe.
-CREATE TABLE cs_internal.seat_change (
-	customer_id text COLLATE "C" NOT NULL,
-	at timestamptz NOT NULL,
-	delta numeric(20,6) NOT NULL,
-	seats_after numeric(20,6) NOT NULL,
-	PRIMARY KEY (customer_id, at)
-);
-
 -- Derived. What sources of kind customer_merge say: facts of from_id count for
 -- into_id from `at` on.
 CREATE TABLE cs_internal.merge (

@@ -45,22 +45,9 @@ movement_result(void)
 	return cs_empty_result(desc);
 }
 
-static CsResult *
-seats_result(void)
-{
-	TupleDesc desc = CreateTemplateTupleDesc(4);
-
-	TupleDescInitEntry(desc, 1, "customer_id", TEXTOID, -1, 0);
-	TupleDescInitEntryCollation(desc, 1, C_COLLATION_OID);
-	TupleDescInitEntry(desc, 2, "at", TIMESTAMPTZOID, -1, 0);
-	TupleDescInitEntry(desc, 3, "delta", NUMERICOID, -1, 0);
-	TupleDescInitEntry(desc, 4, "seats_after", NUMERICOID, -1, 0);
-	return cs_empty_result(desc);
-}
-
 /* Puts what the sweep made of one customer into the relations. */
 static void
-put_member(CsResult *result, CsResult *seats, CsResult *unusable, const CsMember *member)
+put_member(CsResult *result, CsResult *unusable, const CsMember *member)
 {
 	Datum values[MOVEMENT_COLUMNS + 1];
 	bool nulls[MOVEMENT_COLUMNS + 1] = {false};
@@ -83,15 +70,6 @@ put_member(CsResult *result, CsResult *seats, CsResult *unusable, const CsMember
 		cs_movement_values(&member->movements[i], values + 1, nulls + 1);
 		tuplestore_putvalues(result->store, result->desc, values, nulls);
 		result->nrows++;
-	}
-	memset(nulls, 0, sizeof(nulls));
-	for (int i = 0; i < member->nseats; i++)
-	{
-		values[1] = TimestampTzGetDatum(member->seats[i].at);
-		values[2] = member->seats[i].delta;
-		values[3] = member->seats[i].seats_after;
-		tuplestore_putvalues(seats->store, seats->desc, values, nulls);
-		seats->nrows++;
 	}
 }
 
@@ -124,24 +102,6 @@ write_movements(Datum ids, CsResult *result)
 			" AND m.at = n.at AND m.seq = n.seq)",
 			CS_ARGS(cs_textarray(ids)));
 	cs_unregister("ledger_new");
-}
-
-/* The same for seats. */
-static void
-write_seats(Datum ids, CsResult *seats)
-{
-	cs_register("seats_new", seats);
-	cs_exec("DELETE FROM cs_internal.seat_change m"
-			" WHERE m.customer_id = ANY ($1) AND NOT EXISTS ("
-			"SELECT FROM seats_new n WHERE n.customer_id = m.customer_id AND n.at = m.at"
-			" AND n.delta = m.delta AND n.seats_after = m.seats_after)",
-			CS_ARGS(cs_textarray(ids)));
-	if (seats->nrows > 0)
-		cs_exec("INSERT INTO cs_internal.seat_change (customer_id, at, delta, seats_after)"
-				" SELECT n.customer_id, n.at, n.delta, n.seats_after FROM seats_new n"
-				" ON CONFLICT DO NOTHING",
-				CS_NO_ARGS);
-	cs_unregister("seats_new");
 }
 
 /* The ledger's part of cs_internal.unusable; the source's own reasons are left alone. */
@@ -223,7 +183,6 @@ cs_ledger_ingest(Datum ids, const CsPolicy *policy)
 	if (facts->readable)
 	{
 		CsResult *result = movement_result();
-		CsResult *seats = seats_result();
 		Datum *wanted;
 		int nwanted;
 		int next = 0;
@@ -243,17 +202,15 @@ cs_ledger_ingest(Datum ids, const CsPolicy *policy)
 				cs_ledger_family(facts, i, &rules);
 			if (own)
 			{
-				put_member(result, seats, facts->unusable, member);
+				put_member(result, facts->unusable, member);
 				next++;
 			}
 			MemoryContextReset(sweep_context);
 		}
 		MemoryContextSwitchTo(chunk_context);
 		write_movements(ids, result);
-		write_seats(ids, seats);
 		write_unusable(ids, facts->unusable);
 		tuplestore_end(result->store);
-		tuplestore_end(seats->store);
 	}
 	tuplestore_end(facts->unusable->store);
 	MemoryContextSwitchTo(old_context);

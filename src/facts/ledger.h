@@ -9,7 +9,7 @@
 
 #include "facts/source.h"
 
-/* Recompute cs_internal.movement and seat_change of these customers (sorted text[]) from the facts. */
+/* Recompute cs_internal.movement of these customers (sorted text[]) from the facts. */
 extern void cs_ledger_ingest(Datum ids, const CsPolicy *policy);
 
 /*

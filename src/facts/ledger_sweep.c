@@ -5,9 +5,9 @@
  * In: terms (half-open intervals with their MRR, any number, overlapping,
  * touching, gapped, of no length, open), cancellations, merges, switches of
  * the policy.  Out: one movement for each instant at which a customer's MRR or
- * its being active changed (more only where a merge or a rate is told apart),
- * and one row for each instant at which the seats changed.  No table is read
- * and none is written, so the same code serves ingest, tests and what-if.
+ * its being active changed (more only where a merge or a rate is told apart).
+ * No table is read and none is written, so the same code serves ingest, tests
+ * and what-if.
  *
  *	 edges ──► points ──► gaps closed ──► churns dated ──► movements
  *
@@ -40,7 +40,6 @@ typedef struct Edge
 typedef struct Sweep
 {
 	Datum mrr;
-	Datum seats;
 	bool active;
 	int free_terms;   /* open terms that carry an MRR of zero */
 	int paused_terms; /* open paused terms */
@@ -55,7 +54,6 @@ typedef struct Sweep
 	int size;
 	bool touched; /* the last point is of the running instant */
 	Datum mrr_before;
-	Datum seats_before;
 	int paused_before;
 } Sweep;
 
@@ -253,7 +251,6 @@ touch(Sweep *s, TimestampTz at)
 	p->requested = p->effective = DT_NOBEGIN;
 	s->touched = true;
 	s->mrr_before = s->mrr;
-	s->seats_before = s->seats;
 	s->paused_before = s->paused_terms;
 	return p;
 }
@@ -321,9 +318,6 @@ apply_edge(Sweep *s, const CsTerm *term, int owner, TimestampTz at, bool is_star
 			add_share(&p->shares, &p->nshares, term, owner,
 					  is_start ? term->mrr : num_sub(num_zero(), term->mrr));
 	}
-	if (term->state == CS_TERM_CARRIES && num_sign(term->seats) != 0)
-		s->seats = is_start ? num_add(s->seats, term->seats) : num_sub(s->seats, term->seats);
-
 	if (is_start)
 		p->months_in = Max(p->months_in, term->term_months);
 	else
@@ -373,13 +367,12 @@ apply_merge(Sweep *sweeps, const CsMember *members, int nmembers, int *owner, co
 	}
 
 	into->mrr = num_add(into->mrr, from->mrr);
-	into->seats = num_add(into->seats, from->seats);
 	into->free_terms += from->free_terms;
 	if (into->paused_terms == 0)
 		into->pause_limit = from->pause_limit;
 	into->paused_terms += from->paused_terms;
 	into->paused_before = into->paused_terms;
-	from->mrr = from->seats = num_zero();
+	from->mrr = num_zero();
 	from->free_terms = from->paused_terms = from->paused_before = 0;
 	from->pause_limit = DT_NOEND;
 	for (int m = 0; m < nmembers; m++)
@@ -418,7 +411,7 @@ pause_goes_on(Sweep *s, TimestampTz at, const CsSweepRules *rules)
 
 /* The instant is over for a member: its point is kept when it changed something. */
 static void
-finish_point(Sweep *s, CsMember *member, const CsSweepRules *rules)
+finish_point(Sweep *s, const CsSweepRules *rules)
 {
 	CsPoint *p = &s->points[s->npoints - 1];
 	bool was_active = s->active;
@@ -436,15 +429,6 @@ finish_point(Sweep *s, CsMember *member, const CsSweepRules *rules)
 	if (was_active && !p->active)
 		s->ended = p->at;
 
-	if (num_cmp(s->seats, s->seats_before) != 0)
-	{
-		if (member->nseats == 0)
-			member->seats = palloc(sizeof(CsSeats) * 4);
-		else if (member->nseats >= 4 && (member->nseats & (member->nseats - 1)) == 0)
-			member->seats = repalloc_huge(member->seats, sizeof(CsSeats) * member->nseats * 2);
-		member->seats[member->nseats++] =
-			(CsSeats){p->at, num_sub(s->seats, s->seats_before), s->seats};
-	}
 	if (!p->has_merged && !p->merge_out && p->active == was_active &&
 		num_cmp(s->mrr, s->mrr_before) == 0)
 		s->npoints--;
@@ -689,10 +673,10 @@ cs_sweep(CsMember *members, int nmembers, CsMerge *merges, int nmerges, const Cs
 		Sweep *s = &sweeps[m];
 
 		owner[m] = m;
-		s->mrr = s->seats = num_zero();
+		s->mrr = num_zero();
 		s->pause_limit = DT_NOEND;
 		s->ended = DT_NOBEGIN;
-		members[m].nmovements = members[m].nseats = 0;
+		members[m].nmovements = 0;
 		for (int i = 0; i < members[m].nterms; i++)
 		{
 			const CsTerm *term = &members[m].terms[i];
@@ -738,7 +722,7 @@ cs_sweep(CsMember *members, int nmembers, CsMerge *merges, int nmerges, const Cs
 		for (int m = 0; m < nmembers; m++)
 		{
 			if (sweeps[m].touched)
-				finish_point(&sweeps[m], &members[m], rules);
+				finish_point(&sweeps[m], rules);
 		}
 	}
 

@@ -36,7 +36,6 @@ typedef struct CsTerm
 	const char *subscription_id;
 	const char *source;     /* its name; NULL where rows are arguments */
 	int term_months;        /* 0: not said */
-	Datum seats;            /* numeric; 0 where not said */
 	TimestampTz requested;  /* when the end was asked for; DT_NOEND: not said */
 	TimestampTz effective;  /* when billing cancelled it; DT_NOEND: not said */
 	const char *churn_kind; /* as the row says, or NULL */
@@ -88,14 +87,6 @@ typedef struct CsMovement
 	int nshares;
 } CsMovement;
 
-/* The sum of seats of the rows that run and count, from `at` on. */
-typedef struct CsSeats
-{
-	TimestampTz at;
-	Datum delta;
-	Datum seats_after;
-} CsSeats;
-
 /* One customer: what goes in, and what the sweep makes of it. */
 typedef struct CsMember
 {
@@ -107,8 +98,6 @@ typedef struct CsMember
 
 	CsMovement *movements;
 	int nmovements;
-	CsSeats *seats;
-	int nseats;
 } CsMember;
 
 typedef struct CsSweepRules
@@ -122,7 +111,7 @@ typedef struct CsSweepRules
 } CsSweepRules;
 
 /*
- * Fills movements and seats of customers that are merged with one another (as
+ * Fills the movements of customers that are merged with one another (as
  * a rule one, without merges), in order of time, palloc'd.  Terms,
  * cancellations and merges may come in any order; their order may be changed,
  * nothing else.

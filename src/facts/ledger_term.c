@@ -205,9 +205,6 @@ cs_term_make(const Datum *values, const bool *nulls, const char *currency, CsTer
 	term->subscription_id = text_or_null(values, nulls, FACT_SUBSCRIPTION_ID);
 	if (!nulls[FACT_TERM_MONTHS])
 		term->term_months = (int) Max(0, Min(DatumGetInt64(values[FACT_TERM_MONTHS]), INT_MAX));
-	term->seats = nulls[FACT_SEATS] || !cs_money_in_range(values[FACT_SEATS], 14)
-					  ? num(0)
-					  : DirectFunctionCall2(numeric_round, values[FACT_SEATS], Int32GetDatum(6));
 	term->churn_kind = text_or_null(values, nulls, FACT_CHURN_KIND);
 	term->reason = text_or_null(values, nulls, FACT_CANCEL_REASON);
 	if (term->past_due)
