@@ -161,9 +161,33 @@ typedef struct CsStep
 } CsStep;
 extern void cs_alert_limits(const CsBatch *batch, List *steps);
 
-/* alert_row.c: outcomes of a rule over the rows of a kind, List of CsOutcome *; known is asked what is worth keeping. */
+/* Is there an alert of this identity, on which what does not hold could bear? */
 typedef bool (*CsAlertKnown)(const CsAlertRule *rule, const char *customer_id, const char *key,
 							 void *arg);
+
+/* How often rules over state were evaluated, and were NULL or raised. */
+typedef struct CsAlertCounts
+{
+	int64 evaluations;
+	int64 nulls;
+} CsAlertCounts;
+
+/*
+ * alert_rule.c.  cs_alert_rules: the enabled rules by name; or the one that
+ * `only`, a row of cs.alert_rule as jsonb, gives.
+ * cs_alert_outcomes: List of CsOutcome * by identity, of what holds and of what
+ * is known; counts may be NULL.
+ */
+extern CsAlertRule *cs_alert_rules(const CsBatch *batch, const char *only, int *nrules);
+extern CsAlertRule *cs_alert_rule_find(CsAlertRule *rules, int nrules, const char *name);
+extern List *cs_alert_outcomes(const CsBatch *batch, CsAlertRule *alert_rules, int nrules,
+							   CsAlertKnown known, void *arg, CsAlertCounts *counts);
+
+/* By rule, customer, key. */
+extern int cs_compare_identity(const char *rule1, const char *customer1, const char *key1,
+							   const char *rule2, const char *customer2, const char *key2);
+
+/* alert_row.c: outcomes of a rule over the rows of a kind, List of CsOutcome *. */
 extern List *cs_row_outcomes(const CsBatch *batch, CsAlertRule *rule, CsAlertKnown known,
 							 void *arg);
 
