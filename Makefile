@@ -36,6 +36,7 @@ SQL_PIECES = \
 	churn_method \
 	churn_by \
 	revenue \
+	publish \
 	retention \
 	history \
 	backtest \

@@ -45,48 +45,36 @@ COMMENT ON FUNCTION cs_internal.churn_rate(text, text, text, text) IS 'See cs.ch
 
 -- unit decides whose flow it is (seats or MRR) and what numerator and
 -- denominator are; the amounts beside are MRR in any case.
-CREATE FUNCTION cs_internal.churn_customers(p_period text, p_segment text, p_method text, p_unit text)
+CREATE FUNCTION cs_internal.churn_member(t0 timestamptz, t1 timestamptz, p_dimension text, p_segment text, basis text, p_method text, p_unit text)
 RETURNS TABLE (
-	customer_id text, name text, segment text, part text, in_numerator boolean, in_denominator boolean,
+	customer_id text, part text, in_numerator boolean, in_denominator boolean,
 	mrr_start numeric, mrr_end numeric, churned_at timestamptz, churn_kind text, reason text,
 	churn_mrr numeric, contraction_mrr numeric, expansion_mrr numeric, reactivation_mrr numeric, new_mrr numeric, events bigint,
 	numerator numeric, denominator numeric)
 LANGUAGE plpgsql STABLE SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
-	span record;
-	choice record;
-	part record;
-	measure text;
-	by_entry boolean;
-	net boolean;
-	basis text;
+	measure text := CASE p_unit WHEN 'seats' THEN 'seats' ELSE 'mrr' END;
+	by_entry boolean := p_method IN ('eligible_base', 'activity');
+	net boolean := p_method IN ('eligible_base', 'activity', 'snapshot', 'daily_sum');
 BEGIN
-	SELECT * INTO span FROM cs_internal.period(p_period, cs_internal.now());
-	SELECT * INTO choice FROM cs_internal.churn_choice(p_method, p_unit);
-	SELECT * INTO part FROM cs_internal.find_part(p_segment);
-	basis := cs_internal.basis_of(part.dimension);
-	PERFORM cs_internal.note_stored_since(part.dimension, span.period_start);
-	measure := CASE choice.unit WHEN 'seats' THEN 'seats' ELSE 'mrr' END;
-	by_entry := choice.method IN ('eligible_base', 'activity');
-	net := by_entry OR choice.method IN ('snapshot', 'daily_sum');
 	RETURN QUERY
 	WITH flow AS (
-		SELECT f.* FROM cs_internal.customer_flow(ARRAY[span.period_start], span.period_end, net,
-			part.dimension, part.segment, span.period_start, basis, measure) f
+		SELECT f.* FROM cs_internal.customer_flow(ARRAY[t0], t1, net,
+			p_dimension, p_segment, t0, basis, measure) f
 	), day AS (
 		-- what daily_sum takes of a customer: the sum of its days
 		SELECT f.customer_id, count(*) FILTER (WHERE f.active_start AND NOT f.active_end AND NOT f.merged) AS events,
 			bool_or(f.active_start OR f.active_end AND f.period_no < cardinality(b.bounds)) AS in_base,
 			sum(f.churn_mrr) AS churn_mrr, sum(f.contraction_mrr) AS contraction_mrr,
 			sum(f.expansion_mrr) AS expansion_mrr, sum(f.reactivation_mrr) AS reactivation_mrr, sum(f.new_mrr) AS new_mrr
-		FROM cs_internal.day_bounds(ARRAY[span.period_start], span.period_end) AS b (bounds)
-		CROSS JOIN LATERAL cs_internal.customer_flow(b.bounds, span.period_end, true, part.dimension, part.segment, span.period_start, basis, measure) f
-		WHERE choice.method = 'daily_sum' AND f.period_no > 0
+		FROM cs_internal.day_bounds(ARRAY[t0], t1) AS b (bounds)
+		CROSS JOIN LATERAL cs_internal.customer_flow(b.bounds, t1, true, p_dimension, p_segment, t0, basis, measure) f
+		WHERE p_method = 'daily_sum' AND f.period_no > 0
 		GROUP BY f.customer_id
 	), member AS (
-		SELECT m.* FROM cs_internal.base_member(ARRAY[span.period_start], span.period_end, choice.method, measure,
-			part.dimension, part.segment, span.period_start, basis) m
+		SELECT m.* FROM cs_internal.base_member(ARRAY[t0], t1, p_method, measure,
+			p_dimension, p_segment, t0, basis) m
 		WHERE by_entry
 	), moved AS (
 		SELECT f.customer_id, f.active_start, f.active_end, f.active_before, f.merged, f.churns, f.mrr_start, f.mrr_end,
@@ -96,16 +84,16 @@ BEGIN
 			CASE WHEN d.customer_id IS NOT NULL THEN d.expansion_mrr ELSE f.expansion_mrr END AS expansion_mrr,
 			CASE WHEN d.customer_id IS NOT NULL THEN d.reactivation_mrr ELSE f.reactivation_mrr END AS reactivation_mrr,
 			CASE WHEN d.customer_id IS NOT NULL THEN d.new_mrr ELSE f.new_mrr END AS new_mrr,
-			CASE choice.method
+			CASE p_method
 				WHEN 'snapshot' THEN (f.active_start AND NOT f.active_end AND NOT f.merged)::integer
 				WHEN 'event_of_start' THEN (f.active_start AND f.churns > 0)::integer
 				WHEN 'daily_sum' THEN d.events
 				ELSE f.churns END AS events,
-			CASE choice.method
+			CASE p_method
 				WHEN 'daily_sum' THEN f.active_start OR d.in_base
 				WHEN 'rolling_base' THEN f.active_start OR NOT f.active_before
 				ELSE f.active_start END AS in_base,
-			choice.method <> 'event_of_start' OR f.active_start AS counts
+			p_method <> 'event_of_start' OR f.active_start AS counts
 		FROM flow f
 		LEFT JOIN day d ON d.customer_id = f.customer_id
 		WHERE f.period_no = 1 AND (f.active_start OR f.was_active)
@@ -123,10 +111,10 @@ BEGIN
 			a.churn_mrr, a.contraction_mrr, a.expansion_mrr, a.reactivation_mrr, a.new_mrr,
 			CASE WHEN by_entry THEN coalesce(e.gone, false)::integer ELSE m.events END AS events,
 			CASE WHEN by_entry THEN e.customer_id IS NOT NULL ELSE m.in_base END AS in_base,
-			CASE WHEN by_entry THEN coalesce(e.lost - CASE choice.unit WHEN 'net_mrr' THEN e.won ELSE 0 END, 0)
-				ELSE a.churn_mrr + a.contraction_mrr - CASE choice.unit WHEN 'net_mrr' THEN a.expansion_mrr + a.reactivation_mrr ELSE 0 END END AS lost,
+			CASE WHEN by_entry THEN coalesce(e.lost - CASE p_unit WHEN 'net_mrr' THEN e.won ELSE 0 END, 0)
+				ELSE a.churn_mrr + a.contraction_mrr - CASE p_unit WHEN 'net_mrr' THEN a.expansion_mrr + a.reactivation_mrr ELSE 0 END END AS lost,
 			CASE WHEN by_entry THEN coalesce(e.base, 0)
-				ELSE m.mrr_start + CASE choice.method WHEN 'rolling_base' THEN m.new_mrr ELSE 0 END END AS base
+				ELSE m.mrr_start + CASE p_method WHEN 'rolling_base' THEN m.new_mrr ELSE 0 END END AS base
 		FROM moved m
 		FULL JOIN member e ON e.customer_id = m.customer_id
 		CROSS JOIN LATERAL (
@@ -135,11 +123,11 @@ BEGIN
 				CASE WHEN m.counts THEN m.new_mrr ELSE 0 END) a (churn_mrr, contraction_mrr, expansion_mrr, reactivation_mrr, new_mrr)
 	), money AS (
 		SELECT f.customer_id, f.period_no, f.mrr_start, f.mrr_end, f.churn_mrr, f.contraction_mrr, f.expansion_mrr, f.reactivation_mrr, f.new_mrr
-		FROM cs_internal.customer_flow(ARRAY[span.period_start], span.period_end, net,
-			part.dimension, part.segment, span.period_start, basis, 'mrr') f
+		FROM cs_internal.customer_flow(ARRAY[t0], t1, net,
+			p_dimension, p_segment, t0, basis, 'mrr') f
 		WHERE measure = 'seats'
 	)
-	SELECT c.customer_id, i.name, part.dimension || ':' || part.segment,
+	SELECT c.customer_id,
 		CASE
 			WHEN c.active_start AND c.active_end THEN CASE WHEN c.churns > 0 THEN 'left_and_returned' ELSE 'retained' END
 			WHEN c.active_start THEN CASE WHEN c.merged THEN 'merged' ELSE 'churned' END
@@ -151,10 +139,9 @@ BEGIN
 		x.mrr_start::numeric(20,6), x.mrr_end::numeric(20,6), c.churned_at, c.churn_kind, c.reason,
 		x.churn_mrr::numeric(20,6), x.contraction_mrr::numeric(20,6), x.expansion_mrr::numeric(20,6), x.reactivation_mrr::numeric(20,6),
 		x.new_mrr::numeric(20,6), c.events::bigint,
-		CASE choice.unit WHEN 'logo' THEN c.events ELSE c.lost END::numeric(20,6),
-		CASE WHEN choice.method = 'daily_sum' THEN NULL WHEN choice.unit = 'logo' THEN c.in_base::integer ELSE c.base END::numeric(20,6)
+		CASE p_unit WHEN 'logo' THEN c.events ELSE c.lost END::numeric(20,6),
+		CASE WHEN p_method = 'daily_sum' THEN NULL WHEN p_unit = 'logo' THEN c.in_base::integer ELSE c.base END::numeric(20,6)
 	FROM customer c
-	LEFT JOIN cs_internal.customer i ON i.customer_id = c.customer_id
 	LEFT JOIN money o ON o.customer_id = c.customer_id AND o.period_no = 1
 	LEFT JOIN money b ON b.customer_id = c.customer_id AND b.period_no = 0
 	CROSS JOIN LATERAL (
@@ -164,8 +151,36 @@ BEGIN
 		SELECT coalesce(o.mrr_start, b.mrr_end, 0), coalesce(o.mrr_end, b.mrr_end, 0), coalesce(o.churn_mrr, 0), coalesce(o.contraction_mrr, 0),
 			coalesce(o.expansion_mrr, 0), coalesce(o.reactivation_mrr, 0), coalesce(o.new_mrr, 0)
 		WHERE measure = 'seats'
-	) x (mrr_start, mrr_end, churn_mrr, contraction_mrr, expansion_mrr, reactivation_mrr, new_mrr)
-	ORDER BY c.events > 0 DESC, x.mrr_start DESC, c.customer_id;
+	) x (mrr_start, mrr_end, churn_mrr, contraction_mrr, expansion_mrr, reactivation_mrr, new_mrr);
+END $$;
+COMMENT ON FUNCTION cs_internal.churn_member(timestamptz, timestamptz, text, text, text, text, text) IS
+'The customers behind churn between two instants, by method and unit, of a segment (all where NULL): numerator and denominator add up to those of churn_total.';
+
+CREATE FUNCTION cs_internal.churn_customers(p_period text, p_segment text, p_method text, p_unit text)
+RETURNS TABLE (
+	customer_id text, name text, segment text, part text, in_numerator boolean, in_denominator boolean,
+	mrr_start numeric, mrr_end numeric, churned_at timestamptz, churn_kind text, reason text,
+	churn_mrr numeric, contraction_mrr numeric, expansion_mrr numeric, reactivation_mrr numeric, new_mrr numeric, events bigint,
+	numerator numeric, denominator numeric)
+LANGUAGE plpgsql STABLE AS $$
+#variable_conflict use_column
+DECLARE
+	span record;
+	choice record;
+	part record;
+BEGIN
+	SELECT * INTO span FROM cs_internal.period(p_period, cs_internal.now());
+	SELECT * INTO choice FROM cs_internal.churn_choice(p_method, p_unit);
+	SELECT * INTO part FROM cs_internal.find_part(p_segment);
+	PERFORM cs_internal.note_stored_since(part.dimension, span.period_start);
+	RETURN QUERY
+	SELECT m.customer_id, i.name, part.dimension || ':' || part.segment, m.part, m.in_numerator, m.in_denominator,
+		m.mrr_start, m.mrr_end, m.churned_at, m.churn_kind, m.reason,
+		m.churn_mrr, m.contraction_mrr, m.expansion_mrr, m.reactivation_mrr, m.new_mrr, m.events, m.numerator, m.denominator
+	FROM cs_internal.churn_member(span.period_start, span.period_end, part.dimension, part.segment, cs_internal.basis_of(part.dimension),
+		choice.method, choice.unit) m
+	LEFT JOIN cs_internal.customer i ON i.customer_id = m.customer_id
+	ORDER BY m.in_numerator DESC, m.mrr_start DESC, m.customer_id;
 END $$;
 COMMENT ON FUNCTION cs_internal.churn_customers(text, text, text, text) IS 'See cs.churn_customers.';
 

@@ -46,6 +46,7 @@ $node->safe_psql('original', q{
 	DELETE FROM cs.alert_rule WHERE name = 'renewal_near';
 });
 $node->safe_psql('original', 'CALL cs.refresh()');
+is($node->safe_psql('original', q{SELECT cs.publish('2025-05', 'closed')}), '1', 'a month is published');
 my $alert = $node->safe_psql('original', 'SELECT min(id) FROM cs.open_alert');
 isnt($alert, '', 'alerts are open');
 
@@ -86,6 +87,8 @@ is($node->safe_psql('restored', q{SELECT count(*) FROM cs_internal.hold}), '0', 
 $node->safe_psql('restored', 'CALL cs.refresh()');
 is($node->safe_psql('restored', $scores), $before_scores, 'the same scores after a refresh');
 is($node->safe_psql('restored', $churn), $before_churn, 'the same churn');
+is($node->safe_psql('restored', q{SELECT count(*) FROM cs.restatement('2025-05')}), '0', 'what was published still holds');
+is($node->safe_psql('restored', q{SELECT cs.publish('2025-Q1')}), '2', 'and the next publication has a number of its own');
 is($node->safe_psql('restored', q{SELECT count(*) FROM cs.open_alert}), $node->safe_psql('original', q{SELECT count(*) FROM cs.open_alert}), 'no alert was doubled or lost');
 is($node->safe_psql('restored', q{SELECT period_edge || ' ' || week_start || ' ' || fiscal_year_start FROM cs.policy}), 'at 7 4', 'the policy is the one that was set');
 is($node->safe_psql('restored', q{SELECT count(*) FROM cs.customer_metric WHERE metric = 'my_twice'}),
