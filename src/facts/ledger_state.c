@@ -129,6 +129,12 @@ read_all(const char *kind, const char *select, const CsBatch *batch, Datum ids, 
 	return *readable && facts != NULL ? facts : none;
 }
 
+static int
+name_cmp(const void *a, const void *b)
+{
+	return strcmp(*(char *const *) a, *(char *const *) b);
+}
+
 /*
  * A relation "ledger_owner"(fact_id, customer_id): for whom the facts of each
  * id count at the instant, of the ids that somebody was merged with.
@@ -138,7 +144,9 @@ owners(Datum family, CsMergeFact *merges, int nmerges, TimestampTz as_of, bool e
 {
 	TupleDesc desc = CreateTemplateTupleDesc(2);
 	CsResult *result;
+	CsMerge *indexed;
 	Datum *ids;
+	char **names;
 	int n;
 
 	TupleDescInitEntry(desc, 1, "fact_id", TEXTOID, -1, 0);
@@ -149,24 +157,29 @@ owners(Datum family, CsMergeFact *merges, int nmerges, TimestampTz as_of, bool e
 	if (nmerges == 0)
 		return result;
 	deconstruct_array(DatumGetArrayTypeP(family), TEXTOID, -1, false, TYPALIGN_INT, &ids, NULL, &n);
+	names = palloc(sizeof(char *) * n);
+	for (int i = 0; i < n; i++)
+		names[i] = TextDatumGetCString(ids[i]);
+	indexed = palloc(sizeof(CsMerge) * nmerges);
+	for (int i = 0; i < nmerges; i++)
+	{
+		char **from = bsearch(&merges[i].from, names, n, sizeof(char *), name_cmp);
+		char **into = bsearch(&merges[i].into, names, n, sizeof(char *), name_cmp);
+
+		indexed[i] = (CsMerge){merges[i].at, (int) (from - names), (int) (into - names)};
+	}
+	nmerges = cs_merges_resolve(indexed, nmerges);
 	for (int i = 0; i < n; i++)
 	{
-		char *id = TextDatumGetCString(ids[i]);
-		char *owner = id;
+		/* the state is just before the instant, or on it */
+		int owner = cs_merge_owner(i, edge_at ? as_of : as_of - 1, indexed, nmerges);
 		Datum values[2];
 		bool nulls[2] = {false, false};
 
-		/* in order of time; the state is just before the instant, or on it */
-		for (int m = 0; m < nmerges; m++)
-		{
-			if (strcmp(merges[m].from, owner) == 0 &&
-				(merges[m].at < as_of || (edge_at && merges[m].at == as_of)))
-				owner = merges[m].into;
-		}
-		if (owner == id)
+		if (owner == i)
 			continue;
-		values[0] = CStringGetTextDatum(id);
-		values[1] = CStringGetTextDatum(owner);
+		values[0] = ids[i];
+		values[1] = ids[owner];
 		tuplestore_putvalues(result->store, result->desc, values, nulls);
 		result->nrows++;
 	}

@@ -141,8 +141,8 @@ cancellation_cmp(const void *a, const void *b)
 
 /* ------------------------------------------------------------------- merges */
 
-int
-cs_merge_cmp(const void *a, const void *b)
+static int
+merge_cmp(const void *a, const void *b)
 {
 	const CsMerge *x = a;
 	const CsMerge *y = b;
@@ -153,16 +153,17 @@ cs_merge_cmp(const void *a, const void *b)
 }
 
 /*
- * Leaves of the merges of one instant those that count, each to where it ends
+ * cs_merges_resolve: see ledger_sweep.h.  Of the merges of one instant those
+ * that count are left, each to where it ends
  * up: of several merges of one customer the first, none into itself, no circle.
  */
-static int
-resolve_merges(CsMerge *merges, int nmerges)
+int
+cs_merges_resolve(CsMerge *merges, int nmerges)
 {
 	int n = 0;
 	int group = 0; /* the first of the running instant */
 
-	qsort(merges, nmerges, sizeof(CsMerge), cs_merge_cmp);
+	qsort(merges, nmerges, sizeof(CsMerge), merge_cmp);
 	for (int i = 0; i < nmerges; i++)
 	{
 		CsMerge merge = merges[i];
@@ -689,7 +690,7 @@ cs_sweep(CsMember *members, int nmembers, CsMerge *merges, int nmerges, const Cs
 		}
 	}
 	qsort(edges, nedges, sizeof(Edge), edge_cmp);
-	nmerges = resolve_merges(merges, nmerges);
+	nmerges = cs_merges_resolve(merges, nmerges);
 	if (nmerges > 0)
 		hand_over_cancellations(members, nmembers, merges, nmerges);
 

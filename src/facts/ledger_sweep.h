@@ -119,9 +119,11 @@ typedef struct CsSweepRules
 extern void cs_sweep(CsMember *members, int nmembers, CsMerge *merges, int nmerges,
 					 const CsSweepRules *rules);
 
-/* Whose facts of a member are at an instant; merges sorted by cs_merge_cmp. */
+/* Sorts merges and leaves those that count; how many. */
+extern int cs_merges_resolve(CsMerge *merges, int nmerges);
+
+/* Whose facts of a member are at an instant; merges are resolved. */
 extern int cs_merge_owner(int member, TimestampTz at, const CsMerge *merges, int nmerges);
-extern int cs_merge_cmp(const void *a, const void *b);
 
 /* A movement as the columns of cs_internal.movement from `at` on. */
 #define MOVEMENT_COLUMNS 12
