@@ -40,6 +40,7 @@ SQL_PIECES = \
 	retention \
 	history \
 	backtest \
+	rehearsal \
 	renewal \
 	check \
 	job \

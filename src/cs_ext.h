@@ -216,6 +216,7 @@ typedef struct CsBatch
 	TimestampTz computed_at; /* the clock */
 	Datum ids;
 	int nids;
+	bool kept;         /* rules see the state as history kept it at as_of, which is a day bound */
 	bool what_if;      /* recompute: no decided state is written, all is rolled back */
 	bool early_only;   /* of a what_if: early segments are all that is asked */
 	const char *cause; /* NULL, or 'definition' for changes by a changed definition */

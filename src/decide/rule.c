@@ -197,6 +197,24 @@ column_sql(const char *name, CsNames *names, const CsBatch *batch)
 }
 
 /*
+ * What cs_internal.state and cs_internal.health were at $1, a day bound: values
+ * and segments as kept, MRR and whether active from the ledger as it is now,
+ * health as stored, else as recomputed.  What nothing kept is NULL.
+ */
+static const char *kept_state =
+	"(SELECT m.customer_id, m.\"values\", m.segments, l.active_after AS active, NULL::boolean AS "
+	"in_trial,"
+	"  l.mrr_after AS mrr, NULL::numeric AS seats, NULL::integer AS tenure_days,"
+	"  NULL::integer AS days_to_renewal FROM cs_internal.metric_history m"
+	"  LEFT JOIN LATERAL (SELECT x.active_after, x.mrr_after FROM cs_internal.movement x"
+	"   WHERE x.customer_id = m.customer_id AND x.at <= $1 ORDER BY x.at DESC, x.seq DESC LIMIT 1) "
+	"l ON true"
+	"  WHERE m.as_of = $1) s"
+	" LEFT JOIN LATERAL (SELECT k.score, k.band, k.coverage FROM cs_internal.health_history k"
+	"  WHERE k.customer_id = s.customer_id AND k.as_of = $1 ORDER BY k.basis DESC LIMIT 1) h ON "
+	"true";
+
+/*
  * project_state: the columns of these names for the customers of the batch;
  * batch NULL: no rows, for their types only.  What is no name of ours is left
  * out (it may belong to a subquery) and returned in *unknown.
@@ -226,13 +244,16 @@ project_state(const CsBatch *batch, List *used, CsNames *names, List **unknown)
 		}
 		appendStringInfo(&columns, ", %s AS %s", sql, quote_identifier(name));
 	}
-	return cs_query(psprintf("SELECT %s FROM cs_internal.state s"
-							 " LEFT JOIN cs_internal.customer c ON c.customer_id = s.customer_id"
-							 " LEFT JOIN cs_internal.health h ON h.customer_id = s.customer_id%s",
+	return cs_query(psprintf("SELECT %s FROM %s"
+							 " LEFT JOIN cs_internal.customer c ON c.customer_id = s.customer_id%s",
 							 columns.data,
+							 batch && batch->kept
+								 ? kept_state
+								 : "cs_internal.state s LEFT JOIN cs_internal.health h"
+								   " ON h.customer_id = s.customer_id",
 							 batch ? " WHERE s.customer_id IN (SELECT b.customer_id FROM batch b)"
 								   : " WHERE false"),
-					CS_NO_ARGS);
+					CS_ARGS(cs_tstz(batch ? batch->as_of : 0)));
 }
 
 /* ---- checking a definition ---------------------------------------------- */
