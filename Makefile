@@ -38,6 +38,7 @@ SQL_PIECES = \
 	revenue \
 	publish \
 	retention \
+	ltv \
 	history \
 	backtest \
 	rehearsal \

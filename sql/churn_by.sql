@@ -9,7 +9,7 @@ RETURNS TABLE (
 	period_start timestamptz, period_end timestamptz, segment text, method text, unit text,
 	numerator numeric, denominator numeric, rate numeric, ci_low numeric, ci_high numeric,
 	time_zone text, period_edge text, policy_version integer, segment_basis text, complete boolean, as_of timestamptz,
-	current_attributes boolean)
+	current_attributes boolean, month_rate numeric, annual_rate numeric)
 LANGUAGE plpgsql STABLE SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
@@ -30,7 +30,8 @@ BEGIN
 		cs_internal.wilson(t.k, t.n, p.confidence::float8, false)::numeric(18,9),
 		cs_internal.wilson(t.k, t.n, p.confidence::float8, true)::numeric(18,9),
 		p.time_zone, p.period_edge, p.version,
-		basis, span.complete, seen_at, cs_internal.today_stands_in(part.dimension, span.period_start, basis)
+		basis, span.complete, seen_at, cs_internal.today_stands_in(part.dimension, span.period_start, basis),
+		cs_internal.rate_of_length(t.rate, span.period_start, span.period_end, 12), cs_internal.rate_of_length(t.rate, span.period_start, span.period_end, 1)
 	FROM cs_internal.churn_total(ARRAY[span.period_start], span.period_end, choice.method, choice.unit,
 		part.dimension, part.segment, span.period_start, basis) t
 	CROSS JOIN cs.policy p;
@@ -258,7 +259,7 @@ RETURNS TABLE (
 	segment text, numerator numeric, denominator numeric, rate numeric, ci_low numeric, ci_high numeric,
 	transfer_in numeric, transfer_out numeric, period_start timestamptz, period_end timestamptz, dimension text, method text, unit text,
 	time_zone text, period_edge text, policy_version integer, segment_basis text, complete boolean, as_of timestamptz,
-	current_attributes boolean, rank bigint)
+	current_attributes boolean, month_rate numeric, annual_rate numeric, rank bigint)
 LANGUAGE plpgsql STABLE SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
@@ -313,6 +314,7 @@ BEGIN
 		coalesce(q.transfer_in, 0), coalesce(q.transfer_out, 0),
 		span.period_start, span.period_end, p_dimension, choice.method, choice.unit,
 		p.time_zone, p.period_edge, p.version, basis, span.complete, seen_at, cs_internal.today_stands_in(p_dimension, span.period_start, basis),
+		cs_internal.rate_of_length(q.rate, span.period_start, span.period_end, 12), cs_internal.rate_of_length(q.rate, span.period_start, span.period_end, 1),
 		CASE WHEN q.counts THEN rank() OVER (PARTITION BY q.counts ORDER BY q.rate DESC) END
 	FROM enough q
 	CROSS JOIN cs.policy p
@@ -355,7 +357,7 @@ RETURNS TABLE (
 	day date, numerator numeric, denominator numeric, rate numeric, ci_low numeric, ci_high numeric,
 	period_start timestamptz, period_end timestamptz, segment text, method text, unit text,
 	time_zone text, period_edge text, policy_version integer, segment_basis text, complete boolean, as_of timestamptz,
-	current_attributes boolean)
+	current_attributes boolean, month_rate numeric, annual_rate numeric)
 LANGUAGE plpgsql STABLE SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
@@ -409,28 +411,14 @@ BEGIN
 		cs_internal.wilson(t.k, t.n, p.confidence::float8, false)::numeric(18,9),
 		cs_internal.wilson(t.k, t.n, p.confidence::float8, true)::numeric(18,9),
 		i.starts, least(i.stops, seen_at), part.dimension || ':' || part.segment, choice.method, choice.unit,
-		p.time_zone, p.period_edge, p.version, basis, i.stops <= seen_at, seen_at, cs_internal.today_stands_in(part.dimension, i.starts, basis)
+		p.time_zone, p.period_edge, p.version, basis, i.stops <= seen_at, seen_at, cs_internal.today_stands_in(part.dimension, i.starts, basis),
+		cs_internal.rate_of_length(t.rate, i.starts, least(i.stops, seen_at), 12), cs_internal.rate_of_length(t.rate, i.starts, least(i.stops, seen_at), 1)
 	FROM item i
 	JOIN total t ON t.period_no = i.n
 	CROSS JOIN cs.policy p
 	ORDER BY i.n;
 END $$;
 COMMENT ON FUNCTION cs_internal.churn_series(timestamptz, timestamptz, text, text, text) IS 'See cs.churn_series.';
-
-CREATE FUNCTION cs_internal.annualise(p_rate numeric, p_days numeric) RETURNS numeric
-LANGUAGE plpgsql IMMUTABLE STRICT AS $$
-BEGIN
-	IF NOT (p_days > 0 AND p_days < 'Infinity') THEN
-		RAISE EXCEPTION 'days must be more than 0, not %', p_days USING ERRCODE = 'invalid_parameter_value',
-			HINT = 'Give the length of the period that the rate is of.';
-	END IF;
-	IF NOT (p_rate <= 1 AND p_rate > '-Infinity') THEN
-		RAISE EXCEPTION 'a rate of % cannot be annualised', p_rate USING ERRCODE = 'invalid_parameter_value',
-			HINT = 'Rates are fractions: 0.05 is 5 %. Nobody can lose more than everything.';
-	END IF;
-	RETURN (1 - power(1 - p_rate, 365 / p_days))::numeric(30,9);
-END $$;
-COMMENT ON FUNCTION cs_internal.annualise(numeric, numeric) IS 'See cs.annualise.';
 
 -- ---- gates -------------------------------------------------------------------
 
@@ -445,10 +433,10 @@ RETURNS TABLE (
 	period_start timestamptz, period_end timestamptz, segment text, method text, unit text,
 	numerator numeric, denominator numeric, rate numeric, ci_low numeric, ci_high numeric,
 	time_zone text, period_edge text, policy_version integer, segment_basis text, complete boolean, as_of timestamptz,
-	current_attributes boolean)
+	current_attributes boolean, month_rate numeric, annual_rate numeric)
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
 COMMENT ON FUNCTION cs.churn(text, text, text, text, text) IS
-'Churn in a period, one row. Method snapshot: of the customers active at the start, those not active at the end; event_of_start: those of them with a churn in the period; event_over_start: all churns in the period over the customers at the start; rolling_base: over those and the new ones; daily_sum: snapshot of each local day, rates added up (denominator NULL); eligible_base: of the customers whose term ended in the period, those not active at its end; activity: of the customers with a usage event in the policy.inactivity_days local days before the start, those without one before the end. Unit logo counts customers, gross_mrr is churn and contraction over MRR at the start, net_mrr takes expansion and reactivation off, seats is gross_mrr of seats; net between the bounds (snapshot, of each day for daily_sum, from the end of the term for eligible_base; activity: all that a customer who stopped had) or by the movements (the others). rate is NULL with an empty base; ci_low and ci_high (Wilson, policy.confidence) only for logo by snapshot, event_of_start, eligible_base and activity. A running period ends at as_of (default now; text is read in the policy''s time zone), complete = false. A segment (''tier:enterprise'', ''tier:(none)'' for who is in none, or a name that one dimension has) is who was in it at the start, by policy.segment_basis: restated (the rules of today over the state of then) or stored (as kept then); segment_basis says which, NULL without a segment, and current_attributes whether today''s attributes, name, owner or parent stood in for those of then, which are not kept.';
+'Churn in a period, one row. Method snapshot: of the customers active at the start, those not active at the end; event_of_start: those of them with a churn in the period; event_over_start: all churns in the period over the customers at the start; rolling_base: over those and the new ones; daily_sum: snapshot of each local day, rates added up (denominator NULL); eligible_base: of the customers whose term ended in the period, those not active at its end; activity: of the customers with a usage event in the policy.inactivity_days local days before the start, those without one before the end. Unit logo counts customers, gross_mrr is churn and contraction over MRR at the start, net_mrr takes expansion and reactivation off, seats is gross_mrr of seats; net between the bounds (snapshot, of each day for daily_sum, from the end of the term for eligible_base; activity: all that a customer who stopped had) or by the movements (the others). rate is NULL with an empty base; ci_low and ci_high (Wilson, policy.confidence) only for logo by snapshot, event_of_start, eligible_base and activity. A running period ends at as_of (default now; text is read in the policy''s time zone), complete = false. A segment (''tier:enterprise'', ''tier:(none)'' for who is in none, or a name that one dimension has) is who was in it at the start, by policy.segment_basis: restated (the rules of today over the state of then) or stored (as kept then); segment_basis says which, NULL without a segment, and current_attributes whether today''s attributes, name, owner or parent stood in for those of then, which are not kept. month_rate and annual_rate are what the rate comes to in a month of 365 / 12 days and in a year of 365: 1 - (1 - rate)^(their days / local days of the period); NULL where more than all was lost.';
 
 CREATE FUNCTION cs.churn_customers(period text, segment text DEFAULT NULL, method text DEFAULT NULL, unit text DEFAULT NULL)
 RETURNS TABLE (
@@ -465,7 +453,7 @@ RETURNS TABLE (
 	segment text, numerator numeric, denominator numeric, rate numeric, ci_low numeric, ci_high numeric,
 	transfer_in numeric, transfer_out numeric, period_start timestamptz, period_end timestamptz, dimension text, method text, unit text,
 	time_zone text, period_edge text, policy_version integer, segment_basis text, complete boolean, as_of timestamptz,
-	current_attributes boolean, rank bigint)
+	current_attributes boolean, month_rate numeric, annual_rate numeric, rank bigint)
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
 COMMENT ON FUNCTION cs.churn_by(text, text, text, text) IS
 'Churn in a period by the segments of a dimension: one row a segment, ''(none)'' for who is in none, then ''(total)''. A customer counts where it stood at the start, so numerators and denominators add up to the total; who had no segment then, as most new customers, is in ''(none)''. transfer_in and transfer_out: customers active at the end (unit logo) or their MRR (seats) then, that are in another segment at the end than at the start; both add up to the same. rate and its bounds as in cs.churn, NULL where nobody was there; rank is the place by rate, highest first, of the segments with at least policy.min_n customers in the base, else NULL.';
@@ -476,15 +464,10 @@ RETURNS TABLE (
 	day date, numerator numeric, denominator numeric, rate numeric, ci_low numeric, ci_high numeric,
 	period_start timestamptz, period_end timestamptz, segment text, method text, unit text,
 	time_zone text, period_edge text, policy_version integer, segment_basis text, complete boolean, as_of timestamptz,
-	current_attributes boolean)
+	current_attributes boolean, month_rate numeric, annual_rate numeric)
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
 COMMENT ON FUNCTION cs.churn_series(timestamptz, timestamptz, text, text, text) IS
 'Churn of every period of a grain (day, week, month, quarter, year) that holds an instant of [since, until), whole periods of the policy''s time zone and week_start; each row is what cs.churn says of that period, in the unit of the policy. Periods in which nothing happened are there: rate 0, or NULL where nobody was there. since NULL: from the first movement; until NULL, or later: to the running period, complete = false. day is the first local day of the period.';
-
-CREATE FUNCTION cs.annualise(rate numeric, days numeric) RETURNS numeric
-LANGUAGE c IMMUTABLE STRICT AS 'MODULE_PATHNAME', 'cs_gate';
-COMMENT ON FUNCTION cs.annualise(numeric, numeric) IS
-'What a churn rate of so many days is in a year of 365 if it goes on: 1 - (1 - rate)^(365 / days), nine places. With 12 times the days it is the rate of a month of standard length (365 / 12 days): annualise(0.028, 12 * 28) for February. NULL for NULL.';
 
 -- mrr(at): the balance, by the edge of the policy
 

@@ -122,3 +122,35 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION cs_internal.churn_choice(text, text) IS
 'Method and unit of churn, the policy''s where NULL; refuses unknown ones (22023) and those whose facts are not registered (55000).';
+
+-- ---- rates of other lengths ------------------------------------------------------
+
+CREATE FUNCTION cs_internal.annualise(p_rate numeric, p_days numeric) RETURNS numeric
+LANGUAGE plpgsql IMMUTABLE STRICT AS $$
+BEGIN
+	IF NOT (p_days > 0 AND p_days < 'Infinity') THEN
+		RAISE EXCEPTION 'days must be more than 0, not %', p_days USING ERRCODE = 'invalid_parameter_value',
+			HINT = 'Give the length of the period that the rate is of.';
+	END IF;
+	IF NOT (p_rate <= 1 AND p_rate > '-Infinity') THEN
+		RAISE EXCEPTION 'a rate of % cannot be annualised', p_rate USING ERRCODE = 'invalid_parameter_value',
+			HINT = 'Rates are fractions: 0.05 is 5 %. Nobody can lose more than everything.';
+	END IF;
+	RETURN (1 - power(1 - p_rate, 365 / p_days))::numeric(30,9);
+END $$;
+COMMENT ON FUNCTION cs_internal.annualise(numeric, numeric) IS 'See cs.annualise.';
+
+CREATE FUNCTION cs_internal.rate_of_length(rate numeric, t0 timestamptz, t1 timestamptz, parts integer) RETURNS numeric
+LANGUAGE sql STABLE AS $$
+	SELECT CASE WHEN rate <= 1 AND d.days > 0 AND abs(ln(greatest(1 - rate, 1e-30)) * 365 / parts / d.days) < 60
+		THEN (1 - power(1 - rate, 365 / (parts * d.days)))::numeric(30,9) END
+	FROM (SELECT (extract(epoch FROM (t1 AT TIME ZONE p.time_zone) - (t0 AT TIME ZONE p.time_zone)) / 86400)::numeric AS days FROM cs.policy p) d
+$$;
+COMMENT ON FUNCTION cs_internal.rate_of_length(numeric, timestamptz, timestamptz, integer) IS
+'The rate of a period as that of the so many parts of a year of 365 days, by its local days; NULL above 1 and where it would be beyond all bounds.';
+
+CREATE FUNCTION cs.annualise(rate numeric, days numeric) RETURNS numeric
+LANGUAGE c IMMUTABLE STRICT AS 'MODULE_PATHNAME', 'cs_gate';
+COMMENT ON FUNCTION cs.annualise(numeric, numeric) IS
+'What a churn rate of so many days is in a year of 365 if it goes on: 1 - (1 - rate)^(365 / days), nine places. With 12 times the days it is the rate of a month of standard length (365 / 12 days): annualise(0.028, 12 * 28) for February. NULL for NULL.';
+

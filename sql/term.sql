@@ -11,6 +11,43 @@ LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_term_rows_sql';
 COMMENT ON FUNCTION cs_internal.term_rows() IS
 'Usable rows of subscription and licence sources, as known now; counts is false for trials, one-off rows and statuses without MRR.';
 
+-- Merged customers: from when to when the facts of an id count for whom. Ids
+-- that were never merged have no row.
+CREATE FUNCTION cs_internal.merge_span() RETURNS TABLE (id text, owner text, since timestamptz, until timestamptz)
+LANGUAGE sql STABLE AS $$
+	WITH RECURSIVE once AS MATERIALIZED (
+		-- of several merges the first counts, as in the ledger
+		SELECT DISTINCT ON (m.from_id) m.from_id, m.into_id, m.at FROM cs_internal.merge m ORDER BY m.from_id, m.at, m.into_id
+	), way AS (
+		SELECT o.from_id, o.into_id, o.at FROM once o
+		UNION
+		SELECT w.from_id, o.into_id, greatest(w.at, o.at) FROM way w JOIN once o ON o.from_id = w.into_id
+	), step AS (
+		SELECT w.from_id AS id, w.into_id AS owner, w.at AS since FROM way w WHERE w.into_id <> w.from_id
+		UNION ALL
+		SELECT DISTINCT w.from_id, w.from_id, timestamptz '-infinity' FROM way w
+	)
+	SELECT s.id, s.owner, s.since, lead(s.since, 1, 'infinity') OVER (PARTITION BY s.id ORDER BY s.since, s.owner)
+	FROM step s
+$$;
+COMMENT ON FUNCTION cs_internal.merge_span() IS 'For ids that were merged: whose facts theirs are, from when to when.';
+
+-- Subscription and licence rows that count, cut where customers were merged:
+-- cut_start and cut_end say that a bound is such a cut, row_start where the row
+-- itself begins.
+CREATE FUNCTION cs_internal.term_piece(licences boolean)
+RETURNS TABLE (customer_id text, start_at timestamptz, end_at timestamptz, row_start timestamptz, cut_start boolean, cut_end boolean,
+	renews_at timestamptz, term_months integer, seats numeric)
+LANGUAGE sql STABLE AS $$
+	SELECT coalesce(o.owner, r.customer_id) COLLATE "C", greatest(r.start_at, o.since), nullif(least(coalesce(r.end_at, 'infinity'), o.until), 'infinity'),
+		r.start_at, o.since > r.start_at AND o.id IS NOT NULL, o.until < coalesce(r.end_at, 'infinity') AND o.id IS NOT NULL,
+		r.renews_at, r.term_months, r.seats
+	FROM cs_internal.term_rows() r
+	LEFT JOIN cs_internal.merge_span() o ON o.id = r.customer_id AND o.since < coalesce(r.end_at, 'infinity') AND o.until > r.start_at
+	WHERE r.counts AND (r.end_at IS NULL OR r.end_at > r.start_at) AND (r.status = 'licence') = licences
+$$;
+COMMENT ON FUNCTION cs_internal.term_piece(boolean) IS 'Rows of licences, or of subscriptions that carry MRR, by the customer they count for.';
+
 -- Movements of seats, in the columns of cs_internal.movement: seats of licences
 -- where a licence source exists, else of subscription rows that carry MRR.
 CREATE FUNCTION cs_internal.seat_movement()
@@ -20,20 +57,20 @@ LANGUAGE plpgsql STABLE AS $$
 BEGIN
 	RETURN QUERY
 	SELECT b.customer_id, b.at, 0::smallint,
-		CASE WHEN b.after <= 0 THEN 'churn'
+		CASE WHEN b.merged THEN CASE WHEN b.delta > 0 THEN 'merge_in' ELSE 'merge_out' END
+			WHEN b.after <= 0 THEN 'churn'
 			WHEN b.after - b.delta <= 0 THEN CASE WHEN b.n = 1 THEN 'new' ELSE 'reactivation' END
 			WHEN b.delta > 0 THEN 'expansion' ELSE 'contraction' END,
 		b.delta, b.after, b.after > 0, NULL::text, NULL::text
 	FROM (
-		SELECT a.customer_id COLLATE "C" AS customer_id, a.at, a.delta, sum(a.delta) OVER w AS after, row_number() OVER w AS n
+		SELECT a.customer_id, a.at, a.delta, a.merged, sum(a.delta) OVER w AS after, row_number() OVER w AS n
 		FROM (
-			SELECT e.customer_id, e.at, sum(e.seats) AS delta
+			SELECT e.customer_id, e.at, sum(e.seats) AS delta, bool_or(e.merged) AS merged
 			FROM (
-				SELECT r.customer_id, x.at, x.seats
-				FROM cs_internal.term_rows() r
-				CROSS JOIN LATERAL (VALUES (r.start_at, r.seats), (r.end_at, -r.seats)) x (at, seats)
-				WHERE r.counts AND r.seats > 0 AND (r.end_at IS NULL OR r.end_at > r.start_at) AND x.at IS NOT NULL
-					AND (r.status = 'licence' OR NOT EXISTS (SELECT FROM cs.source s WHERE s.kind = 'licence' AND s.enabled))
+				SELECT p.customer_id, x.at, x.seats, x.merged
+				FROM cs_internal.term_piece(EXISTS (SELECT FROM cs.source s WHERE s.kind = 'licence' AND s.enabled)) p
+				CROSS JOIN LATERAL (VALUES (p.start_at, p.seats, p.cut_start), (p.end_at, -p.seats, p.cut_end)) x (at, seats, merged)
+				WHERE p.seats > 0 AND x.at IS NOT NULL
 			) e
 			GROUP BY e.customer_id, e.at
 			HAVING sum(e.seats) <> 0
@@ -54,23 +91,24 @@ LANGUAGE plpgsql STABLE AS $$
 BEGIN
 	RETURN QUERY
 	WITH item AS MATERIALIZED (
-		SELECT r.* FROM cs_internal.term_rows() r
-		WHERE r.counts AND r.status <> 'licence' AND r.start_at < until AND (r.end_at IS NULL OR r.end_at > r.start_at)
+		SELECT p.* FROM cs_internal.term_piece(false) p WHERE p.start_at < until
 	), due AS (
 		SELECT i.customer_id, i.end_at AS at FROM item i
-		WHERE i.end_at IS NOT NULL AND (i.term_months IS NULL OR NOT EXISTS (
-			SELECT FROM item o WHERE o.customer_id = i.customer_id AND o.start_at = i.end_at))
+		WHERE i.end_at IS NOT NULL AND NOT i.cut_end AND (i.term_months IS NULL OR NOT EXISTS (
+			SELECT FROM item o WHERE o.customer_id = i.customer_id AND o.start_at = i.end_at AND NOT o.cut_start))
 		UNION ALL
 		SELECT i.customer_id, i.renews_at FROM item i
 		WHERE i.renews_at > i.start_at AND (i.end_at IS NULL OR i.renews_at <= i.end_at)
 		UNION ALL
 		-- from the start each time: adding on would drift at the ends of months
-		SELECT i.customer_id, i.start_at + make_interval(months => k * i.term_months)
+		SELECT i.customer_id, k.at
 		FROM item i
-		CROSS JOIN LATERAL generate_series(1, (12 + extract(year FROM age(least(i.end_at, until), i.start_at)) * 12)::integer / greatest(i.term_months, 1) + 1) k
-		WHERE i.term_months > 0 AND (i.end_at IS NULL OR i.start_at + make_interval(months => k * i.term_months) <= i.end_at)
+		CROSS JOIN LATERAL (
+			SELECT i.row_start + make_interval(months => n * i.term_months)
+			FROM generate_series(1, (12 + extract(year FROM age(least(i.end_at, until), i.row_start)) * 12)::integer / greatest(i.term_months, 1) + 1) n) k (at)
+		WHERE i.term_months > 0 AND k.at > i.start_at AND (i.end_at IS NULL OR k.at <= i.end_at)
 	)
-	SELECT d.customer_id COLLATE "C", width_bucket(d.at - (SELECT cs_internal.edge_shift()), bounds), min(d.at)
+	SELECT d.customer_id, width_bucket(d.at - (SELECT cs_internal.edge_shift()), bounds), min(d.at)
 	FROM due d
 	WHERE d.at - (SELECT cs_internal.edge_shift()) >= bounds[1] AND d.at - (SELECT cs_internal.edge_shift()) < until
 	GROUP BY 1, 2;

@@ -70,6 +70,23 @@ SELECT results_eq($$ SELECT method, numerator, denominator FROM unnest(ARRAY['sn
 	$$ VALUES ('snapshot', 5 + 6 + 1::numeric, 10 + 10 + 5 + 3 + 2 + 1 + 1 + 1 + 1 + 6 + 1::numeric), ('event_over_start', 12 + 4 + 6, 41), ('event_of_start', 12 + 6, 41), ('rolling_base', 22, 45), ('daily_sum', 22, NULL) $$,
 	'seats lost by the methods that are sums of flows; a trial has none');
 
+-- licences take the place of the seats of subscriptions; merged customers are neither lost nor new
+CREATE TABLE lic (c text, s timestamptz, e timestamptz, n integer);
+CREATE TABLE merged (a text, b text, at timestamptz);
+INSERT INTO lic VALUES ('renewed', '2024-01-01', '2024-03-05', 7), ('rolls', '2024-01-01', NULL, 3), ('open', '2024-02-01', '2024-03-20', 4), ('open', '2024-03-20', NULL, 6);
+INSERT INTO merged VALUES ('rolls', 'cannot', '2024-03-10');
+SELECT count(*) FROM cs.add_source('lic', 'licence', 'lic', '{"customer_id": "c", "start_at": "s", "end_at": "e", "seats": "n"}') \g /dev/null
+SELECT count(*) FROM cs.add_source('merged', 'customer_merge', 'merged', '{"from_customer_id": "a", "into_customer_id": "b", "at": "at"}') \g /dev/null
+CALL cs.refresh(commit => false);
+SELECT results_eq($$ SELECT method, numerator, denominator FROM unnest(ARRAY['snapshot', 'event_over_start']) m, cs.churn('2024-03', method => m, unit => 'seats') $$,
+	$$ VALUES ('snapshot', 7::numeric, 14::numeric), ('event_over_start', 7, 14) $$, 'seats of licences, with a merge that loses none');
+SELECT results_eq($$ SELECT customer_id, part, numerator FROM cs.churn_customers('2024-03', NULL, 'snapshot', 'seats') WHERE part <> 'retained' ORDER BY 1 $$,
+	$$ VALUES ('cannot', 'joined', 0::numeric), ('renewed', 'churned', 7), ('rolls', 'merged', 0) $$, 'who they went to');
+SELECT results_eq($$ SELECT customer_id, in_numerator FROM cs.churn_customers('2024-03', NULL, 'eligible_base') WHERE customer_id IN ('rolls', 'cannot') AND in_denominator $$,
+	$$ VALUES ('cannot', false) $$, 'a term that ends after the merge is of whom it went to');
+SELECT cs.drop_source('lic'), cs.drop_source('merged') \g /dev/null
+CALL cs.refresh(commit => false);
+
 -- ---- random facts ----------------------------------------------------------------------
 \if :{?seed}
 \else
