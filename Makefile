@@ -22,6 +22,7 @@ SQL_PIECES = \
 	refresh \
 	usage \
 	ledger \
+	version \
 	metric \
 	scorecard \
 	rule \

@@ -24,6 +24,7 @@ BEGIN
 	SELECT * INTO part FROM cs_internal.find_part(p_segment);
 	basis := cs_internal.basis_of(part.dimension);
 	PERFORM cs_internal.note_stored_since(part.dimension, span.period_start);
+	PERFORM cs_internal.note_history_from(span.period_start);
 	RETURN QUERY
 	SELECT span.period_start, span.period_end, part.dimension || ':' || part.segment, choice.method, choice.unit,
 		t.numerator, t.denominator, t.rate,
@@ -174,6 +175,7 @@ BEGIN
 	SELECT * INTO choice FROM cs_internal.churn_choice(p_method, p_unit);
 	SELECT * INTO part FROM cs_internal.find_part(p_segment);
 	PERFORM cs_internal.note_stored_since(part.dimension, span.period_start);
+	PERFORM cs_internal.note_history_from(span.period_start);
 	RETURN QUERY
 	SELECT m.customer_id, i.name, part.dimension || ':' || part.segment, m.part, m.in_numerator, m.in_denominator,
 		m.mrr_start, m.mrr_end, m.churned_at, m.churn_kind, m.reason,
@@ -273,6 +275,7 @@ BEGIN
 	PERFORM cs_internal.must_be_dimension(p_dimension);
 	basis := cs_internal.basis_of(p_dimension);
 	PERFORM cs_internal.note_stored_since(p_dimension, span.period_start);
+	PERFORM cs_internal.note_history_from(span.period_start);
 	RETURN QUERY
 	WITH churned AS MATERIALIZED (
 		SELECT t.* FROM cs_internal.churn_total(ARRAY[span.period_start], span.period_end, choice.method, choice.unit,

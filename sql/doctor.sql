@@ -12,7 +12,8 @@ SELECT s.name AS source, s.kind, s.relation, coalesce(t.capture, 'scan') AS capt
 	(SELECT count(*) FROM cs_internal.pending p WHERE p.source = s.name) AS pending_customers,
 	t.first_at, t.last_at, t.scanned_at, t.error,
 	k.last_as_of AS data_through_at, k.last_refresh_at AS computed_at,
-	coalesce(t.capture, 'scan') <> 'window' AS exact
+	coalesce(t.capture, 'scan') <> 'window' AS exact,
+	CASE WHEN s.terms = 'current' THEN (SELECT min(v.recorded_at) FROM cs_internal.subscription_version v WHERE v.source = s.name) END AS history_from
 FROM cs.source s
 LEFT JOIN cs_internal.source_state t ON t.source = s.name
 LEFT JOIN (
@@ -29,6 +30,7 @@ COMMENT ON COLUMN cs.source_status.relation IS 'The relation, qualified and quot
 COMMENT ON COLUMN cs.source_status.capture IS 'How changes are noticed now: trigger, watermark (rows of new transactions), scan (re-read and compared) or window (the last days re-read and compared).';
 COMMENT ON COLUMN cs.source_status.why IS 'Why it is captured that way.';
 COMMENT ON COLUMN cs.source_status.exact IS 'false: changes before the window that is re-read are not noticed.';
+COMMENT ON COLUMN cs.source_status.history_from IS 'With terms current, the instant from which changes of its rows are known; NULL: rows say themselves when they held, or none was read yet.';
 COMMENT ON COLUMN cs.source_status.enabled IS 'false: the source is not read.';
 COMMENT ON COLUMN cs.source_status.needs_scan IS 'true: it is read whole at the next refresh.';
 COMMENT ON COLUMN cs.source_status.unusable_rows IS 'Number of rows that cannot be used and are left out.';

@@ -44,6 +44,7 @@ BEGIN
 	SELECT * INTO part FROM cs_internal.find_part(p_segment);
 	placed := cs_internal.basis_of(part.dimension);
 	PERFORM cs_internal.note_stored_since(part.dimension, span.period_start);
+	PERFORM cs_internal.note_history_from(span.period_start);
 	PERFORM cs_internal.require_fx_rates();
 	RETURN QUERY
 	-- flows are of who was in the segment at the start, mrr_end of who is in it at the end

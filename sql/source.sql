@@ -91,7 +91,7 @@ COMMENT ON COLUMN cs.source.kind IS 'Kind of facts: customer, user, subscription
 COMMENT ON COLUMN cs.source.relation IS 'The relation, qualified and quoted as text, so that a dump restores before it exists.';
 COMMENT ON COLUMN cs.source.columns IS 'Canonical or x_ column name -> SQL expression over the relation.';
 COMMENT ON COLUMN cs.source.capture IS 'What was asked for: auto, trigger, watermark, scan, window or window <days>. cs.source_status says what is in force.';
-COMMENT ON COLUMN cs.source.terms IS 'interval: each row is a fact, an UPDATE corrects history.';
+COMMENT ON COLUMN cs.source.terms IS 'interval: each row is a fact, an UPDATE corrects history. current (subscriptions): a row is overwritten in place, a change of amount, currency, status, trial, seats, product or term counts from changed_at, else from the refresh that finds it.';
 COMMENT ON COLUMN cs.source.enabled IS 'false: the source is not read.';
 COMMENT ON COLUMN cs.source.description IS 'Free text, or NULL.';
 COMMENT ON COLUMN cs.source.search_path IS 'search_path of the session that added the source; its expressions are read with it.';

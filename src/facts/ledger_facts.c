@@ -101,7 +101,7 @@ static const char *const fact_select =
 	" r.status::text,"
 	" r.is_trial, r.is_recurring, r.changed_at, r.cancel_requested_at,"
 	" r.cancel_reason::text, r.churn_kind::text, r.auto_renew, r.subscription_id::text,"
-	" r.term_months, r.seats::numeric, r.product::text"
+	" r.term_months, r.seats::numeric, r.product::text, r.renews_at"
 	" FROM (%s) r";
 
 static const char *const cancellation_select =
@@ -124,6 +124,27 @@ note_unusable(CsResult *unusable, const char *source, const char *customer, cons
 	tuplestore_putvalues(unusable->store, unusable->desc, values, nulls);
 }
 
+/* Rows that are overwritten in place, as intervals; what cannot be followed is counted. */
+static CsResult *
+follow_versions(const CsSource *source, Datum ids, CsResult *rows, CsResult *unusable)
+{
+	CsResult *refused;
+	CsResult *pieces = cs_version_rows(source, ids, rows, &refused);
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(refused->desc, &TTSOpsMinimalTuple);
+
+	tuplestore_rescan(refused->store);
+	while (tuplestore_gettupleslot(refused->store, true, false, slot))
+	{
+		slot_getallattrs(slot);
+		note_unusable(unusable, source->name, TextDatumGetCString(slot->tts_values[0]),
+					  TextDatumGetCString(slot->tts_values[1]));
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	tuplestore_end(refused->store);
+	tuplestore_end(rows->store);
+	return pieces;
+}
+
 /* All terms of the customers in one source go into the chunk; false: it cannot be read. */
 static bool
 read_terms(Chunk *chunk, const CsSource *source, Datum ids, const CsPolicy *policy,
@@ -136,6 +157,8 @@ read_terms(Chunk *chunk, const CsSource *source, Datum ids, const CsPolicy *poli
 
 	if (rows == NULL)
 		return false;
+	if (source->current)
+		rows = follow_versions(source, ids, rows, unusable);
 	slot = MakeSingleTupleTableSlot(rows->desc, &TTSOpsMinimalTuple);
 	tuplestore_rescan(rows->store);
 	while (tuplestore_gettupleslot(rows->store, true, false, slot))

@@ -61,4 +61,20 @@ typedef struct CsMergeFact
  */
 extern Datum cs_merge_family(Datum ids, CsMergeFact **merges, int *nmerges);
 
+/* ---- version.c ----------------------------------------------------------- */
+
+/*
+ * Of a source with terms 'current': keeps what changed in the rows just read
+ * (columns as of cs_internal.subscription_fact after customer_id, then
+ * renews_at), and returns them as intervals, in the same columns without
+ * renews_at.  *refused: (customer_id, reason) of rows that cannot be followed,
+ * because they have no subscription_id of their own.
+ */
+extern CsResult *cs_version_rows(const CsSource *source, Datum ids, CsResult *rows,
+								 CsResult **refused);
+
+/* The same intervals as they were known at an instant, through a `select` of ledger_state.c. */
+extern CsResult *cs_version_state(const CsSource *source, const char *select, Datum ids,
+								  TimestampTz as_of);
+
 #endif

@@ -119,8 +119,10 @@ read_all(const char *kind, const char *select, const CsBatch *batch, Datum ids, 
 	*readable = true;
 	foreach (lc, cs_sources(kind))
 	{
-		CsResult *rows =
-			cs_ledger_select(lfirst(lc), select, true, ids, batch->as_of, batch->as_of_day);
+		const CsSource *source = lfirst(lc);
+		CsResult *rows = source->current ? cs_version_state(source, select, ids, batch->as_of)
+										 : cs_ledger_select(source, select, true, ids, batch->as_of,
+															batch->as_of_day);
 
 		*readable &= rows != NULL;
 		if (rows != NULL)

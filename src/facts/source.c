@@ -416,7 +416,7 @@ cs_sources(const char *kind)
 	char ***cells;
 
 	n = cs_exec("SELECT s.name, s.kind, s.relation, s.columns::text, s.search_path, "
-				"coalesce(t.capture, 'scan'), t.column_types::text "
+				"coalesce(t.capture, 'scan'), t.column_types::text, s.terms "
 				"FROM cs.source s LEFT JOIN cs_internal.source_state t ON t.source = s.name "
 				"WHERE s.enabled AND ($1 IS NULL OR s.kind = $1) ORDER BY s.name COLLATE \"C\"",
 				CS_ARGS(cs_text(kind)));
@@ -425,8 +425,8 @@ cs_sources(const char *kind)
 	cells = palloc(sizeof(char **) * (n + 1));
 	for (uint64 i = 0; i < n; i++)
 	{
-		cells[i] = palloc(sizeof(char *) * 7);
-		for (int c = 0; c < 7; c++)
+		cells[i] = palloc(sizeof(char *) * 8);
+		for (int c = 0; c < 8; c++)
 			cells[i][c] = cs_cell(i, c + 1);
 	}
 	SPI_freetuptable(SPI_tuptable);
@@ -437,6 +437,7 @@ cs_sources(const char *kind)
 			cs_source_make(cells[i][0], cells[i][1], cells[i][2], cells[i][3], cells[i][4], true);
 
 		source->capture = cells[i][5];
+		source->current = strcmp(cells[i][7], "current") == 0;
 		if (cells[i][6] != NULL)
 			take_types(source, cells[i][6]);
 		else if (OidIsValid(source->relid))

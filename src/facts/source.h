@@ -18,6 +18,7 @@ typedef struct CsSource
 	char *search_path;
 	char *anchor;  /* canonical name of the anchor column, NULL: none mapped */
 	Oid key_type;  /* native type of the customer key (TEXTOID for an expression) */
+	bool current;  /* terms 'current': rows are overwritten in place */
 	bool by_user;  /* user_id is mapped, the customer comes from a user source */
 	List *columns; /* canonical and x_ names that are mapped, char * */
 	void *mapping; /* private to source.c */

@@ -99,13 +99,20 @@ cs_check_words(const CsDefinition *def)
 			errmsg("\"%s\" cannot be the name of a source of kind \"%s\"", def->name, def->kind),
 			errdetail("Metrics use that name for something else."),
 			errhint("Choose another name, e.g. \"%s_%s\".", def->name, def->kind));
-	if (strcmp(def->terms, "current") == 0)
-		ereport(ERROR, errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				errmsg("terms => 'current' is not supported yet"),
-				errhint("Keep one row per term and map it with terms => 'interval'."));
-	if (strcmp(def->terms, "interval") != 0)
+	if (strcmp(def->terms, "interval") != 0 && strcmp(def->terms, "current") != 0)
 		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				errmsg("unknown terms \"%s\"", def->terms), errhint("Use 'interval'."));
+				errmsg("unknown terms \"%s\"", def->terms),
+				errhint("Use 'interval', or 'current' for rows that are overwritten in place."));
+	if (strcmp(def->terms, "current") == 0 && strcmp(def->kind, "subscription") != 0)
+		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				errmsg("terms => 'current' is of subscriptions, not of kind \"%s\"", def->kind),
+				errhint("Leave terms out."));
+	if (strcmp(def->terms, "current") == 0 &&
+		(strcmp(def->capture, "watermark") == 0 || strcmp(def->capture, "window") == 0))
+		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				errmsg("terms => 'current' cannot be captured by %s", def->capture),
+				errdetail("Old rows are overwritten, not only new ones added."),
+				errhint("Use 'auto', 'trigger' or 'scan'."));
 	if (strcmp(def->capture, "auto") != 0 && strcmp(def->capture, "trigger") != 0 &&
 		strcmp(def->capture, "watermark") != 0 && strcmp(def->capture, "scan") != 0 &&
 		cs_window_days(def->capture) == 0)
@@ -228,6 +235,11 @@ cs_check_columns(const CsSource *source)
 			errmsg("source \"%s\" maps user_id, but there is no user source", source->name),
 			errhint("Register the table of users first: cs.add_source('user', 'user', …), or map "
 					"customer_id."));
+	if (source->current && !cs_mapped(source, "subscription_id"))
+		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				errmsg("terms => 'current' needs the column \"subscription_id\""),
+				errdetail("Rows that are overwritten in place are followed by it."),
+				errhint("Map the key of the table."));
 	if (subscription && cs_mapped(source, "mrr") && cs_mapped(source, "amount"))
 		ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				errmsg("both \"mrr\" and \"amount\" are mapped"),

@@ -477,6 +477,7 @@ cs_define_source(const Definition *def, Oid caller)
 	cs_check_words(def);
 	source = cs_source_make(def->name, def->kind, cs_relation_name(def->relid), def->columns,
 							def->search_path, true);
+	source->current = strcmp(def->terms, "current") == 0;
 	cs_check_columns(source);
 	cs_exec("SELECT name FROM cs.source WHERE name = $1", CS_ARGS(cs_text(def->name)));
 	if (SPI_processed > 0)

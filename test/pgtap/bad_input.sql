@@ -83,7 +83,7 @@ SELECT public.refused('a name that is taken', $$SELECT cs.add_source('tickets', 
 SELECT public.refused('an unknown capture', $$SELECT cs.add_source('x', 'ticket', 'app.ticket', '{"customer_id": "customer_id", "opened_at": "opened_at"}', capture => 'triger')$$, '22\w+', 'trigger');
 SELECT public.refused('a watermark that the table does not have', $$SELECT cs.add_source('x', 'ticket', 'app.ticket', '{"customer_id": "customer_id", "opened_at": "opened_at"}', capture => 'watermark')$$, '55000', 'add_watermark');
 SELECT public.refused('a window of too many days', $$SELECT cs.add_source('x', 'ticket', 'app.ticket', '{"customer_id": "customer_id", "opened_at": "opened_at"}', capture => 'window 401')$$, '22023', 'window');
-SELECT public.refused('rows overwritten in place are not there yet', $$SELECT cs.add_source('x', 'subscription', 'app.subscription', '{"customer_id": "customer_id", "start_at": "start_on", "mrr": "mrr"}', terms => 'current')$$, '0A000', 'current');
+SELECT public.refused('rows overwritten in place without a key', $$SELECT cs.add_source('x', 'subscription', 'app.subscription', '{"customer_id": "customer_id", "start_at": "start_on", "mrr": "mrr"}', terms => 'current')$$, '22\w+', 'subscription_id');
 SELECT public.refused('a licence without seats', $$SELECT cs.add_source('x', 'licence', 'app.subscription', '{"customer_id": "customer_id", "start_at": "start_on"}')$$, '22\w+|42\w+', 'seats');
 SELECT public.refused('a merge into nobody', $$SELECT cs.add_source('x', 'customer_merge', 'app.touch', '{"from_customer_id": "customer_id", "at": "at"}')$$, '22\w+|42\w+', 'into_customer_id');
 
