@@ -32,6 +32,7 @@ CREATE TABLE cs_internal.source_state (
 	available boolean NOT NULL DEFAULT false,   -- has rows before the last evaluated instant
 	changed_since timestamptz,          -- anchors changed since first_at and last_at were found
 	changed_until timestamptz,
+	read_whole boolean NOT NULL DEFAULT false,  -- since then it was read whole: they are looked up
 	column_types jsonb,                 -- type oid of each mapped expression, as last analysed
 	storage text,                       -- oid and file of the relation and its partitions, as last seen
 	error text

@@ -53,12 +53,10 @@ count_unusable(const CsSource *source, Datum ids, bool whole, bool without_custo
 		cs_source_id(source, source->by_user ? "u.customer_key" : "f.customer_key"),
 		cs_source_reason(source), cs_source_facts(source, condition));
 	if (source->by_user)
-		appendStringInfo(&sql,
-						 " %s JOIN (%s) u ON (u.user_id COLLATE \"C\") = %s WHERE f.user_key IS "
-						 "NULL OR u.user_id IS NOT NULL",
-						 whole || without_customer ? "LEFT" : "",
-						 cs_source_users(source, !whole && !without_customer),
-						 cs_key_text(mapping->key_native, "f.user_key"));
+		appendStringInfo(
+			&sql, " %s JOIN (%s) u ON %s WHERE f.user_key IS NULL OR u.user_id IS NOT NULL",
+			whole || without_customer ? "LEFT" : "",
+			cs_source_users(source, !whole && !without_customer), cs_source_user_join(source));
 	appendStringInfoString(&sql, ") x WHERE reason IS NOT NULL GROUP BY 1, 2");
 	query.sql = sql.data;
 	rows = cs_user_query(&query, &error);
@@ -141,40 +139,42 @@ cs_source_extent(const CsSource *source, TimestampTz as_of)
 	CsResult *rows;
 
 	if (!OidIsValid(source->relid) ||
-		cs_exec(
-			"SELECT changed_since IS NULL, changed_since = '-infinity', changed_until = 'infinity' "
-			"FROM cs_internal.source_state WHERE source = $1",
-			CS_ARGS(cs_text(source->name))) == 0)
+		cs_exec("SELECT changed_since IS NULL, read_whole FROM cs_internal.source_state WHERE "
+				"source = $1",
+				CS_ARGS(cs_text(source->name))) == 0)
 		return false;
 	if (*cs_cell(0, 1) != 't')
 	{
-		bool whole = *cs_cell(0, 2) == 't' || *cs_cell(0, 3) == 't';
+		bool exact = *cs_cell(0, 2) == 't' || cs_anchor_is_cheap(source);
 
-		if (!whole && required && !cs_anchor_is_cheap(source))
-			cs_exec(
-				"UPDATE cs_internal.source_state SET first_at = least(first_at, changed_since), "
-				"last_at = greatest(last_at, changed_until), changed_since = NULL, changed_until = "
-				"NULL WHERE source = $1",
-				CS_ARGS(cs_text(source->name)));
-		else
+		if (!exact)
+			cs_exec("UPDATE cs_internal.source_state SET first_at = least(first_at, "
+					"CASE WHEN isfinite(changed_since) THEN changed_since END), last_at = "
+					"greatest(last_at, CASE WHEN isfinite(changed_until) THEN changed_until END) "
+					"WHERE source = $1",
+					CS_ARGS(cs_text(source->name)));
+		if (exact || !required)
 		{
-			query.sql = cs_source_extent_sql(source, required);
+			query.sql = cs_source_extent_sql(source, required, exact);
 			query.search_path = source->search_path;
-			rows = cs_user_query(&query, &error);
+			rows = cs_query_by_index(&query, &error);
 			if (rows == NULL)
 			{
 				cs_source_error(source, error->message);
 				return false;
 			}
 			cs_register("bounds", rows);
-			cs_exec(
-				"UPDATE cs_internal.source_state SET first_at = b.first_at, last_at = b.last_at, "
-				"has_rows = b.has_rows, changed_since = NULL, changed_until = NULL FROM bounds b "
-				"WHERE source = $1",
-				CS_ARGS(cs_text(source->name)));
+			cs_exec("UPDATE cs_internal.source_state SET first_at = CASE WHEN $2 THEN b.first_at "
+					"ELSE source_state.first_at END, last_at = CASE WHEN $2 THEN b.last_at ELSE "
+					"source_state.last_at END, has_rows = b.has_rows FROM bounds b WHERE source = "
+					"$1",
+					CS_ARGS(cs_text(source->name), cs_bool(exact)));
 			cs_unregister("bounds");
 			tuplestore_end(rows->store);
 		}
+		cs_exec("UPDATE cs_internal.source_state SET changed_since = NULL, changed_until = NULL, "
+				"read_whole = false WHERE source = $1",
+				CS_ARGS(cs_text(source->name)));
 	}
 
 	/* Where the anchor may be NULL, or there is none, any row is known all along. */

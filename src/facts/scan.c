@@ -221,7 +221,7 @@ done_reading(const CsSource *source)
 	cs_exec(
 		"UPDATE cs_internal.source_state SET needs_scan = false, scanned_at = clock_timestamp(), "
 		"looked_at = clock_timestamp(), changed_since = '-infinity', changed_until = 'infinity', "
-		"error = NULL WHERE source = $1",
+		"read_whole = true, error = NULL WHERE source = $1",
 		CS_ARGS(cs_text(source->name)));
 	if (strcmp(source->capture, "watermark") == 0)
 		cs_exec("UPDATE cs_internal.source_state SET rewritten = $2 WHERE source = $1",

@@ -230,7 +230,7 @@ cs_source_add_triggers(const CsSource *source)
 					 quote_literal_cstr(get_attname(source->relid, mapping->key->attnum, false)));
 
 	/* signed_at and issued_at may be NULL, and then another column counts */
-	if (anchor != NULL && anchor->attnum > 0 && (anchor->canon->flags & CS_COL_REQUIRED))
+	if (anchor != NULL && anchor->attnum > 0 && cs_anchor_is_one(source))
 		appendStringInfo(&args, ", %s",
 						 quote_literal_cstr(get_attname(source->relid, anchor->attnum, false)));
 

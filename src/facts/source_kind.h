@@ -120,6 +120,7 @@ extern const char *cs_watermark_obstacle(const CsSource *source, char **column);
 extern bool cs_watermark_begin(const CsSource *source);
 extern bool cs_watermark_look(const CsSource *source);
 extern int64 cs_rewritten(Oid relid);
+extern CsResult *cs_query_by_index(const CsUserQuery *query, ErrorData **error);
 
 /* extent.c: rows whose key is NULL or empty are counted anew */
 extern void cs_count_without_customer(const CsSource *source);
@@ -132,7 +133,9 @@ extern bool cs_source_has_triggers(const CsSource *source);
 
 /* source_rows.c */
 extern bool cs_anchor_required(const CsSource *source);
-extern char *cs_source_extent_sql(const CsSource *source, bool required);
+extern bool cs_anchor_is_one(const CsSource *source);
+extern char *cs_source_extent_sql(const CsSource *source, bool required, bool bounds);
+extern char *cs_source_user_join(const CsSource *source);
 extern char *cs_source_preview(const CsSource *source, int max_rows);
 extern char *cs_source_facts(const CsSource *source, const char *key_condition);
 extern char *cs_source_reason(const CsSource *source);

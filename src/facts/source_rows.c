@@ -32,6 +32,8 @@ typedef struct Condition
 	const char *sql; /* true = usable; false or NULL = not */
 } Condition;
 
+static char *facts_sql(const CsSource *source, const char *key_condition, const char *extra);
+
 static const char *
 col(const char *name)
 {
@@ -143,6 +145,15 @@ monthly_sql(const CsSource *source)
 char *
 cs_source_facts(const CsSource *source, const char *key_condition)
 {
+	return facts_sql(source, key_condition, NULL);
+}
+
+/*
+ * facts_sql: with one more column, `extra` over the relation, or NULL.
+ */
+static char *
+facts_sql(const CsSource *source, const char *key_condition, const char *extra)
+{
 	CsMapping *mapping = CS_MAPPING(source);
 	StringInfoData sql;
 	ListCell *lc;
@@ -167,6 +178,8 @@ cs_source_facts(const CsSource *source, const char *key_condition)
 						 cs_mapped(source, "amount") && cs_mapped(source, "interval")
 							 ? monthly_sql(source)
 							 : "NULL::numeric");
+	if (extra != NULL)
+		appendStringInfo(&sql, ", %s", extra);
 	appendStringInfo(&sql, " FROM %s", source->relation);
 	if (key_condition != NULL)
 		appendStringInfo(&sql, " WHERE %s", key_condition);
@@ -329,6 +342,16 @@ cs_source_anchor(const CsSource *source)
 }
 
 /*
+ * cs_anchor_is_one: the anchor is one mapped column, not the first of two.
+ */
+bool
+cs_anchor_is_one(const CsSource *source)
+{
+	return source->anchor != NULL && strcmp(source->anchor, "signed_at") != 0 &&
+		   strcmp(source->anchor, "issued_at") != 0;
+}
+
+/*
  * cs_anchor_required: every usable row has one.  created_at of a customer and
  * starts_at of an onboarding step may be NULL: known all along.
  */
@@ -454,12 +477,7 @@ rows_sql(const CsSource *source, const char *key_condition, const char *users, b
 	appendStringInfo(&sql, " FROM (%s) f", cs_source_facts(source, key_condition));
 	if (users != NULL)
 	{
-		if (native_users(source))
-			appendStringInfo(&sql, " JOIN (%s) u ON u.user_key = f.user_key", users);
-		else
-			appendStringInfo(
-				&sql, " JOIN (%s) u ON (u.user_id COLLATE \"C\") = %s", users,
-				cs_key_text(mapping->key ? mapping->key_native : TEXTOID, "f.user_key"));
+		appendStringInfo(&sql, " JOIN (%s) u ON %s", users, cs_source_user_join(source));
 		if (anchor != NULL)
 			appendStringInfo(&sql,
 							 " AND (u.valid_from IS NULL OR u.valid_from <= %s) AND (u.valid_to "
@@ -580,17 +598,41 @@ cs_source_preview(const CsSource *source, int max_rows)
 /*
  * cs_source_extent_sql: least and greatest anchor of usable rows, and whether
  * there are any; without the users of a by_user source.  required: the anchor
- * is never NULL, so its least value says whether there are rows.
+ * is never NULL, so its least value says whether there are rows.  bounds false:
+ * only whether there are.
  */
 char *
-cs_source_extent_sql(const CsSource *source, bool required)
+cs_source_extent_sql(const CsSource *source, bool required, bool bounds)
 {
-	char *anchor = cs_source_anchor(source);
+	CsMapped *m = source->anchor ? cs_mapped(source, source->anchor) : NULL;
+	char *first = cs_source_anchor(source);
+	char *last = first;
+	const char *raw = NULL;
 	StringInfoData rows;
 	ListCell *lc;
 
+	if (first == NULL || !bounds)
+		first = last = "NULL::timestamptz";
+	else if (m->attnum > 0 && cs_anchor_is_one(source))
+	{
+		/* least and greatest of the column itself, which an index on it gives, then cast */
+		CsMapped cast = *m;
+
+		raw = psprintf("%s AS raw_anchor",
+					   quote_identifier(get_attname(source->relid, m->attnum, false)));
+		cast.expr = "min(f.raw_anchor)";
+		first = fact_sql(&cast);
+		cast.expr = "max(f.raw_anchor)";
+		last = fact_sql(&cast);
+	}
+	else
+	{
+		first = psprintf("min(%s)", first);
+		last = psprintf("max(%s)", last);
+	}
+
 	initStringInfo(&rows);
-	appendStringInfo(&rows, " FROM (%s) f", cs_source_facts(source, NULL));
+	appendStringInfo(&rows, " FROM (%s) f", facts_sql(source, NULL, raw));
 	foreach (lc, conditions_of(source))
 	{
 		Condition *c = lfirst(lc);
@@ -599,11 +641,24 @@ cs_source_extent_sql(const CsSource *source, bool required)
 	}
 	if (required)
 		return psprintf("SELECT first_at, last_at, first_at IS NOT NULL AS has_rows FROM (SELECT "
-						"min(%s) AS first_at, max(%s) AS last_at%s) b",
-						anchor, anchor, rows.data);
-	return psprintf(
-		"SELECT %s AS first_at, %s AS last_at, EXISTS (SELECT 1%s) AS has_rows",
-		anchor ? psprintf("(SELECT min(%s)%s)", anchor, rows.data) : "NULL::timestamptz",
-		anchor ? psprintf("(SELECT max(%s)%s)", anchor, rows.data) : "NULL::timestamptz",
-		rows.data);
+						"%s AS first_at, %s AS last_at%s) b",
+						first, last, rows.data);
+	return psprintf("SELECT (SELECT %s%s) AS first_at, (SELECT %s%s) AS last_at, EXISTS (SELECT "
+					"1%s) AS has_rows",
+					first, bounds ? rows.data : "", last, bounds ? rows.data : "", rows.data);
+}
+
+/*
+ * cs_source_user_join: SQL that a fact f is of the user u, natively where both
+ * are columns of one type.
+ */
+char *
+cs_source_user_join(const CsSource *source)
+{
+	CsMapping *mapping = CS_MAPPING(source);
+
+	if (native_users(source))
+		return pstrdup("u.user_key = f.user_key");
+	return psprintf("(u.user_id COLLATE \"C\") = %s",
+					cs_key_text(mapping->key ? mapping->key_native : TEXTOID, "f.user_key"));
 }

@@ -154,11 +154,12 @@ cs_rewritten(Oid relid)
 /* ---- looking -------------------------------------------------------------- */
 
 /*
- * by_index: runs a query over the new rows.  The planner has no statistics of
- * xid8 ranges worth the name and would take a third of the table for new.
+ * cs_query_by_index: runs a query that an index must answer.  The planner has no
+ * statistics of xid8 ranges worth the name and would take a third of the table
+ * for new; and takes conditions that nearly every row fulfils for rare ones.
  */
-static CsResult *
-by_index(const CsUserQuery *query, ErrorData **error)
+CsResult *
+cs_query_by_index(const CsUserQuery *query, ErrorData **error)
 {
 	int level = NewGUCNestLevel();
 	CsResult *rows;
@@ -229,7 +230,7 @@ refuse_foreign(const CsSource *source, const char *column)
 						 "'%s'::pg_catalog.xid8 LIMIT 1",
 						 source->relation, quote_identifier(column), cs_cell(0, 1),
 						 quote_identifier(column), own);
-	rows = by_index(&query, &error);
+	rows = cs_query_by_index(&query, &error);
 	if (rows == NULL)
 	{
 		cs_source_failed(source, error->message);
@@ -325,7 +326,7 @@ cs_watermark_look(const CsSource *source)
 		anchor ? anchor : "NULL::timestamptz", anchor ? anchor : "NULL::timestamptz",
 		cs_source_facts(source, condition));
 	query.search_path = source->search_path;
-	rows = by_index(&query, &error);
+	rows = cs_query_by_index(&query, &error);
 	if (rows == NULL)
 	{
 		cs_source_failed(source, error->message);
@@ -374,7 +375,7 @@ cs_watermark_tail(const CsSource *source, Datum ids, TimestampTz *since, Timesta
 	query.sql = psprintf("SELECT min(%s) AS since, max(%s) AS until FROM (%s) f", anchor, anchor,
 						 cs_source_facts(source, psprintf("%s = ANY ($1) AND %s",
 														  cs_source_key(source), condition)));
-	rows = by_index(&query, &error);
+	rows = cs_query_by_index(&query, &error);
 	if (rows == NULL)
 		return; /* reading the customer says so, too */
 	cs_register("tail", rows);
