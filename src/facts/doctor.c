@@ -198,7 +198,7 @@ check_anchor(ReturnSetInfo *rsinfo, const CsSource *source)
 {
 	CsMapped *anchor = source->anchor ? cs_mapped(source, source->anchor) : NULL;
 
-	if (anchor == NULL || cs_anchor_is_cheap(source))
+	if (anchor == NULL || cs_anchor_bounds(source) != CS_BOUNDS_NONE)
 		return;
 	finding(rsinfo, "index", "info", source->name,
 			psprintf("%s has no index that begins with %s: its first and last row are those that "

@@ -106,23 +106,28 @@ cs_count_unusable(const CsSource *source, Datum ids, bool whole)
 /* ---- extent --------------------------------------------------------------- */
 
 /*
- * cs_anchor_is_cheap: an index begins with the anchor column, or the table is small, so
- * that its least and greatest value are cheap to find.
+ * cs_anchor_bounds: how the least and greatest anchor are found at little cost:
+ * by an index that begins with its column, by reading a small table;
+ * CS_BOUNDS_NONE: they are not.
  */
-bool
-cs_anchor_is_cheap(const CsSource *source)
+CsBounds
+cs_anchor_bounds(const CsSource *source)
 {
 	CsMapped *m = source->anchor ? cs_mapped(source, source->anchor) : NULL;
 
 	if (m == NULL)
-		return true;
-	cs_exec(
-		"SELECT EXISTS (SELECT 1 FROM pg_index WHERE indrelid = $1 AND indkey[0] = $2 AND "
-		"indisvalid "
-		"AND indpred IS NULL) OR (SELECT sum(c.relpages) < 1000 FROM pg_class c WHERE c.oid = $1 "
-		"OR c.oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = $1))",
-		CS_ARGS(cs_datum(OIDOID, ObjectIdGetDatum(source->relid), false), cs_int4(m->attnum)));
-	return *cs_value() == 't';
+		return CS_BOUNDS_SCAN; /* nothing to find */
+	if (m->attnum > 0 && cs_anchor_is_one(source) &&
+		cs_exec("SELECT 1 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON "
+				"a.oid = c.relam AND a.amname = 'btree' WHERE i.indrelid = $1 AND i.indkey[0] = $2 "
+				"AND i.indisvalid AND i.indpred IS NULL",
+				CS_ARGS(cs_datum(OIDOID, ObjectIdGetDatum(source->relid), false),
+						cs_int4(m->attnum))) > 0)
+		return CS_BOUNDS_INDEX;
+	cs_exec("SELECT sum(c.relpages) < 1000 FROM pg_class c WHERE c.oid = $1 OR c.oid IN (SELECT "
+			"inhrelid FROM pg_inherits WHERE inhparent = $1)",
+			CS_ARGS(cs_datum(OIDOID, ObjectIdGetDatum(source->relid), false)));
+	return *cs_value() == 't' ? CS_BOUNDS_SCAN : CS_BOUNDS_NONE;
 }
 
 /*
@@ -145,8 +150,13 @@ cs_source_extent(const CsSource *source, TimestampTz as_of)
 		return false;
 	if (*cs_cell(0, 1) != 't')
 	{
-		bool exact = *cs_cell(0, 2) == 't' || cs_anchor_is_cheap(source);
+		bool whole = *cs_cell(0, 2) == 't';
+		CsBounds bounds = cs_anchor_bounds(source);
+		bool exact;
 
+		if (whole && bounds == CS_BOUNDS_NONE)
+			bounds = CS_BOUNDS_SCAN;
+		exact = bounds != CS_BOUNDS_NONE;
 		if (!exact)
 			cs_exec("UPDATE cs_internal.source_state SET first_at = least(first_at, "
 					"CASE WHEN isfinite(changed_since) THEN changed_since END), last_at = "
@@ -155,9 +165,10 @@ cs_source_extent(const CsSource *source, TimestampTz as_of)
 					CS_ARGS(cs_text(source->name)));
 		if (exact || !required)
 		{
-			query.sql = cs_source_extent_sql(source, required, exact);
+			query.sql = cs_source_extent_sql(source, required, bounds);
 			query.search_path = source->search_path;
-			rows = cs_query_by_index(&query, &error);
+			rows = bounds == CS_BOUNDS_INDEX ? cs_query_by_index(&query, true, &error)
+											 : cs_user_query(&query, &error);
 			if (rows == NULL)
 			{
 				cs_source_error(source, error->message);

@@ -159,8 +159,7 @@ static const CsKindColumn licence_columns[] = {
 static const CsKindColumn customer_merge_columns[] = {
 	COL("from_customer_id", CS_COL_TEXT, CS_COL_REQUIRED),
 	COL("into_customer_id", CS_COL_TEXT, CS_COL_REQUIRED),
-	COL("at", CS_COL_TIME, CS_COL_REQUIRED | CS_COL_ANCHOR),
-	END};
+	COL("at", CS_COL_TIME, CS_COL_REQUIRED | CS_COL_ANCHOR), END};
 
 static const CsKindColumn other_columns[] = {CUSTOMER, COL("at", CS_COL_TIME, CS_COL_ANCHOR), END};
 

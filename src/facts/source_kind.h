@@ -41,8 +41,9 @@ typedef struct CsKindColumn
 typedef struct CsKind
 {
 	const char *name;
-	const CsKindColumn *columns; /* ends with a NULL name; the key is always first, see CS_KEY_COLUMN */
-	const char *refused;         /* not NULL: what waits for a later version, in a word */
+	const CsKindColumn
+		*columns;        /* ends with a NULL name; the key is always first, see CS_KEY_COLUMN */
+	const char *refused; /* not NULL: what waits for a later version, in a word */
 } CsKind;
 
 /* The column that says whose a row is: customer_id, of a merge the customer that goes. */
@@ -120,11 +121,19 @@ extern const char *cs_watermark_obstacle(const CsSource *source, char **column);
 extern bool cs_watermark_begin(const CsSource *source);
 extern bool cs_watermark_look(const CsSource *source);
 extern int64 cs_rewritten(Oid relid);
-extern CsResult *cs_query_by_index(const CsUserQuery *query, ErrorData **error);
+extern CsResult *cs_query_by_index(const CsUserQuery *query, bool ordered, ErrorData **error);
+
+/* How the least and greatest anchor of a source are found; see cs_source_extent_sql(). */
+typedef enum CsBounds
+{
+	CS_BOUNDS_NONE,
+	CS_BOUNDS_SCAN,
+	CS_BOUNDS_INDEX
+} CsBounds;
 
 /* extent.c: rows whose key is NULL or empty are counted anew */
 extern void cs_count_without_customer(const CsSource *source);
-extern bool cs_anchor_is_cheap(const CsSource *source);
+extern CsBounds cs_anchor_bounds(const CsSource *source);
 
 /* scan.c */
 extern void cs_source_error(const CsSource *source, const char *error);
@@ -134,7 +143,7 @@ extern bool cs_source_has_triggers(const CsSource *source);
 /* source_rows.c */
 extern bool cs_anchor_required(const CsSource *source);
 extern bool cs_anchor_is_one(const CsSource *source);
-extern char *cs_source_extent_sql(const CsSource *source, bool required, bool bounds);
+extern char *cs_source_extent_sql(const CsSource *source, bool required, CsBounds bounds);
 extern char *cs_source_user_join(const CsSource *source);
 extern char *cs_source_preview(const CsSource *source, int max_rows);
 extern char *cs_source_facts(const CsSource *source, const char *key_condition);

@@ -576,8 +576,7 @@ cs_source_preview(const CsSource *source, int max_rows)
 		source->by_user ? "user_id" : "customer_id");
 	for (const CsKindColumn *c = mapping->kind->columns; c->name != NULL; c++)
 	{
-		if (c == mapping->kind->columns ||
-			(source->by_user && strcmp(c->name, "user_id") == 0))
+		if (c == mapping->kind->columns || (source->by_user && strcmp(c->name, "user_id") == 0))
 			continue;
 		if (cs_mapped(source, c->name) != NULL)
 			appendStringInfo(&sql, ", %s AS %s", col(c->name), quote_identifier(c->name));
@@ -598,39 +597,28 @@ cs_source_preview(const CsSource *source, int max_rows)
 /*
  * cs_source_extent_sql: least and greatest anchor of usable rows, and whether
  * there are any; without the users of a by_user source.  required: the anchor
- * is never NULL, so its least value says whether there are rows.  bounds false:
- * only whether there are.
+ * is never NULL, so its least value says whether there are rows.
+ *
+ *	CS_BOUNDS_NONE		only whether there are rows
+ *	CS_BOUNDS_SCAN		all rows are looked at
+ *	CS_BOUNDS_INDEX		from both ends of an index on the anchor's column, up to
+ *						the first usable row; for cs_query_by_index(…, true)
  */
 char *
-cs_source_extent_sql(const CsSource *source, bool required, bool bounds)
+cs_source_extent_sql(const CsSource *source, bool required, CsBounds bounds)
 {
-	CsMapped *m = source->anchor ? cs_mapped(source, source->anchor) : NULL;
-	char *first = cs_source_anchor(source);
-	char *last = first;
+	char *anchor = cs_source_anchor(source);
 	const char *raw = NULL;
+	const char *first = "NULL::timestamptz";
+	const char *last = first;
+	const char *from;
 	StringInfoData rows;
 	ListCell *lc;
 
-	if (first == NULL || !bounds)
-		first = last = "NULL::timestamptz";
-	else if (m->attnum > 0 && cs_anchor_is_one(source))
-	{
-		/* least and greatest of the column itself, which an index on it gives, then cast */
-		CsMapped cast = *m;
-
+	if (bounds == CS_BOUNDS_INDEX)
 		raw = psprintf("%s AS raw_anchor",
-					   quote_identifier(get_attname(source->relid, m->attnum, false)));
-		cast.expr = "min(f.raw_anchor)";
-		first = fact_sql(&cast);
-		cast.expr = "max(f.raw_anchor)";
-		last = fact_sql(&cast);
-	}
-	else
-	{
-		first = psprintf("min(%s)", first);
-		last = psprintf("max(%s)", last);
-	}
-
+					   quote_identifier(get_attname(
+						   source->relid, cs_mapped(source, source->anchor)->attnum, false)));
 	initStringInfo(&rows);
 	appendStringInfo(&rows, " FROM (%s) f", facts_sql(source, NULL, raw));
 	foreach (lc, conditions_of(source))
@@ -639,13 +627,24 @@ cs_source_extent_sql(const CsSource *source, bool required, bool bounds)
 
 		appendStringInfo(&rows, "%s %s", foreach_current_index(lc) ? " AND" : " WHERE", c->sql);
 	}
-	if (required)
-		return psprintf("SELECT first_at, last_at, first_at IS NOT NULL AS has_rows FROM (SELECT "
-						"%s AS first_at, %s AS last_at%s) b",
-						first, last, rows.data);
-	return psprintf("SELECT (SELECT %s%s) AS first_at, (SELECT %s%s) AS last_at, EXISTS (SELECT "
-					"1%s) AS has_rows",
-					first, bounds ? rows.data : "", last, bounds ? rows.data : "", rows.data);
+	from = rows.data;
+	if (anchor != NULL && bounds == CS_BOUNDS_INDEX)
+	{
+		first = psprintf("(SELECT %s%s AND f.raw_anchor IS NOT NULL ORDER BY f.raw_anchor LIMIT 1)",
+						 anchor, from);
+		last = psprintf(
+			"(SELECT %s%s AND f.raw_anchor IS NOT NULL ORDER BY f.raw_anchor DESC LIMIT 1)", anchor,
+			from);
+	}
+	else if (anchor != NULL && bounds == CS_BOUNDS_SCAN)
+	{
+		first = psprintf("min(%s)", anchor);
+		last = psprintf("max(%s)", anchor);
+	}
+	return psprintf(
+		"SELECT first_at, last_at, %s AS has_rows FROM (SELECT %s AS first_at, %s AS last_at%s) b",
+		required ? "first_at IS NOT NULL" : psprintf("EXISTS (SELECT 1%s)", from), first, last,
+		bounds == CS_BOUNDS_SCAN && anchor != NULL ? from : "");
 }
 
 /*

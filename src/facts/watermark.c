@@ -157,17 +157,21 @@ cs_rewritten(Oid relid)
  * cs_query_by_index: runs a query that an index must answer.  The planner has no
  * statistics of xid8 ranges worth the name and would take a third of the table
  * for new; and takes conditions that nearly every row fulfils for rare ones.
+ * ordered: the index gives the order, too.
  */
 CsResult *
-cs_query_by_index(const CsUserQuery *query, ErrorData **error)
+cs_query_by_index(const CsUserQuery *query, bool ordered, ErrorData **error)
 {
 	int level = NewGUCNestLevel();
 	CsResult *rows;
 
 	(void) set_config_option("enable_seqscan", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
 							 true, 0, false);
-	(void) set_config_option("enable_bitmapscan", "on", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
-							 true, 0, false);
+	(void) set_config_option("enable_bitmapscan", ordered ? "off" : "on", PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	if (ordered)
+		(void) set_config_option("enable_sort", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
+								 true, 0, false);
 	rows = cs_user_query(query, error);
 	AtEOXact_GUC(false, level);
 	return rows;
@@ -230,7 +234,7 @@ refuse_foreign(const CsSource *source, const char *column)
 						 "'%s'::pg_catalog.xid8 LIMIT 1",
 						 source->relation, quote_identifier(column), cs_cell(0, 1),
 						 quote_identifier(column), own);
-	rows = cs_query_by_index(&query, &error);
+	rows = cs_query_by_index(&query, false, &error);
 	if (rows == NULL)
 	{
 		cs_source_failed(source, error->message);
@@ -326,7 +330,7 @@ cs_watermark_look(const CsSource *source)
 		anchor ? anchor : "NULL::timestamptz", anchor ? anchor : "NULL::timestamptz",
 		cs_source_facts(source, condition));
 	query.search_path = source->search_path;
-	rows = cs_query_by_index(&query, &error);
+	rows = cs_query_by_index(&query, false, &error);
 	if (rows == NULL)
 	{
 		cs_source_failed(source, error->message);
@@ -375,7 +379,7 @@ cs_watermark_tail(const CsSource *source, Datum ids, TimestampTz *since, Timesta
 	query.sql = psprintf("SELECT min(%s) AS since, max(%s) AS until FROM (%s) f", anchor, anchor,
 						 cs_source_facts(source, psprintf("%s = ANY ($1) AND %s",
 														  cs_source_key(source), condition)));
-	rows = cs_query_by_index(&query, &error);
+	rows = cs_query_by_index(&query, false, &error);
 	if (rows == NULL)
 		return; /* reading the customer says so, too */
 	cs_register("tail", rows);

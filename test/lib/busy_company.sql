@@ -170,7 +170,7 @@ BEGIN
 	FOREACH t IN ARRAY '{customer,movement,usage_month,state,unusable,orphan,scan_checksum}'::text[] LOOP
 		RETURN QUERY EXECUTE format('SELECT %L, to_jsonb(x) - ''computed_at'' FROM cs_internal.%I x', t, t);
 	END LOOP;
-	RETURN QUERY SELECT 'source_state', to_jsonb(x) - 'scanned_at' - 'capture_reason' FROM cs_internal.source_state x;
+	RETURN QUERY SELECT 'source_state', to_jsonb(x) - 'scanned_at' - 'looked_at' - 'capture_reason' FROM cs_internal.source_state x;
 	RETURN QUERY SELECT 'waiting', to_jsonb(w) FROM (SELECT 'change_log' AS queue, source, customer_key FROM cs_internal.change_log
 		UNION ALL SELECT 'pending', source, customer_id FROM cs_internal.pending UNION ALL SELECT 'dirty', cause, customer_id FROM cs_internal.dirty) w;
 END $$;
