@@ -158,7 +158,7 @@ END $$;
 COMMENT ON FUNCTION cs_internal.churn_member(timestamptz, timestamptz, text, text, text, text, text) IS
 'The customers behind churn between two instants, by method and unit, of a segment (all where NULL): numerator and denominator add up to those of churn_total.';
 
-CREATE FUNCTION cs_internal.churn_customers(p_period text, p_segment text, p_method text, p_unit text)
+CREATE FUNCTION cs_internal.churn_customers(p_period text, p_segment text, p_method text, p_unit text DEFAULT NULL)
 RETURNS TABLE (
 	customer_id text, name text, segment text, part text, in_numerator boolean, in_denominator boolean,
 	mrr_start numeric, mrr_end numeric, churned_at timestamptz, churn_kind text, reason text,
