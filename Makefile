@@ -23,6 +23,7 @@ SQL_PIECES = \
 	usage \
 	ledger \
 	version \
+	ledger_detail \
 	metric \
 	scorecard \
 	rule \

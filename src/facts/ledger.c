@@ -177,7 +177,7 @@ cs_ledger_ingest(Datum ids, const CsPolicy *policy)
 	MemoryContext sweep_context =
 		AllocSetContextCreate(chunk_context, "cs_ext ledger sweep", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old_context = MemoryContextSwitchTo(chunk_context);
-	CsLedgerFacts *facts = cs_ledger_read(ids, policy);
+	CsLedgerFacts *facts = cs_ledger_read(ids, policy, true);
 	CsSweepRules rules = cs_sweep_rules(policy);
 
 	if (facts->readable)

@@ -53,9 +53,10 @@ typedef struct Chunk
 	bool foreign;  /* some term is in another currency */
 } Chunk;
 
-CsResult *
-cs_ledger_select(const CsSource *source, const char *select, bool cut, Datum ids, TimestampTz as_of,
-				 DateADT as_of_day)
+/* See cs_ledger_select; keep false: an error is raised. */
+static CsResult *
+select_rows(const CsSource *source, const char *select, bool cut, Datum ids, TimestampTz as_of,
+			DateADT as_of_day, bool keep)
 {
 	CsUserQuery query = {0};
 	ErrorData *error = NULL;
@@ -66,10 +67,17 @@ cs_ledger_select(const CsSource *source, const char *select, bool cut, Datum ids
 	query.as_of = as_of;
 	query.as_of_day = as_of_day;
 	cs_source_keys(source, ids, &query);
-	rows = cs_user_query(&query, &error);
+	rows = cs_user_query(&query, keep ? &error : NULL);
 	if (rows == NULL)
 		cs_source_failed(source, error->message);
 	return rows;
+}
+
+CsResult *
+cs_ledger_select(const CsSource *source, const char *select, bool cut, Datum ids, TimestampTz as_of,
+				 DateADT as_of_day)
+{
+	return select_rows(source, select, cut, ids, as_of, as_of_day, true);
 }
 
 CsResult *
@@ -126,10 +134,10 @@ note_unusable(CsResult *unusable, const char *source, const char *customer, cons
 
 /* Rows that are overwritten in place, as intervals; what cannot be followed is counted. */
 static CsResult *
-follow_versions(const CsSource *source, Datum ids, CsResult *rows, CsResult *unusable)
+follow_versions(const CsSource *source, Datum ids, CsResult *rows, bool keep, CsResult *unusable)
 {
 	CsResult *refused;
-	CsResult *pieces = cs_version_rows(source, ids, rows, &refused);
+	CsResult *pieces = cs_version_rows(source, ids, rows, keep, &refused);
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(refused->desc, &TTSOpsMinimalTuple);
 
 	tuplestore_rescan(refused->store);
@@ -147,18 +155,18 @@ follow_versions(const CsSource *source, Datum ids, CsResult *rows, CsResult *unu
 
 /* All terms of the customers in one source go into the chunk; false: it cannot be read. */
 static bool
-read_terms(Chunk *chunk, const CsSource *source, Datum ids, const CsPolicy *policy,
+read_terms(Chunk *chunk, const CsSource *source, Datum ids, const CsPolicy *policy, bool keep,
 		   CsResult *unusable)
 {
 	TimestampTz now = cs_now();
-	CsResult *rows = cs_ledger_select(source, fact_select, false, ids, now,
-									  cs_local_day(now, policy->time_zone));
+	CsResult *rows = select_rows(source, fact_select, false, ids, now,
+								 cs_local_day(now, policy->time_zone), keep);
 	TupleTableSlot *slot;
 
 	if (rows == NULL)
 		return false;
 	if (source->current)
-		rows = follow_versions(source, ids, rows, unusable);
+		rows = follow_versions(source, ids, rows, keep, unusable);
 	slot = MakeSingleTupleTableSlot(rows->desc, &TTSOpsMinimalTuple);
 	tuplestore_rescan(rows->store);
 	while (tuplestore_gettupleslot(rows->store, true, false, slot))
@@ -193,11 +201,12 @@ read_terms(Chunk *chunk, const CsSource *source, Datum ids, const CsPolicy *poli
 }
 
 static bool
-read_cancellations(Chunk *chunk, const CsSource *source, Datum ids, const CsPolicy *policy)
+read_cancellations(Chunk *chunk, const CsSource *source, Datum ids, const CsPolicy *policy,
+				   bool keep)
 {
 	TimestampTz now = cs_now();
-	CsResult *rows = cs_ledger_select(source, cancellation_select, false, ids, now,
-									  cs_local_day(now, policy->time_zone));
+	CsResult *rows = select_rows(source, cancellation_select, false, ids, now,
+								 cs_local_day(now, policy->time_zone), keep);
 	TupleTableSlot *slot;
 
 	if (rows == NULL)
@@ -264,7 +273,7 @@ member_cmp(const void *a, const void *b)
 
 /* Unpaid invoices of the customers, by customer and due date; false: a source cannot be read. */
 static bool
-read_dues(Datum ids, const CsPolicy *policy, Due **dues, int *n)
+read_dues(Datum ids, const CsPolicy *policy, bool keep, Due **dues, int *n)
 {
 	TimestampTz now = cs_now();
 	int size = 64;
@@ -274,8 +283,8 @@ read_dues(Datum ids, const CsPolicy *policy, Due **dues, int *n)
 	*dues = palloc(sizeof(Due) * size);
 	foreach (lc, cs_sources("invoice"))
 	{
-		CsResult *rows = cs_ledger_select(lfirst(lc), due_select, false, ids, now,
-										  cs_local_day(now, policy->time_zone));
+		CsResult *rows = select_rows(lfirst(lc), due_select, false, ids, now,
+									 cs_local_day(now, policy->time_zone), keep);
 		TupleTableSlot *slot;
 
 		if (rows == NULL)
@@ -455,7 +464,7 @@ hand_out(CsLedgerFacts *facts, Chunk *chunk)
  * cs_ledger_read: see ledger_facts.h.
  */
 CsLedgerFacts *
-cs_ledger_read(Datum ids, const CsPolicy *policy)
+cs_ledger_read(Datum ids, const CsPolicy *policy, bool keep)
 {
 	CsLedgerFacts *facts = palloc0(sizeof(CsLedgerFacts));
 	TupleDesc desc = CreateTemplateTupleDesc(3);
@@ -480,15 +489,15 @@ cs_ledger_read(Datum ids, const CsPolicy *policy)
 	chunk.cancellations = palloc(sizeof(OwnedCancellation) * chunk.cancellations_size);
 	foreach (lc, cs_sources("subscription"))
 	{
-		if (!read_terms(&chunk, lfirst(lc), family, policy, facts->unusable))
+		if (!read_terms(&chunk, lfirst(lc), family, policy, keep, facts->unusable))
 			return facts;
 	}
 	foreach (lc, cs_sources("cancellation"))
 	{
-		if (!read_cancellations(&chunk, lfirst(lc), family, policy))
+		if (!read_cancellations(&chunk, lfirst(lc), family, policy, keep))
 			return facts;
 	}
-	if (chunk.past_due && !read_dues(family, policy, &dues, &ndues))
+	if (chunk.past_due && !read_dues(family, policy, keep, &dues, &ndues))
 		return facts;
 	facts->readable = true;
 

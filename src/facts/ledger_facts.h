@@ -26,9 +26,11 @@ typedef struct CsLedgerFacts
 
 /*
  * Facts of these customers (text[]) and of all that are merged with them, in
- * the current memory context.
+ * the current memory context.  keep: what was found on the way is written (a
+ * source that cannot be read, versions of rows that are overwritten in place);
+ * else nothing is, and such an error is raised.
  */
-extern CsLedgerFacts *cs_ledger_read(Datum ids, const CsPolicy *policy);
+extern CsLedgerFacts *cs_ledger_read(Datum ids, const CsPolicy *policy, bool keep);
 
 /*
  * Runs `select` (with %s for the outside id and %s for the rows) over the
@@ -68,9 +70,10 @@ extern Datum cs_merge_family(Datum ids, CsMergeFact **merges, int *nmerges);
  * (columns as of cs_internal.subscription_fact after customer_id, then
  * renews_at), and returns them as intervals, in the same columns without
  * renews_at.  *refused: (customer_id, reason) of rows that cannot be followed,
- * because they have no subscription_id of their own.
+ * because they have no subscription_id of their own.  keep false: what is kept
+ * so far is returned.
  */
-extern CsResult *cs_version_rows(const CsSource *source, Datum ids, CsResult *rows,
+extern CsResult *cs_version_rows(const CsSource *source, Datum ids, CsResult *rows, bool keep,
 								 CsResult **refused);
 
 /* The same intervals as they were known at an instant, through a `select` of ledger_state.c. */

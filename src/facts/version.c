@@ -105,7 +105,7 @@ note_versions(const char *source, TimestampTz now)
  * cs_version_rows: see ledger_facts.h.
  */
 CsResult *
-cs_version_rows(const CsSource *source, Datum ids, CsResult *rows, CsResult **refused)
+cs_version_rows(const CsSource *source, Datum ids, CsResult *rows, bool keep, CsResult **refused)
 {
 	CsResult *now;
 	CsResult *last;
@@ -131,7 +131,8 @@ cs_version_rows(const CsSource *source, Datum ids, CsResult *rows, CsResult **re
 					CS_ARGS(cs_text(source->name), cs_textarray(ids)));
 	cs_register("version_row", now);
 	cs_register("version_last", last);
-	note_versions(source->name, cs_now());
+	if (keep)
+		note_versions(source->name, cs_now());
 	cs_unregister("version_row");
 	cs_unregister("version_last");
 	tuplestore_end(now->store);

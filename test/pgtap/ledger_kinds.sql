@@ -60,6 +60,10 @@ SELECT is(app.ledger('fx7'), '01-10 new 90', 'the same money in another currency
 SELECT is(app.ledger('fx8'), '01-10 new 90, 03-10 fx -10, 03-10 expansion 7', 'fx beside an expansion in the policy''s currency');
 SELECT results_eq($$SELECT fx_mrr, expansion_mrr, contraction_mrr, mrr_end - mrr_start FROM cs.revenue('2026-03')$$,
 	$$VALUES (-34.000000, 53.000000, 54.000000, -45.000000)$$, 'revenue shows rates apart');
+SELECT set_eq('SELECT customer_id, at, seq, kind, delta, sum(amount) FROM cs.movement_detail GROUP BY 1, 2, 3, 4, 5', 'SELECT customer_id, at, seq, kind, delta, delta AS sum FROM cs.movement', 'the rows behind each movement add up to it: rates');
+SELECT results_eq($$SELECT kind COLLATE "default", amount, subscription_id, start_at, end_at, mrr, native_mrr, currency FROM cs.movement_detail WHERE customer_id = 'fx2' AND at > '2026-02-01Z' ORDER BY seq, subscription_id$$,
+	$$VALUES ('fx', -10.000000, 'b2', timestamptz '2026-03-10Z', NULL::timestamptz, 120.000000, 150.000000, 'USD'),
+	('expansion', -90, 'b1', '2026-01-10Z', '2026-03-10Z', 90, 100, 'USD'), ('expansion', 130, 'b2', '2026-03-10Z', NULL, 120, 150, 'USD')$$, 'rows that end and begin, and what of it is the rate');
 INSERT INTO app.sub (id, customer_id, start_at, mrr, currency) VALUES ('i1', 'fx9', '2026-02-03Z', 5, 'CHF'), ('i2', 'fx9', '2025-12-31Z', 5, 'USD');
 CALL cs.refresh();
 SELECT throws_like('SELECT cs.mrr()', '%: CHF to EUR at 2026-02-03, USD to EUR at 2025-12-31', 'what has no rate is refused with pairs and dates');
@@ -157,6 +161,7 @@ SELECT is(app.ledger('late'), '01-01 new 100, 02-01 churn -100', 'the end is kno
 INSERT INTO app.sub (id, customer_id, start_at, end_at, mrr) VALUES ('b', 'late', '2026-02-05Z', NULL, 60);
 CALL cs.refresh();
 SELECT is(app.ledger('late'), '01-01 new 100, 02-05 contraction -40', 'a late row retracts it');
+SELECT set_eq('SELECT customer_id, at, seq, kind, delta, sum(amount) FROM cs.movement_detail GROUP BY 1, 2, 3, 4, 5', 'SELECT customer_id, at, seq, kind, delta, delta AS sum FROM cs.movement', 'the rows behind each movement add up to it: gaps');
 UPDATE app.sub SET start_at = '2026-02-08Z' WHERE id = 'b';
 CALL cs.refresh();
 SELECT is(app.ledger('late'), '01-01 new 100, 02-01 churn -100, 02-08 reactivation 60', 'a correction brings it back');
@@ -164,6 +169,7 @@ UPDATE cs.policy SET gap_days_money = 0, recognition = 'cancel_request', reactiv
 UPDATE app.sub SET cancel_requested_at = '2026-01-20Z' WHERE id = 'a';
 CALL cs.refresh();
 SELECT is(app.ledger('late'), '01-01 new 100, 01-20 churn -100 voluntary, 02-08 new 60', 'each switch makes the ledger anew');
+SELECT set_eq('SELECT customer_id, at, seq, kind, delta, sum(amount) FROM cs.movement_detail GROUP BY 1, 2, 3, 4, 5', 'SELECT customer_id, at, seq, kind, delta, delta AS sum FROM cs.movement', 'the rows behind each movement add up to it: recognition');
 UPDATE cs.policy SET recognition = 'service_end', reactivation_days = NULL;
 TRUNCATE app.sub;
 CALL cs.refresh();
@@ -196,6 +202,9 @@ SELECT results_eq($$SELECT merge_in, merge_out, churn_mrr, new_mrr FROM cs.reven
 SELECT results_eq($$SELECT numerator, denominator FROM cs.churn('2026-03')$$, 'VALUES (0::numeric, 6::numeric)', 'a merge is neither churn nor new');
 SELECT is_empty('SELECT * FROM app.rolls()', 'balances roll forward');
 
+SELECT set_eq('SELECT customer_id, at, seq, kind, delta, sum(amount) FROM cs.movement_detail GROUP BY 1, 2, 3, 4, 5', 'SELECT customer_id, at, seq, kind, delta, delta AS sum FROM cs.movement', 'the rows behind each movement add up to it: merges');
+SELECT results_eq($$SELECT kind COLLATE "default", amount, subscription_id, fact_customer_id COLLATE "default" FROM cs.movement_detail WHERE customer_id = 'new' ORDER BY at, seq$$,
+	$$VALUES ('new', 10.000000, 'b', 'new'), ('merge_in', 100, 'a', 'old'), ('expansion', 5, 'a2', 'old'), ('contraction', -100, 'a', 'old')$$, 'rows of a merged customer say whose they are');
 -- facts that change after the merge are followed to whom they count for
 UPDATE app.sub SET mrr = 6 WHERE id = 'a2';
 CALL cs.refresh();
