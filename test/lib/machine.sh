@@ -48,6 +48,8 @@ ensure_packages() {
 		[ -e "/usr/share/postgresql/$PG_MAJOR/extension/pgtap.control" ] || want+=("postgresql-$PG_MAJOR-pgtap")
 		perl -MTest::More -MIPC::Run -e 1 2>/dev/null || want+=(perl libipc-run-perl)
 		command -v clang-format >/dev/null || want+=(clang-format)
+		command -v npm >/dev/null || want+=(nodejs npm)
+		/usr/bin/python3 -c 'import psycopg' 2>/dev/null || want+=(python3-psycopg)
 	fi
 	[ ${#want[@]} = 0 ] && return 0
 
