@@ -121,7 +121,7 @@ BEGIN
 			FROM unnest('{ledger,endpoints}'::text[]) b (basis)
 			CROSS JOIN LATERAL cs_internal.revenue(m.word, NULL, b.basis) r
 		), customer AS MATERIALIZED (
-			SELECT c.* FROM cs_internal.churn_customers(m.word, NULL, 'snapshot') c
+			SELECT c.* FROM cs_internal.churn_customers(m.word, NULL, 'snapshot', 'logo') c
 		), cohort AS (
 			-- who had MRR at the start, or had it before: a free customer's first payment is new
 			SELECT sum(c.mrr_start) AS m0, sum(greatest(c.mrr_end - c.mrr_start, 0)) AS gained, sum(greatest(c.mrr_start - c.mrr_end, 0)) AS lost
@@ -198,32 +198,29 @@ DECLARE
 	expected text;
 	got text;
 BEGIN
-	FOR m IN SELECT * FROM cs_internal.check_months(since, until) LOOP
+	FOR m IN SELECT k.*, row_number() OVER (ORDER BY k.t0 DESC) AS back FROM cs_internal.check_months(since, until) k ORDER BY k.t0 LOOP
 		FOREACH method IN ARRAY '{snapshot,rolling_base,event_over_start,event_of_start,daily_sum,eligible_base,activity}'::text[] LOOP
-			BEGIN
-				SELECT sum(x.events) AS events, count(*) FILTER (WHERE x.in_denominator) AS base,
-					sum(x.churn_mrr + x.contraction_mrr) AS gross_mrr,
-					sum(x.churn_mrr + x.contraction_mrr - x.expansion_mrr - x.reactivation_mrr) AS net_mrr,
-					sum(x.mrr_start + CASE WHEN method = 'rolling_base' THEN x.new_mrr ELSE 0 END) FILTER (WHERE method = 'rolling_base' OR x.in_denominator) AS mrr
-				INTO sums
-				FROM cs_internal.churn_customers(m.word, NULL, method) x;
-				FOREACH unit IN ARRAY '{logo,gross_mrr,net_mrr}'::text[] LOOP
-					CONTINUE WHEN unit <> 'logo' AND method IN ('eligible_base', 'activity');
+			FOREACH unit IN ARRAY '{logo,gross_mrr,net_mrr,seats}'::text[] LOOP
+				-- some methods and units read the facts at each call
+				CONTINUE WHEN CASE WHEN m.back > 2 THEN method <> 'snapshot' OR unit = 'seats' ELSE method <> 'snapshot' AND unit <> 'logo' AND m.back > 1 END;
+				BEGIN
 					SELECT * INTO c FROM cs_internal.churn(m.word, NULL, method, unit, NULL::timestamptz);
+					SELECT coalesce(sum(x.numerator), 0) AS numerator, sum(x.denominator) AS denominator, count(DISTINCT x.customer_id) = count(*) AS once
+					INTO sums
+					FROM cs_internal.churn_customers(m.word, NULL, method, unit) x;
 					expected := format('%s of %s', trim_scale(c.numerator), trim_scale(c.denominator));
-					got := format('%s of %s', trim_scale(coalesce(CASE unit WHEN 'logo' THEN sums.events WHEN 'gross_mrr' THEN sums.gross_mrr ELSE sums.net_mrr END, 0)),
-						CASE WHEN c.denominator IS NOT NULL THEN trim_scale(coalesce(CASE unit WHEN 'logo' THEN sums.base ELSE sums.mrr END, 0)) END);
-					IF expected <> got THEN
+					got := format('%s of %s', trim_scale(sums.numerator), CASE WHEN c.denominator IS NOT NULL THEN trim_scale(coalesce(sums.denominator, 0)) END);
+					IF expected <> got OR NOT sums.once THEN
 						RETURN NEXT ('drill_down', m.word, NULL, expected, got, format('churn and the sum of churn_customers, method %s, unit %s', method, unit))::cs_internal.violation;
 					END IF;
-				END LOOP;
-			EXCEPTION WHEN feature_not_supported OR object_not_in_prerequisite_state THEN
-				NULL;       -- a method that this version or these sources do not have
-			END;
+				EXCEPTION WHEN feature_not_supported OR object_not_in_prerequisite_state THEN
+					NULL;       -- a method or unit that this version or these sources do not have
+				END;
+			END LOOP;
 		END LOOP;
 	END LOOP;
 END $$;
-COMMENT ON FUNCTION cs_internal.violations_drill_down(timestamptz, timestamptz) IS 'Months in which the customers behind churn do not add up to it, by each method and unit there is.';
+COMMENT ON FUNCTION cs_internal.violations_drill_down(timestamptz, timestamptz) IS 'Months in which the customers behind churn do not add up to it: by snapshot in customers and MRR, the last month by each method and unit there is, the one before by each method in customers.';
 
 -- ---- by segment ------------------------------------------------------------------------
 
@@ -347,14 +344,14 @@ BEGIN
 		SELECT * INTO total FROM cs_internal.churn(q.word, NULL, 'snapshot', 'logo', NULL::timestamptz);
 		CONTINUE WHEN (total.period_start, total.period_end) <> (q.t0, q.t1);       -- quarters of the policy are other months
 		SELECT array_agg(c.customer_id) FILTER (WHERE c.in_denominator) INTO cohort
-		FROM cs_internal.churn_customers(q.word, NULL, 'snapshot') c;
+		FROM cs_internal.churn_customers(q.word, NULL, 'snapshot', 'logo') c;
 		-- with returners the product of the months is another number
 		CONTINUE WHEN EXISTS (SELECT FROM cs_internal.movement m
 			WHERE m.customer_id = ANY (cohort) AND m.kind IN ('reactivation', 'merge_in', 'merge_out', 'new')
 				AND m.at >= q.t0 + cs_internal.edge_shift() AND m.at < q.t1 + cs_internal.edge_shift());
 		gone := '{}';
 		FOREACH word IN ARRAY q.months LOOP
-			gone := gone || ARRAY(SELECT c.customer_id FROM cs_internal.churn_customers(word, NULL, 'snapshot') c
+			gone := gone || ARRAY(SELECT c.customer_id FROM cs_internal.churn_customers(word, NULL, 'snapshot', 'logo') c
 				WHERE c.in_numerator AND c.customer_id = ANY (cohort));
 		END LOOP;
 		IF cardinality(gone) <> total.numerator OR coalesce(cardinality(cohort), 0) <> total.denominator THEN
