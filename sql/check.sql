@@ -235,15 +235,23 @@ DECLARE
 	m record;
 	u text;
 	part text;            -- the segment most customers are in
-	before record;
+	before_mrr numeric;   -- and how it closed the month before
+	before_count bigint;
 	r record;
 BEGIN
+	RETURN QUERY
+	SELECT 'segment', greatest(a.valid_from, b.valid_from)::text, a.customer_id::text, format('one segment of %s', a.dimension), a.segment || ' and ' || b.segment, 'kept memberships at one instant'
+	FROM cs_internal.membership a
+	JOIN cs.dimension x ON x.name = a.dimension AND x.exclusive
+	JOIN cs_internal.membership b ON b.customer_id = a.customer_id AND b.dimension = a.dimension AND (b.segment, b.valid_from) > (a.segment, a.valid_from)
+		AND b.valid_from < coalesce(a.valid_to, 'infinity') AND a.valid_from < coalesce(b.valid_to, 'infinity')
+	WHERE coalesce(a.valid_to, 'infinity') > since AND coalesce(b.valid_to, 'infinity') > since AND greatest(a.valid_from, b.valid_from) < until;
 	FOR d IN
 		SELECT x.name, cs_internal.basis_of(x.name) AS basis FROM cs.dimension x
 		WHERE x.exclusive AND EXISTS (SELECT FROM cs_internal.membership s WHERE s.dimension = x.name)
 		ORDER BY x.name
 	LOOP
-		before := NULL;
+		before_count := NULL;
 		SELECT d.name || ':' || s.segment INTO part FROM cs_internal.membership s
 		WHERE s.dimension = d.name GROUP BY s.segment ORDER BY count(*) DESC, s.segment LIMIT 1;
 		FOR m IN
@@ -263,16 +271,17 @@ BEGIN
 			END LOOP;
 			-- where a segment closes it opens the next month
 			SELECT x.mrr_start, x.customers_start, x.mrr_end, x.customers_end INTO r FROM cs_internal.revenue(m.word, part, 'ledger') x;
-			IF before IS NOT NULL AND (before.mrr_end, before.customers_end) IS DISTINCT FROM (r.mrr_start, r.customers_start) THEN
-				RETURN NEXT ('segment', m.word, NULL, format('%s of %s customers', before.mrr_end, before.customers_end),
+			IF before_count IS NOT NULL AND (before_mrr, before_count) IS DISTINCT FROM (r.mrr_start, r.customers_start) THEN
+				RETURN NEXT ('segment', m.word, NULL, format('%s of %s customers', before_mrr, before_count),
 					format('%s of %s customers', r.mrr_start, r.customers_start), part || ': MRR at the start, and at the end of the month before')::cs_internal.violation;
 			END IF;
-			before := r;
+			before_mrr := r.mrr_end;
+			before_count := r.customers_end;
 		END LOOP;
 	END LOOP;
 END $$;
 COMMENT ON FUNCTION cs_internal.violations_segment(timestamptz, timestamptz) IS
-'Months in which the segments of an exclusive dimension and their transfers do not add up to the total, or its largest segment opens elsewhere than it closed; the last two where segments are restated.';
+'Customers in two segments of an exclusive dimension at once; months in which its segments and their transfers do not add up to the total, or its largest segment opens elsewhere than it closed; the last two where segments are restated.';
 
 -- ---- settings and plans ------------------------------------------------------------------
 
