@@ -80,6 +80,20 @@ put_member(CsResult *result, CsResult *unusable, const CsMember *member)
 static void
 write_movements(Datum ids, CsResult *result)
 {
+	/* a first build has nothing to compare with */
+	if (cs_exec("SELECT 1 FROM cs_internal.movement WHERE customer_id = ANY ($1) LIMIT 1",
+				CS_ARGS(cs_textarray(ids))) == 0)
+	{
+		if (result->nrows == 0)
+			return;
+		cs_register("ledger_new", result);
+		cs_exec("INSERT INTO cs_internal.movement (customer_id, at, seq, kind, delta, mrr_after,"
+				" active_after, churn_kind, reason, term_extension, service_end_at,"
+				" cancel_requested_at, cancel_effective_at) SELECT * FROM ledger_new",
+				CS_NO_ARGS);
+		cs_unregister("ledger_new");
+		return;
+	}
 	cs_register("ledger_new", result);
 	cs_exec("DELETE FROM cs_internal.movement m"
 			" WHERE m.customer_id = ANY ($1) AND NOT EXISTS ("
