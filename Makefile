@@ -45,6 +45,8 @@ SQL_PIECES = \
 	backtest \
 	rehearsal \
 	renewal \
+	reason \
+	factor \
 	check \
 	job \
 	doctor \

@@ -62,13 +62,13 @@ BEGIN
 	EXECUTE (SELECT format('GRANT EXECUTE ON FUNCTION %s TO %I', string_agg(p.oid::regprocedure::text, ', '), role_name)
 		FROM pg_proc p
 		WHERE p.pronamespace = 'cs'::regnamespace AND p.proname IN ('alert_changes', 'poll', 'ack', 'ack_alert', 'assign_alert', 'snooze_alert',
-			'unsnooze_alert', 'resolve_alert', 'dismiss_alert', 'assign_segment', 'override_health', 'refresh_customer'));
+			'unsnooze_alert', 'resolve_alert', 'dismiss_alert', 'assign_segment', 'override_health', 'refresh_customer', 'set_root_cause'));
 END $$;
 COMMENT ON FUNCTION cs_internal.grant_csm(text) IS 'See cs.grant_csm.';
 
 CREATE FUNCTION cs.grant_csm(role_name text) RETURNS void LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
 COMMENT ON FUNCTION cs.grant_csm(text) IS
-'Lets a role read and act on customers: what cs.grant_reader() gives, the functions that change alerts, alert_changes(), poll(), ack(), assign_segment(), override_health() and refresh_customer(). Raises for an unknown role.';
+'Lets a role read and act on customers: what cs.grant_reader() gives, the functions that change alerts, alert_changes(), poll(), ack(), assign_segment(), override_health(), refresh_customer() and set_root_cause(). Raises for an unknown role.';
 
 CREATE FUNCTION cs_internal.grant_admin(role_name text) RETURNS void
 LANGUAGE plpgsql AS $$
