@@ -13,4 +13,7 @@ extern Oid cs_caller(void);
 /* The policy's zone, NULL before setup. Inside a frame. */
 extern char *cs_policy_time_zone(void);
 
+/* Raises unless the library is of the version of the SQL in this database. */
+extern void cs_version_check(void);
+
 #endif /* CS_CORE_H */

@@ -199,6 +199,7 @@ cs_enter(CsFrame *frame)
 	char *zone;
 	int i;
 
+	cs_version_check();
 	GetUserIdAndSecContext(&frame->user, &frame->sec_context);
 	frame->caller = caller;
 	if (frame->user != owner || !(frame->sec_context & SECURITY_RESTRICTED_OPERATION))

@@ -10,8 +10,6 @@
  */
 #include "postgres.h"
 
-#include <math.h>
-
 #include "access/htup_details.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_type.h"
@@ -27,27 +25,15 @@
 #include "scheduler/scheduler.h"
 #include "scheduler/shared.h"
 
-#define CRASH_PAUSE_MS (5 * 60 * 1000L) /* so that somebody can pause the job */
-#define RETRY_MAX_MS (60 * 60 * 1000L)
-#define MISSED_MS (5 * 60 * 1000L) /* a slot that late was missed */
-
 typedef struct Job
 {
 	char *name;
 	char *kind;
 	char *run_as;
-	bool enabled;
-	bool has_schedule;
-	CsSchedule schedule;
-	bool skip_missed;
+	char *group; /* NULL: none */
 	int64 max_runtime_ms;
-	int64 retry_after_ms;
-	int max_retries;
+	CsJobView view;
 	/* job_state */
-	TimestampTz last_slot; /* 0: none */
-	int attempt;
-	TimestampTz retry_at;    /* 0: none */
-	TimestampTz not_before;  /* 0: none */
 	int64 run_id;            /* 0: none under way */
 	TimestampTz next_run_at; /* as it stands there, 0: none */
 	bool live;               /* the run under way is held by a process */
@@ -76,9 +62,9 @@ instant_arg(TimestampTz t)
 	return cs_datum(TIMESTAMPTZOID, TimestampTzGetDatum(t), t == 0 || TIMESTAMP_NOT_FINITE(t));
 }
 
-/* Milliseconds of an interval, months as 30 days. */
-static int64
-interval_ms(const Interval *i)
+/* cs_interval_ms: see shared.h. */
+int64
+cs_interval_ms(const Interval *i)
 {
 	return (i->time + (i->day + (int64) i->month * 30) * USECS_PER_DAY) / 1000;
 }
@@ -116,7 +102,7 @@ load_unit(void *arg)
 		"SELECT j.name, j.kind, j.run_as, j.enabled, j.every, j.at, coalesce(j.on_day, 0),"
 		" coalesce(j.time_zone, p.time_zone), s.anchor, j.missed = 'skip', j.max_runtime,"
 		" j.retry_after, j.max_retries, s.last_slot, s.attempt, s.retry_at, s.not_before,"
-		" coalesce(s.run_id, 0), l.id IS NOT NULL, s.next_run_at"
+		" coalesce(s.run_id, 0), l.id IS NOT NULL, s.next_run_at, j.concurrency_group"
 		" FROM cs.job j JOIN cs_internal.job_state s ON s.job = j.name CROSS JOIN cs.policy p"
 		" LEFT JOIN cs_internal.live_runs() AS l(id) ON l.id = s.run_id"
 		" ORDER BY coalesce(s.retry_at, s.last_slot, s.anchor), j.name",
@@ -131,29 +117,30 @@ load_unit(void *arg)
 		job->name = text_cell(i, 1, u->context);
 		job->kind = text_cell(i, 2, u->context);
 		job->run_as = text_cell(i, 3, u->context);
-		job->enabled = DatumGetBool(cs_cell_datum(i, 4, &isnull));
+		job->view.enabled = DatumGetBool(cs_cell_datum(i, 4, &isnull));
 		d = cs_cell_datum(i, 5, &isnull);
-		job->has_schedule = !isnull;
+		job->view.has_schedule = !isnull;
 		if (!isnull)
-			job->schedule.every = *DatumGetIntervalP(d);
+			job->view.schedule.every = *DatumGetIntervalP(d);
 		d = cs_cell_datum(i, 6, &isnull);
-		job->schedule.has_at = !isnull;
+		job->view.schedule.has_at = !isnull;
 		if (!isnull)
-			job->schedule.at = DatumGetTimeADT(d);
-		job->schedule.on_day = DatumGetInt32(cs_cell_datum(i, 7, &isnull));
-		job->schedule.time_zone = text_cell(i, 8, u->context);
-		job->schedule.anchor = instant_cell(i, 9);
-		job->skip_missed = DatumGetBool(cs_cell_datum(i, 10, &isnull));
-		job->max_runtime_ms = interval_ms(DatumGetIntervalP(cs_cell_datum(i, 11, &isnull)));
-		job->retry_after_ms = interval_ms(DatumGetIntervalP(cs_cell_datum(i, 12, &isnull)));
-		job->max_retries = DatumGetInt32(cs_cell_datum(i, 13, &isnull));
-		job->last_slot = instant_cell(i, 14);
-		job->attempt = DatumGetInt32(cs_cell_datum(i, 15, &isnull));
-		job->retry_at = instant_cell(i, 16);
-		job->not_before = instant_cell(i, 17);
+			job->view.schedule.at = DatumGetTimeADT(d);
+		job->view.schedule.on_day = DatumGetInt32(cs_cell_datum(i, 7, &isnull));
+		job->view.schedule.time_zone = text_cell(i, 8, u->context);
+		job->view.schedule.anchor = instant_cell(i, 9);
+		job->view.skip_missed = DatumGetBool(cs_cell_datum(i, 10, &isnull));
+		job->max_runtime_ms = cs_interval_ms(DatumGetIntervalP(cs_cell_datum(i, 11, &isnull)));
+		job->view.retry_after_ms = cs_interval_ms(DatumGetIntervalP(cs_cell_datum(i, 12, &isnull)));
+		job->view.max_retries = DatumGetInt32(cs_cell_datum(i, 13, &isnull));
+		job->view.last_slot = instant_cell(i, 14);
+		job->view.attempt = DatumGetInt32(cs_cell_datum(i, 15, &isnull));
+		job->view.retry_at = instant_cell(i, 16);
+		job->view.not_before = instant_cell(i, 17);
 		job->run_id = DatumGetInt64(cs_cell_datum(i, 18, &isnull));
 		job->live = DatumGetBool(cs_cell_datum(i, 19, &isnull));
 		job->next_run_at = instant_cell(i, 20);
+		job->group = text_cell(i, 21, u->context);
 		old = MemoryContextSwitchTo(u->context);
 		u->jobs = lappend(u->jobs, job);
 		MemoryContextSwitchTo(old);
@@ -243,32 +230,6 @@ plan_unit(void *arg)
 
 /* ---- ends and retries ----------------------------------------------------------- */
 
-/*
- * Sets when a failed run is tried again: after retry_after, doubled per try up
- * to an hour, give or take an eighth; not when the tries are used up, nor past
- * the next slot, which comes instead.
- */
-static void
-plan_retry(JobUnit *u, bool crashed)
-{
-	Job *job = u->job;
-	TimestampTz now = GetCurrentTimestamp();
-	double ms = job->retry_after_ms * pow(2, Min(u->attempt - 1, 20));
-
-	u->retry_at = u->not_before = 0;
-	ms = Min(ms, RETRY_MAX_MS) * (0.875 + 0.25 * ((double) random() / (double) RAND_MAX));
-	if (crashed)
-	{
-		ms = Max(ms, CRASH_PAUSE_MS);
-		u->not_before = TimestampTzPlusMilliseconds(now, (int64) ms);
-	}
-	if (u->attempt > job->max_retries)
-		return;
-	u->retry_at = TimestampTzPlusMilliseconds(now, (int64) ms);
-	if (job->has_schedule && u->retry_at >= cs_schedule_next(&job->schedule, now))
-		u->retry_at = 0;
-}
-
 /* Ends the run that *u is about. False: the mark could not be written, the run will count as a crash. */
 static bool
 end_run(JobUnit *u, const char *status, const char *error)
@@ -280,7 +241,9 @@ end_run(JobUnit *u, const char *status, const char *error)
 	u->error = error;
 	u->retry_at = u->not_before = 0;
 	if (strcmp(status, "failed") == 0 || strcmp(status, "crashed") == 0)
-		plan_retry(u, strcmp(status, "crashed") == 0);
+		cs_retry_plan(&u->job->view, u->attempt, strcmp(status, "crashed") == 0,
+					  (double) random() / (double) RAND_MAX, GetCurrentTimestamp(), &u->retry_at,
+					  &u->not_before);
 	done = cs_unit(end_unit, u, "end of a job run", CS_LOG_NEWS, &failure);
 	cs_worker_run(0);
 	return done;
@@ -333,7 +296,9 @@ run_here(JobUnit *u)
 	if (done)
 		return;
 	if (error == NULL)
-		end_run(u, "cancelled", "the scheduler was switched off");
+		end_run(u, "cancelled",
+				cs_worker_cancelled() ? "canceling statement due to user request"
+									  : "the scheduler was switched off");
 	else
 	{
 		const char *status = status_of(error, deadline, &text);
@@ -342,10 +307,14 @@ run_here(JobUnit *u)
 	}
 }
 
-/* Why the role of a job cannot run it now, NULL: it can. Looked up at each run. */
+/*
+ * Why the role of a job cannot run it now, NULL: it can.  Looked up at each
+ * run, for a role or a membership may have gone since the job was written.
+ */
 static const char *
-role_trouble(const char *run_as, Oid *role)
+role_trouble(const char *run_as, const char *writer, Oid *role)
 {
+	Oid writer_oid = writer ? get_role_oid(writer, true) : InvalidOid;
 	HeapTuple tup = SearchSysCache1(AUTHNAME, CStringGetDatum(run_as));
 	const char *trouble = NULL;
 	Form_pg_authid form;
@@ -360,6 +329,14 @@ role_trouble(const char *run_as, Oid *role)
 			psprintf("role \"%s\" is a superuser, and cs_ext.allow_superuser_sql is off", run_as);
 	else if (!form->rolcanlogin)
 		trouble = psprintf("role \"%s\" may not log in", run_as);
+	else if (!OidIsValid(writer_oid))
+		trouble = psprintf("who wrote this job (%s) does not exist any more: a member of role "
+						   "\"%s\" must write it again",
+						   writer ? writer : "unknown", run_as);
+	else if (!is_member_of_role(writer_oid, form->oid))
+		trouble =
+			psprintf("role \"%s\", which wrote this job, is no member of role \"%s\" any more",
+					 writer, run_as);
 	ReleaseSysCache(tup);
 	return trouble;
 }
@@ -367,6 +344,7 @@ role_trouble(const char *run_as, Oid *role)
 /* Unit: looks the role up. */
 typedef struct RoleUnit
 {
+	const char *job;
 	const char *run_as;
 	Oid role;
 	const char *trouble;
@@ -377,8 +355,15 @@ static void
 role_unit(void *arg)
 {
 	RoleUnit *r = arg;
+	CsFrame frame;
+	char *writer;
 
-	r->trouble = role_trouble(r->run_as, &r->role);
+	cs_enter(&frame);
+	cs_exec("SELECT w.writer FROM cs_internal.job_writer w WHERE w.job = $1",
+			CS_ARGS(cs_text(r->job)));
+	writer = text_cell(0, 1, r->context);
+	cs_leave(&frame);
+	r->trouble = role_trouble(r->run_as, writer, &r->role);
 	if (r->trouble)
 		r->trouble = MemoryContextStrdup(r->context, r->trouble);
 }
@@ -390,7 +375,7 @@ role_unit(void *arg)
 static bool
 run_apart(JobUnit *u)
 {
-	RoleUnit r = {u->job->run_as, InvalidOid, NULL, CurrentMemoryContext};
+	RoleUnit r = {u->job->name, u->job->run_as, InvalidOid, NULL, CurrentMemoryContext};
 	BackgroundWorker worker;
 	BackgroundWorkerHandle *handle;
 	CsJobProcess *process = NULL;
@@ -422,12 +407,14 @@ run_apart(JobUnit *u)
 	}
 	if (!cs_unit(role_unit, &r, "role of a job", CS_LOG_NEWS, &error))
 		r.trouble = error->message;
+	LWLockAcquire(cs_shared->lock, LW_EXCLUSIVE);
 	process->run_id = u->run_id;
 	process->role = r.role;
+	LWLockRelease(cs_shared->lock);
 	cs_worker_run(0);
 	if (r.trouble)
 	{
-		u->attempt = u->job->max_retries + 1; /* trying again does not help */
+		u->attempt = u->job->view.max_retries + 1; /* trying again does not help */
 		end_run(u, "failed", r.trouble);
 		process->state = CS_JOB_FREE;
 		return true;
@@ -446,7 +433,10 @@ run_apart(JobUnit *u)
 	{
 		end_run(u, "failed", "no place for a background worker: raise max_worker_processes");
 		process->state = CS_JOB_FREE;
+		return true;
 	}
+	u->job->run_id = u->run_id;
+	u->job->live = true;
 	return true;
 }
 
@@ -487,17 +477,17 @@ collect_outcomes(List *jobs)
 			continue;
 
 		foreach (lc, jobs)
-			if (((Job *) lfirst(lc))->run_id == copy.run_id)
+			if (copy.run_id != 0 && ((Job *) lfirst(lc))->run_id == copy.run_id)
 				u.job = lfirst(lc);
 		u.run_id = copy.run_id;
 		if (u.job)
 		{
-			u.attempt = u.job->attempt;
+			u.attempt = u.job->view.attempt;
 			if (!end_run(&u, status, error))
 				continue;
 			u.job->run_id = 0;
-			u.job->retry_at = u.retry_at;
-			u.job->not_before = u.not_before;
+			u.job->view.retry_at = u.retry_at;
+			u.job->view.not_before = u.not_before;
 		}
 		else
 		{
@@ -524,7 +514,11 @@ cs_jobs_forget(void)
 	{
 		CsJobProcess *job = &cs_shared->jobs[i];
 
-		if (job->dboid == MyDatabaseId && job->state >= CS_JOB_SUCCEEDED)
+		if (job->dboid == MyDatabaseId &&
+			(job->state >= CS_JOB_SUCCEEDED ||
+			 (job->state == CS_JOB_RUNNING && !cs_process_alive(job->pid)) ||
+			 (job->state == CS_JOB_REGISTERED &&
+			  TimestampDifferenceExceeds(job->started_at, GetCurrentTimestamp(), CS_START_MS))))
 			memset(job, 0, sizeof(*job));
 	}
 	LWLockRelease(cs_shared->lock);
@@ -532,19 +526,36 @@ cs_jobs_forget(void)
 
 /* ---- the turn ------------------------------------------------------------------------ */
 
+/* Does another job of its concurrency group run, by what this turn knows? */
+static bool
+group_busy(const Job *job, List *jobs)
+{
+	ListCell *lc;
+
+	if (job->group == NULL)
+		return false;
+	foreach (lc, jobs)
+	{
+		const Job *other = lfirst(lc);
+
+		if (other != job && other->run_id != 0 && other->live && other->group != NULL &&
+			strcmp(other->group, job->group) == 0)
+			return true;
+	}
+	return false;
+}
+
 /*
  * One job's turn: ends what crashed, skips what was missed, runs what is due.
  * True when it ran. *next: when it is due again.
  */
 static bool
-job_turn(Job *job, TimestampTz *next)
+job_turn(Job *job, List *jobs, TimestampTz *next)
 {
 	JobUnit u = {0};
 	ErrorData *error;
 	TimestampTz now = GetCurrentTimestamp();
-	TimestampTz slot = 0;
-	bool due = false;
-	bool ran = false;
+	CsJobPlan plan;
 
 	u.job = job;
 	*next = DT_NOEND;
@@ -552,75 +563,53 @@ job_turn(Job *job, TimestampTz *next)
 	if (job->run_id != 0 && !job->live)
 	{
 		u.run_id = job->run_id;
-		u.attempt = job->attempt;
+		u.attempt = job->view.attempt;
 		if (!end_run(&u, "crashed", NULL))
 		{
 			*next = TimestampTzPlusMilliseconds(now, 10000);
 			return false;
 		}
 		job->run_id = 0;
-		job->retry_at = u.retry_at;
-		job->not_before = u.not_before;
+		job->view.retry_at = u.retry_at;
+		job->view.not_before = u.not_before;
 	}
 
-	/* the latest slot that came since the last one dealt with */
-	if (job->enabled && job->has_schedule && cs_schedule_latest(&job->schedule, now, &slot) &&
-		slot > job->last_slot)
+	job->view.running = job->run_id != 0;
+	job->view.group_busy = group_busy(job, jobs);
+	plan = cs_job_plan(&job->view, now);
+	if (plan.act == CS_JOB_SKIP)
 	{
-		int64 late = MISSED_MS;
-
-		if (job->schedule.every.time > 0)
-			late = Min(late, job->schedule.every.time / 2000);
-		if (job->not_before > now)
-			due = false;
-		else if (job->run_id != 0)
-			u.error = "the run before was still active";
-		else if (job->skip_missed && TimestampDifferenceExceeds(slot, now, (int) late))
-			u.error = "missed: nothing could run at that time";
-		else
-			due = true;
-		if (u.error)
+		u.slot = plan.slot;
+		u.error = plan.why;
+		if (!cs_unit(skip_unit, &u, "skipping of a slot", CS_LOG_NEWS, &error))
 		{
-			u.slot = slot;
-			if (cs_unit(skip_unit, &u, "skipping of a slot", CS_LOG_NEWS, &error))
-				job->last_slot = slot;
-			u.error = NULL;
+			*next = TimestampTzPlusMilliseconds(now, 10000);
+			return false;
 		}
+		u.error = NULL;
+		job->view.last_slot = plan.slot;
+		plan = cs_job_plan(&job->view, now);
 	}
+	if (plan.act == CS_JOB_RUN)
+	{
+		bool ran = true;
 
-	if (due)
-	{
-		u.slot = slot;
-		u.attempt = 1;
-	}
-	else if (job->run_id == 0 && job->retry_at != 0 && job->retry_at <= now)
-	{
-		/* a retry goes on counting, a run that was asked for begins anew */
-		due = true;
-		u.slot = job->attempt > 0 ? job->last_slot : 0;
-		u.attempt = job->attempt + 1;
-	}
-
-	if (due)
-	{
+		u.slot = plan.slot;
+		u.attempt = plan.attempt;
 		if (strcmp(job->kind, "sql") == 0)
 			ran = run_apart(&u);
 		else
-		{
 			run_here(&u);
-			ran = true;
-		}
 		*next = ran ? GetCurrentTimestamp() : TimestampTzPlusMilliseconds(now, 2000);
 		return ran;
 	}
 
-	if (job->enabled && job->has_schedule)
-		*next = Max(cs_schedule_next(&job->schedule, now), job->not_before);
-	if (job->retry_at != 0 && job->run_id == 0)
-		*next = Min(*next, Max(job->retry_at, job->not_before));
-	u.next_run_at = *next;
-	if (job->next_run_at != (u.next_run_at == DT_NOEND ? 0 : u.next_run_at))
+	*next = plan.next;
+	if (job->next_run_at != (*next == DT_NOEND ? 0 : *next) && !job->view.group_busy)
+	{
+		u.next_run_at = *next;
 		cs_unit(plan_unit, &u, "planning of a job", CS_LOG_NEWS, &error);
+	}
 	return false;
 }
 
@@ -647,7 +636,7 @@ cs_jobs_turn(TimestampTz *next)
 
 		if (cs_worker_leaving())
 			break;
-		ran |= job_turn(lfirst(lc), &due);
+		ran |= job_turn(lfirst(lc), u.jobs, &due);
 		*next = Min(*next, due);
 	}
 	return ran;

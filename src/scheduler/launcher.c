@@ -233,7 +233,11 @@ watch_jobs(TimestampTz now)
 		}
 		else if (job->state != CS_JOB_REGISTERED ||
 				 TimestampDifferenceExceeds(job->started_at, now, CS_START_MS))
-			slot->wake = true;
+		{
+			/* where nothing can be served the outcome waits for the worker's own looks */
+			if (slot->probes == 0)
+				slot->wake = true;
+		}
 	}
 	LWLockRelease(cs_shared->lock);
 }

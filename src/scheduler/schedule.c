@@ -206,8 +206,8 @@ cs_schedule_latest(const CsSchedule *schedule, TimestampTz now, TimestampTz *slo
 }
 
 /* Arguments (every, at, on_day, time zone [, anchor]) of a SQL call; raises 22023 for what is unsound. */
-static CsSchedule
-schedule_args(FunctionCallInfo fcinfo)
+CsSchedule
+cs_schedule_args(FunctionCallInfo fcinfo)
 {
 	CsSchedule s = {{0}};
 	const char *wrong;
@@ -243,7 +243,7 @@ schedule_args(FunctionCallInfo fcinfo)
 Datum
 cs_check_schedule_sql(PG_FUNCTION_ARGS)
 {
-	(void) schedule_args(fcinfo);
+	(void) cs_schedule_args(fcinfo);
 	PG_RETURN_VOID();
 }
 
@@ -251,7 +251,7 @@ cs_check_schedule_sql(PG_FUNCTION_ARGS)
 Datum
 cs_next_run_sql(PG_FUNCTION_ARGS)
 {
-	CsSchedule s = schedule_args(fcinfo);
+	CsSchedule s = cs_schedule_args(fcinfo);
 
 	if (PG_ARGISNULL(4) || PG_ARGISNULL(5))
 		PG_RETURN_NULL();
@@ -263,7 +263,7 @@ cs_next_run_sql(PG_FUNCTION_ARGS)
 Datum
 cs_latest_run_sql(PG_FUNCTION_ARGS)
 {
-	CsSchedule s = schedule_args(fcinfo);
+	CsSchedule s = cs_schedule_args(fcinfo);
 	TimestampTz slot;
 
 	if (PG_ARGISNULL(4) || PG_ARGISNULL(5))

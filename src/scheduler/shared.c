@@ -10,6 +10,8 @@
  */
 #include "postgres.h"
 
+#include <signal.h>
+
 #include "access/xact.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -37,6 +39,7 @@ static bool rescan_at_commit = false;
 PG_FUNCTION_INFO_V1(cs_workers_sql);
 PG_FUNCTION_INFO_V1(cs_live_runs_sql);
 PG_FUNCTION_INFO_V1(cs_wake_scheduler_sql);
+PG_FUNCTION_INFO_V1(cs_signal_run_sql);
 
 /* Asks for the memory before the server knows how much it needs in all. */
 static void
@@ -362,4 +365,45 @@ cs_live_runs_sql(PG_FUNCTION_ARGS)
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, &value, &null);
 	}
 	return (Datum) 0;
+}
+
+/*
+ * SQL: cs_internal.signal_run(run): cancels it, whoever of this database holds
+ * it.  The pid is that of the holder while the lock is held: a process leaves
+ * its place before it ends.
+ */
+Datum
+cs_signal_run_sql(PG_FUNCTION_ARGS)
+{
+	int64 run_id = PG_GETARG_INT64(0);
+	CsDatabaseSlot *slot;
+	bool asked = false;
+
+	if (cs_shared == NULL || run_id == 0)
+		PG_RETURN_BOOL(false);
+
+	LWLockAcquire(cs_shared->lock, LW_EXCLUSIVE);
+	slot = cs_database_slot(MyDatabaseId);
+	if (slot && slot->worker_pid != 0 && slot->run_id == run_id)
+		asked = kill(slot->worker_pid, SIGINT) == 0;
+	for (int i = 0; i < CS_MAX_JOB_PROCESSES; i++)
+	{
+		CsJobProcess *job = &cs_shared->jobs[i];
+
+		if (job->dboid != MyDatabaseId || job->run_id != run_id)
+			continue;
+		if (job->state == CS_JOB_RUNNING)
+			asked = kill(job->pid, SIGINT) == 0;
+		else if (job->state == CS_JOB_REGISTERED)
+		{
+			/* a process that finds its place taken back goes away by itself */
+			job->state = CS_JOB_CANCELLED;
+			strlcpy(job->message, "cancelled before it began", sizeof(job->message));
+			asked = true;
+		}
+	}
+	LWLockRelease(cs_shared->lock);
+	if (asked)
+		cs_scheduler_wake();
+	PG_RETURN_BOOL(asked);
 }

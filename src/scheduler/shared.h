@@ -130,7 +130,10 @@ extern void cs_worker_deadline(TimestampTz deadline);
 /* True when this worker shall leave: the scheduler was switched off or somebody makes way. */
 extern bool cs_worker_leaving(void);
 
-/* A whole refresh, each step its own transaction. False: *error is the reason; NULL: the scheduler was switched off. */
+/* True, once, when a cancel came while no unit ran. */
+extern bool cs_worker_cancelled(void);
+
+/* A whole refresh, each step its own transaction. False: *error is the reason; NULL: it was cancelled, or the scheduler switched off. */
 extern bool cs_worker_refresh(bool force_scan, ErrorData **error);
 
 /* ---- job.c ---------------------------------------------------------------- */
@@ -159,5 +162,58 @@ extern const char *cs_schedule_check(const CsSchedule *schedule, const char **hi
 /* First slot after an instant; latest slot at or before it (false: none yet). */
 extern TimestampTz cs_schedule_next(const CsSchedule *schedule, TimestampTz after);
 extern bool cs_schedule_latest(const CsSchedule *schedule, TimestampTz now, TimestampTz *slot);
+
+/* The first four arguments of a SQL call as a sound schedule; else raises 22023. */
+extern CsSchedule cs_schedule_args(FunctionCallInfo fcinfo);
+
+/* ---- plan.c --------------------------------------------------------------- */
+
+/* A job and where it stands, as far as decisions need it; instants that are 0: none. */
+typedef struct CsJobView
+{
+	bool enabled;
+	bool has_schedule;
+	CsSchedule schedule;
+	bool skip_missed; /* missed = 'skip' */
+	bool running;     /* a run is under way */
+	bool group_busy;  /* another job of its concurrency group runs */
+	int max_retries;
+	int64 retry_after_ms;
+	TimestampTz last_slot;  /* the last one dealt with */
+	int attempt;            /* at that slot */
+	TimestampTz retry_at;   /* an extra run: a retry, or asked for */
+	TimestampTz not_before; /* pause after a crash */
+} CsJobView;
+
+typedef enum CsJobAct
+{
+	CS_JOB_WAIT,
+	CS_JOB_RUN,
+	CS_JOB_SKIP
+} CsJobAct;
+
+typedef struct CsJobPlan
+{
+	CsJobAct act;
+	TimestampTz slot; /* that is run or skipped; 0: beside the schedule */
+	int attempt;      /* of the run */
+	const char *why;  /* it is skipped */
+	TimestampTz next; /* when to ask again, DT_NOEND: when something happens */
+} CsJobPlan;
+
+/* What is to be done with a job now. */
+extern CsJobPlan cs_job_plan(const CsJobView *job, TimestampTz now);
+
+/*
+ * When a run that failed at its n-th attempt is tried again: after
+ * retry_after, doubled per try up to an hour, give or take an eighth (jitter
+ * from 0 to 1); not when the tries are used up, nor past the next slot, which
+ * comes instead.  After a crash the job rests at least five minutes.
+ */
+extern void cs_retry_plan(const CsJobView *job, int attempt, bool crashed, double jitter,
+						  TimestampTz now, TimestampTz *retry_at, TimestampTz *not_before);
+
+/* Milliseconds of an interval, months as 30 days. */
+extern int64 cs_interval_ms(const Interval *interval);
 
 #endif

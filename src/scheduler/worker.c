@@ -61,7 +61,8 @@ static bool attached = false; /* the slot is ours */
 static bool ended = false;    /* ended as it should */
 static bool dropped = false;  /* the last unit found no extension: no news for the log */
 static TimestampTz deadline = 0;
-static bool progress = false; /* the last refresh did something */
+static bool cancelled = false; /* somebody asked to cancel, between two units */
+static bool progress = false;  /* the last refresh did something */
 static int barren = 0; /* refreshes in a row that did nothing although there is something to do */
 
 /* ---- the slot ------------------------------------------------------------- */
@@ -211,13 +212,31 @@ cs_worker_run(int64 run_id)
 bool
 cs_worker_leaving(void)
 {
+	/* a cancel that comes between two units has no statement to end */
+	HOLD_CANCEL_INTERRUPTS();
 	CHECK_FOR_INTERRUPTS();
+	RESUME_CANCEL_INTERRUPTS();
+	if (QueryCancelPending)
+	{
+		QueryCancelPending = false;
+		cancelled = true;
+	}
 	if (ConfigReloadPending)
 	{
 		ConfigReloadPending = false;
 		ProcessConfigFile(PGC_SIGHUP);
 	}
 	return !cs_scheduler;
+}
+
+/* cs_worker_cancelled: see shared.h. */
+bool
+cs_worker_cancelled(void)
+{
+	bool answer = cancelled;
+
+	cancelled = false;
+	return answer;
 }
 
 /* cs_worker_deadline: see shared.h. */
@@ -477,9 +496,10 @@ cs_worker_refresh(bool force_scan, ErrorData **error)
 	u.started_at = GetCurrentTimestamp();
 	u.answer = true;
 	cs_worker_activity("refresh");
+	cancelled = false;
 	if (!cs_unit(start_unit, &u, "refresh", CS_LOG_NEWS, error))
 		return false;
-	while (u.answer && !cs_worker_leaving())
+	while (u.answer && !cs_worker_leaving() && !cancelled)
 	{
 		if (!cs_unit(step_unit, &u, "refresh", CS_LOG_NEWS, error) ||
 			!cs_unit(number_unit, NULL, "numbering of alert events", CS_LOG_NEWS, error))
@@ -628,7 +648,7 @@ cs_worker_main(Datum arg)
 		long ms;
 
 		ResetLatch(MyLatch);
-		QueryCancelPending = false; /* a cancel that came between two units */
+		cancelled = false;
 		if (cs_worker_leaving())
 			leave(GetCurrentTimestamp(), true);
 		MemoryContextReset(turn);

@@ -75,7 +75,7 @@ SELECT refused('INSERT INTO cs.job (name, kind) VALUES ('' '', ''refresh'')');
 SELECT refused('INSERT INTO cs.job (name, kind) VALUES (''a'', ''snapshots'')');
 SELECT refused('INSERT INTO cs.job (name, kind) VALUES (''a'', ''check'')');
 SELECT refused('INSERT INTO cs.job (name, kind, missed) VALUES (''a'', ''refresh'', ''skipped'')');
-SELECT refused('INSERT INTO cs.job (name, kind, concurrency_group) VALUES (''a'', ''refresh'', ''g'')');
+SELECT refused('INSERT INTO cs.job (name, kind, concurrency_group) VALUES (''a'', ''refresh'', '' '')');
 SELECT refused('INSERT INTO cs.job (name, kind, at) VALUES (''a'', ''refresh'', ''02:15'')');
 SELECT refused('INSERT INTO cs.job (name, kind, every) VALUES (''a'', ''refresh'', ''0'')');
 SELECT refused('INSERT INTO cs.job (name, kind, every) VALUES (''a'', ''refresh'', ''-1 day'')');

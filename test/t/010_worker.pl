@@ -82,13 +82,19 @@ becomes('one', "SELECT ($ticks) > $count", 'released: jobs go on');
 # --- the library of another version ------------------------------------------------
 
 my $version = $node->safe_psql('one', q(SELECT extversion FROM pg_extension WHERE extname = 'cs_ext'));
-my $idles = q(SELECT count(*) = 1 FROM cs.workers() WHERE database = 'one' AND pid IS NULL AND message ~ 'extension of version 0.0.1');
 my $offset = -s $node->logfile;
 $node->safe_psql('one', q(UPDATE pg_extension SET extversion = '0.0.1' WHERE extname = 'cs_ext'));
-becomes('one', $idles, 'SQL of another version: the worker idles');
+my $said = qr/cs_ext does not serve database "one": library of version \Q$version\E, extension of version 0.0.1/;
+ok(wait_for(sub { slurp_file($node->logfile, $offset) =~ $said }), 'SQL of another version: the worker says so');
+becomes('one', "SELECT NOT EXISTS ($worker)", 'and ends');
+my ($woken_status, undef, $mismatch) = $node->psql('one', "SELECT cs.mrr()");
+like($mismatch, qr/library of cs_ext is of version \Q$version\E, the extension in this database of version 0.0.1.*HINT:  Run ALTER EXTENSION cs_ext UPDATE/s,
+	'functions fail with a clear hint');
+$count = $node->safe_psql('one', q(SELECT count(*) FROM cs_internal.job_run));
 $node->safe_psql('one', 'SELECT cs_internal.wake_scheduler()') for 1 .. 3;
-becomes('one', $idles, 'also when woken');
-my @lines = slurp_file($node->logfile, $offset) =~ /cs_ext does not serve database "one"/g;
+$node->safe_psql('one', q(SELECT pg_sleep(2)));    # what must not happen can only be waited for
+is($node->safe_psql('one', q(SELECT count(*) FROM cs_internal.job_run)), $count, 'no job runs, also when woken');
+my @lines = slurp_file($node->logfile, $offset) =~ /$said/g;
 is(scalar @lines, 1, 'with one log line');
 $node->safe_psql('one', "UPDATE pg_extension SET extversion = '$version' WHERE extname = 'cs_ext'; SELECT cs_internal.wake_scheduler()");
 $count = $node->safe_psql('one', $ticks);
