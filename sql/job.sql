@@ -24,7 +24,7 @@ SELECT pg_catalog.pg_extension_config_dump('cs.job', '');
 
 COMMENT ON TABLE cs.job IS 'What the scheduler runs, by plain INSERT, UPDATE and DELETE. Schedules follow the clock, also where cs_ext.now is set; what runs computes as of cs_ext.now.';
 COMMENT ON COLUMN cs.job.name IS 'Name of the job.';
-COMMENT ON COLUMN cs.job.kind IS 'refresh (re-reads scanned sources too), snapshot (metrics and health as of the last local midnight), retention (thins history), sql (runs command as run_as). Kind check waits for a later version.';
+COMMENT ON COLUMN cs.job.kind IS 'refresh (re-reads scanned sources too), snapshot (metrics and health as of the last local midnight), retention (thins history), check (cs.check(): what must hold between the numbers; a violation fails the run), sql (runs command as run_as).';
 COMMENT ON COLUMN cs.job.command IS 'Kind sql only: one or more statements; each is a transaction of its own, so CALL may commit.';
 COMMENT ON COLUMN cs.job.every IS 'Distance of the slots: months, days, or hours and less, not mixed. NULL: runs only by cs.run_job().';
 COMMENT ON COLUMN cs.job.at IS 'Local time of day, where every is of days or months. NULL: the time at which the job was written.';
@@ -163,10 +163,6 @@ BEGIN
 	END IF;
 	PERFORM cs_internal.must_be_word(format('kind of job "%s":', n.name), n.kind, '{refresh,snapshot,retention,check,sql}');
 	PERFORM cs_internal.must_be_word(format('missed of job "%s":', n.name), n.missed, '{run_once,skip}');
-	IF n.kind = 'check' THEN
-		RAISE EXCEPTION 'job "%": kind check is not available yet', n.name USING ERRCODE = 'feature_not_supported',
-			HINT = 'Use cs.doctor() from a job of kind sql.';
-	END IF;
 	IF n.concurrency_group !~ '\S' THEN
 		RAISE EXCEPTION 'job "%": an empty concurrency_group names nothing', n.name USING ERRCODE = 'invalid_parameter_value',
 			HINT = 'Give the jobs that must not run together the same word, or leave it NULL.';
@@ -408,6 +404,22 @@ END $$;
 COMMENT ON FUNCTION cs_internal.snapshot_now() IS
 'What a job of kind snapshot does: keeps metrics and health as of the last local midnight.';
 
+CREATE FUNCTION cs_internal.check_now() RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+	n bigint;
+	first text;
+BEGIN
+	SELECT count(*), (array_agg(concat_ws(' ', c.invariant, c.period, c.customer_id) || format(': expected %s, got %s', c.expected, c.got)))[1]
+	INTO n, first FROM cs_internal."check"(NULL, NULL) c;
+	IF n > 0 THEN
+		RAISE EXCEPTION '% violations, e.g. %', n, first USING ERRCODE = 'data_corrupted',
+			HINT = 'SELECT * FROM cs.check() shows all of them; CALL cs.rebuild() makes derived state anew.';
+	END IF;
+END $$;
+COMMENT ON FUNCTION cs_internal.check_now() IS
+'What a job of kind check does: raises when cs.check() finds anything.';
+
 CREATE FUNCTION cs_internal.run_job(name text) RETURNS text
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -421,7 +433,7 @@ BEGIN
 		RETURN 'queued';
 	END IF;
 	SELECT j.kind INTO k FROM cs.job j WHERE j.name = $1;
-	IF k NOT IN ('snapshot', 'retention') THEN
+	IF k NOT IN ('snapshot', 'retention', 'check') THEN
 		RAISE EXCEPTION 'job "%" of kind % needs the scheduler, which does not run', $1, k
 			USING ERRCODE = 'object_not_in_prerequisite_state',
 			HINT = CASE k WHEN 'refresh' THEN 'Use CALL cs.refresh() here, or preload cs_ext and set cs_ext.scheduler on.'
@@ -430,6 +442,8 @@ BEGIN
 	run := cs_internal.job_begin($1, NULL, 1, pg_backend_pid());
 	IF k = 'snapshot' THEN
 		PERFORM cs_internal.snapshot_now();
+	ELSIF k = 'check' THEN
+		PERFORM cs_internal.check_now();
 	ELSE
 		PERFORM cs_internal.retention();
 	END IF;
@@ -440,7 +454,7 @@ COMMENT ON FUNCTION cs_internal.run_job(text) IS 'See cs.run_job.';
 
 CREATE FUNCTION cs.run_job(name text) RETURNS text LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
 COMMENT ON FUNCTION cs.run_job(text) IS
-'Runs a job once beside its schedule, also a paused one. Returns queued: the scheduler runs it as soon as this transaction has committed; or, where no scheduler runs, done: kinds snapshot and retention ran in this transaction (refresh and sql raise 55000 then). Raises 42704 for an unknown job.';
+'Runs a job once beside its schedule, also a paused one. Returns queued: the scheduler runs it as soon as this transaction has committed; or, where no scheduler runs, done: kinds snapshot, retention and check ran in this transaction (refresh and sql raise 55000 then). Raises 42704 for an unknown job.';
 
 CREATE FUNCTION cs_internal.pause_job(name text) RETURNS boolean
 LANGUAGE plpgsql AS $$

@@ -185,7 +185,7 @@ end_unit(void *arg)
 	cs_leave(&frame);
 }
 
-/* Unit: the work of a snapshot or retention together with its end mark: both or neither. */
+/* Unit: the work of a snapshot, retention or check together with its end mark: both or neither. */
 static void
 own_work_unit(void *arg)
 {
@@ -193,8 +193,10 @@ own_work_unit(void *arg)
 	CsFrame frame;
 
 	cs_enter(&frame);
-	cs_exec(strcmp(u->job->kind, "snapshot") == 0 ? "SELECT cs_internal.snapshot_now()"
-												  : "SELECT cs_internal.retention()",
+	cs_exec(psprintf("SELECT cs_internal.%s()", strcmp(u->job->kind, "snapshot") == 0
+													? "snapshot_now"
+												: strcmp(u->job->kind, "check") == 0 ? "check_now"
+																					 : "retention"),
 			CS_NO_ARGS);
 	u->status = "succeeded";
 	write_end(u);
@@ -303,6 +305,8 @@ run_here(JobUnit *u)
 	{
 		const char *status = status_of(error, deadline, &text);
 
+		if (error->sqlerrcode == ERRCODE_DATA_CORRUPTED)
+			u->attempt = u->job->view.max_retries + 1; /* looking again finds the same */
 		end_run(u, status, text);
 	}
 }

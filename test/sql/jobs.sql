@@ -73,7 +73,6 @@ END $$;
 \pset tuples_only on
 SELECT refused('INSERT INTO cs.job (name, kind) VALUES ('' '', ''refresh'')');
 SELECT refused('INSERT INTO cs.job (name, kind) VALUES (''a'', ''snapshots'')');
-SELECT refused('INSERT INTO cs.job (name, kind) VALUES (''a'', ''check'')');
 SELECT refused('INSERT INTO cs.job (name, kind, missed) VALUES (''a'', ''refresh'', ''skipped'')');
 SELECT refused('INSERT INTO cs.job (name, kind, concurrency_group) VALUES (''a'', ''refresh'', '' '')');
 SELECT refused('INSERT INTO cs.job (name, kind, at) VALUES (''a'', ''refresh'', ''02:15'')');

@@ -131,6 +131,19 @@ is(as('writer', q(SELECT count(*) FROM cs.job_run WHERE job = 'hush')), '1', 'a 
 is(as('reader', q(SELECT count(*) FROM cs.job_run WHERE id IN (SELECT id FROM cs.job_run) AND (SELECT 1 / (error IS NULL OR error !~ 'salary')::int) = 1)) > 0, 1,
 	'a filter of the reader runs behind the barrier');
 
+# --- kind check -----------------------------------------------------------------------------------------
+
+sql(q(INSERT INTO cs.job (name, kind) VALUES ('audit', 'check')));
+sql(q(SELECT cs.run_job('audit')));
+becomes(q(SELECT last_status = 'succeeded' FROM cs.job_status WHERE job = 'audit'), 'a job of kind check runs, and finds nothing');
+sql(q(SET check_function_bodies = off; CREATE OR REPLACE FUNCTION cs_internal."check"(since timestamptz DEFAULT NULL, until timestamptz DEFAULT NULL)
+	RETURNS TABLE (invariant text, period text, customer_id text, expected text, got text, detail text) LANGUAGE sql AS $$
+	SELECT 'balance', '2026-01', '7', '10', '11', 'on purpose' UNION ALL SELECT 'balance', '2026-02', '8', '10', '11', '' $$));
+sql(q(SELECT cs.run_job('audit')));
+becomes(q(SELECT error = '2 violations, e.g. balance 2026-01 7: expected 10, got 11' AND failures = 1 FROM cs.job_status WHERE job = 'audit'),
+	'a violation fails the run, and says which');
+sql(q(DELETE FROM cs.job WHERE name = 'audit'));
+
 # --- history stays bounded -----------------------------------------------------------------------------
 
 sql(q(INSERT INTO cs_internal.job_run (job, status, started_at, ended_at) SELECT 'own', 'succeeded', now() - i * interval '1 minute', now() FROM generate_series(1, 1500) i));
