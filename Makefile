@@ -49,6 +49,7 @@ SQL_PIECES = \
 	factor \
 	check \
 	job \
+	uninstall \
 	doctor \
 	view \
 	template \
