@@ -10,7 +10,9 @@
  * Restore (check_function_bodies is off; pg_dump and pg_restore set it): rows
  * come in any order and refer to what is not there yet, so nothing is checked
  * and nothing written, or COPY would fail and the table be lost; a row of
- * policy holds the scheduler (staging must not mail customers).
+ * policy holds the scheduler (staging must not mail customers).  Only for a
+ * superuser or the owner: anybody else would switch the checks off by that
+ * setting, and make run_as or the role of a job whatever he likes.
  * Abort: all of it is of the writer's transaction.
  * Concurrent writers: history and marks are appended, no row is shared.
  */
@@ -129,7 +131,7 @@ cs_definition_trigger(PG_FUNCTION_ARGS)
 		oldtup = trigdata->tg_trigtuple;
 
 	cs_enter(&frame);
-	if (!check_function_bodies)
+	if (!check_function_bodies && (superuser_arg(cs_caller()) || cs_caller() == cs_owner()))
 	{
 		if (strcmp(table, "policy") == 0 && TRIGGER_FIRED_BY_INSERT(trigdata->tg_event))
 			cs_exec(

@@ -152,6 +152,20 @@ run_command(const char *command, MemoryContext context)
 	}
 }
 
+/* False while somebody wants the database alone (makeway.c). */
+static bool
+may_connect(void)
+{
+	CsDatabaseSlot *slot;
+	bool may;
+
+	LWLockAcquire(cs_shared->lock, LW_SHARED);
+	slot = cs_database_slot(place->dboid);
+	may = slot != NULL && slot->not_before <= GetCurrentTimestamp();
+	LWLockRelease(cs_shared->lock);
+	return may;
+}
+
 /* Main of a job process; the argument is its place. */
 void
 cs_job_main(Datum arg)
@@ -179,6 +193,11 @@ cs_job_main(Datum arg)
 	if (!mine)
 		proc_exit(0);
 	on_shmem_exit(job_exit, 0);
+	if (!may_connect())
+	{
+		set_outcome(CS_JOB_FAILED, "made way for a statement that needs the database alone");
+		proc_exit(0);
+	}
 
 	BackgroundWorkerInitializeConnectionByOid(place->dboid, place->role, 0);
 	SetConfigOption("application_name", MyBgworkerEntry->bgw_name, PGC_USERSET, PGC_S_SESSION);

@@ -98,7 +98,10 @@ worker_exit(int code, Datum arg)
 	LWLockRelease(cs_shared->lock);
 }
 
-/* Takes the slot. False: there is none, or another worker has it. */
+/*
+ * Takes the slot. False: there is none, another worker has it, or since this
+ * one was registered somebody wants the database alone.
+ */
 static bool
 attach(void)
 {
@@ -106,7 +109,9 @@ attach(void)
 
 	LWLockAcquire(cs_shared->lock, LW_EXCLUSIVE);
 	slot = cs_database_slot(database);
-	if (slot && (slot->worker_pid == 0 || !cs_process_alive(slot->worker_pid)))
+	if (slot && slot->worker_pid == 0 && slot->not_before > GetCurrentTimestamp())
+		slot->starting = false;
+	else if (slot && (slot->worker_pid == 0 || !cs_process_alive(slot->worker_pid)))
 	{
 		slot->starting = false;
 		slot->worker_pid = MyProcPid;
