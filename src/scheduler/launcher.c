@@ -148,6 +148,8 @@ scan_databases(void)
 
 		if (OidIsValid(slot->dboid) && !list_member_oid(found, slot->dboid))
 		{
+			/* no other worker meanwhile: the next look frees the slot */
+			slot->not_before = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), 2 * SCAN_MS);
 			if (slot->worker_pid != 0)
 				kill(slot->worker_pid, SIGTERM);
 			else if (!slot->starting)
