@@ -214,6 +214,8 @@ COMMENT ON FUNCTION cs.setup(text, text, text, text) IS
 CREATE FUNCTION cs_internal.release_hold() RETURNS boolean
 LANGUAGE plpgsql AS $$
 BEGIN
+	-- restored where run_as did not exist yet, what was granted to it is lost
+	PERFORM cs_internal.grant_definer(p.run_as) FROM cs.policy p JOIN pg_roles r ON r.rolname = p.run_as AND NOT r.rolsuper;
 	DELETE FROM cs_internal.hold;
 	RETURN FOUND;
 END $$;
@@ -221,7 +223,7 @@ COMMENT ON FUNCTION cs_internal.release_hold() IS 'See cs.release_hold.';
 
 CREATE FUNCTION cs.release_hold() RETURNS boolean LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
 COMMENT ON FUNCTION cs.release_hold() IS
-'Lets the scheduler go on after a restore. True when there was a hold.';
+'Lets the scheduler go on after a restore, and grants policy.run_as on schema cs what it may have lost where the role was made later. True when there was a hold.';
 
 CREATE VIEW cs.definition_history WITH (security_barrier) AS
 SELECT h.id, h.at, h.actor, h.table_name, h.key, h.cause, h.old_row, h.new_row

@@ -19,7 +19,7 @@ CREATE TABLE cs.scorecard (
 SELECT pg_catalog.pg_extension_config_dump('cs.scorecard', '');
 
 CREATE TABLE cs.measure_group (
-	scorecard text NOT NULL REFERENCES cs.scorecard ON UPDATE CASCADE ON DELETE CASCADE,
+	scorecard text NOT NULL,
 	name text NOT NULL,
 	weight float8 NOT NULL DEFAULT 1,
 	combine text NOT NULL DEFAULT 'mean',
@@ -30,7 +30,7 @@ CREATE TABLE cs.measure_group (
 SELECT pg_catalog.pg_extension_config_dump('cs.measure_group', '');
 
 CREATE TABLE cs.measure (
-	scorecard text NOT NULL REFERENCES cs.scorecard ON UPDATE CASCADE ON DELETE CASCADE,
+	scorecard text NOT NULL,
 	name text NOT NULL,
 	metric text NOT NULL,
 	measure_group text,
@@ -51,7 +51,7 @@ CREATE TABLE cs.measure (
 SELECT pg_catalog.pg_extension_config_dump('cs.measure', '');
 
 CREATE TABLE cs.cap (
-	scorecard text NOT NULL REFERENCES cs.scorecard ON UPDATE CASCADE ON DELETE CASCADE,
+	scorecard text NOT NULL,
 	rule text NOT NULL,
 	at_most float8 NOT NULL,
 	enabled boolean NOT NULL DEFAULT true,
@@ -123,6 +123,20 @@ CREATE TABLE cs_internal.reference_distribution (
 	PRIMARY KEY (metric, dimension, day, segment)
 );
 SELECT pg_catalog.pg_extension_config_dump('cs_internal.reference_distribution', '');
+
+-- In place of foreign keys, see cs_internal.belongs().
+CREATE TRIGGER belongs AFTER INSERT OR UPDATE OF scorecard ON cs.measure_group
+	FOR EACH ROW EXECUTE FUNCTION cs_internal.belongs('scorecard', 'scorecard');
+CREATE TRIGGER belongings_measure_group AFTER UPDATE OF name OR DELETE ON cs.scorecard
+	FOR EACH ROW EXECUTE FUNCTION cs_internal.belongings('measure_group', 'scorecard');
+CREATE TRIGGER belongs AFTER INSERT OR UPDATE OF scorecard ON cs.measure
+	FOR EACH ROW EXECUTE FUNCTION cs_internal.belongs('scorecard', 'scorecard');
+CREATE TRIGGER belongings_measure AFTER UPDATE OF name OR DELETE ON cs.scorecard
+	FOR EACH ROW EXECUTE FUNCTION cs_internal.belongings('measure', 'scorecard');
+CREATE TRIGGER belongs AFTER INSERT OR UPDATE OF scorecard ON cs.cap
+	FOR EACH ROW EXECUTE FUNCTION cs_internal.belongs('scorecard', 'scorecard');
+CREATE TRIGGER belongings_cap AFTER UPDATE OF name OR DELETE ON cs.scorecard
+	FOR EACH ROW EXECUTE FUNCTION cs_internal.belongings('cap', 'scorecard');
 
 CREATE FUNCTION cs_internal.fix_references(day date, first boolean) RETURNS boolean
 LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'cs_references_fix_sql';

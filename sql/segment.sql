@@ -25,7 +25,7 @@ COMMENT ON COLUMN cs.dimension.enabled IS 'false: not evaluated, unknown to rule
 COMMENT ON COLUMN cs.dimension.description IS 'Free text.';
 
 CREATE TABLE cs.segment (
-	dimension text NOT NULL REFERENCES cs.dimension ON UPDATE CASCADE ON DELETE CASCADE,
+	dimension text NOT NULL,
 	name text NOT NULL,
 	rule text NOT NULL,
 	priority integer NOT NULL DEFAULT 100,
@@ -74,6 +74,12 @@ CREATE TABLE cs_internal.attribute_value (
 	value text NOT NULL,
 	PRIMARY KEY (dimension, value)
 );
+
+-- In place of foreign keys, see cs_internal.belongs().
+CREATE TRIGGER belongs AFTER INSERT OR UPDATE OF dimension ON cs.segment
+	FOR EACH ROW EXECUTE FUNCTION cs_internal.belongs('dimension', 'dimension');
+CREATE TRIGGER belongings_segment AFTER UPDATE OF name OR DELETE ON cs.dimension
+	FOR EACH ROW EXECUTE FUNCTION cs_internal.belongings('segment', 'dimension');
 
 -- Who acts: the application's user where the session says so, else the session's.
 CREATE FUNCTION cs_internal.actor(actor text) RETURNS text

@@ -51,7 +51,7 @@ sub kept
 	return { map { my $t = $_; $t => $n->safe_psql($db, "SET TimeZone = 'UTC'; SELECT coalesce(jsonb_agg(r ORDER BY r), '[]') FROM (SELECT to_jsonb(x) AS r FROM $t x) s") } @tables };
 }
 my $derived = q{SELECT jsonb_agg(to_jsonb(s) - 'due_at' ORDER BY s.customer_id) FROM cs_internal.state s};
-my $alerts = q{SELECT jsonb_agg(to_jsonb(a) ORDER BY a.id) FROM cs.alert a};
+my $alerts = q{SELECT jsonb_agg(to_jsonb(a) - 'computed_at' - 'data_through_at' ORDER BY a.id) FROM cs.alert a};
 my $before = kept($node, 'original');
 my ($state, $alerts_before) = map { $node->safe_psql('original', $_) } ($derived, $alerts);
 cmp_ok(scalar keys %$before, '>', 20, 'definitions and decisions are marked for dump');
@@ -73,8 +73,8 @@ sub released
 	my ($n, $db, $how) = @_;
 	is($n->safe_psql($db, 'SELECT cs.release_hold()'), 't', "$how: released");
 	ok($n->poll_query_until($db, "SELECT count(*) > 0 AND $quiet FROM cs_internal.state"), "$how: refreshed by the scheduler");
-	is($n->safe_psql($db, $derived), $state, "$how: what is derived is what it was");
-	is($n->safe_psql($db, $alerts), $alerts_before, "$how: no alert is doubled, lost or changed");
+	ok($n->safe_psql($db, $derived) eq $state, "$how: what is derived is what it was");
+	ok($n->safe_psql($db, $alerts) eq $alerts_before, "$how: no alert is doubled, lost or changed");
 	ok($n->poll_query_until($db, q(SELECT last_status = 'succeeded' FROM cs.job_status WHERE job = 'export')), "$how: jobs of kind sql go on");
 	$n->safe_psql($db, q(UPDATE cs.job SET enabled = false));
 }
@@ -111,16 +111,10 @@ my @errors = grep { /error: could not execute query/ } split /\n/, $err;
 my @roles = $err =~ /ERROR:  role "(?:cs_ext_run|exporter)" does not exist/g;
 is(scalar @errors, scalar @roles, 'without the roles nothing fails but what is granted to them');
 restored($bare, 'strange', 'without roles');
-$bare->safe_psql('strange', 'SELECT cs.release_hold()');
-ok($bare->poll_query_until('strange', q(SELECT message ~ 'role "cs_ext_run" of cs.policy.run_as does not exist' FROM cs.workers() WHERE database = 'strange' AND process = 'worker')),
-	'the scheduler says which role it lacks');
-ok($bare->poll_query_until('strange', q(SELECT error ~ 'role "exporter" does not exist' FROM cs.job_status WHERE job = 'export')), 'and so does the job of another');
-$bare->safe_psql('strange', q(CREATE ROLE cs_ext_run; CREATE ROLE exporter LOGIN; GRANT USAGE ON SCHEMA app TO cs_ext_run; GRANT SELECT ON ALL TABLES IN SCHEMA app TO cs_ext_run;
-	UPDATE cs.job SET description = 'the role is there now'; SELECT cs.run_job('export')));
-ok($bare->poll_query_until('strange', "SELECT count(*) > 0 AND $quiet FROM cs_internal.state"), 'the roles made, it goes on by itself');
-is($bare->safe_psql('strange', $derived), $state, 'with the same results');
-is($bare->safe_psql('strange', $alerts), $alerts_before, 'and the same alerts');
-ok($bare->poll_query_until('strange', q(SELECT last_status = 'succeeded' FROM cs.job_status WHERE job = 'export')), 'and the job runs');
+is($bare->safe_psql('strange', q(SELECT object || ': ' || finding FROM cs.doctor() WHERE "check" = 'run_as')), 'cs_ext_run: the role does not exist', 'doctor says which role it lacks');
+$bare->safe_psql('strange', q(CREATE ROLE cs_ext_run; CREATE ROLE exporter LOGIN; GRANT USAGE ON SCHEMA app TO cs_ext_run; GRANT SELECT ON ALL TABLES IN SCHEMA app TO cs_ext_run));
+released($bare, 'strange', 'the roles made');
+is($bare->safe_psql('strange', q(SELECT count(*) FROM cs.definition_status WHERE status = 'failing')), '0', 'the roles made: nothing fails');
 $bare->stop;
 
 # --- pg_upgrade --------------------------------------------------------------------------------------
@@ -141,8 +135,8 @@ unlike(slurp_file($_), qr/cs_ext (launcher|worker|job)/, 'nothing of cs_ext ran 
 $new->start;
 is($new->safe_psql('original', 'SELECT count(*) FROM cs_internal.hold'), '0', 'upgraded: not held');
 is($new->safe_psql('original', 'SELECT count(*) FROM cs_internal.usage_month'), $months, 'upgraded: what was derived is there without a refresh');
-is($new->safe_psql('original', $derived), $state, 'upgraded: state is what it was');
-is($new->safe_psql('original', $alerts), $alerts_before, 'upgraded: so are the alerts');
+ok($new->safe_psql('original', $derived) eq $state, 'upgraded: state is what it was');
+ok($new->safe_psql('original', $alerts) eq $alerts_before, 'upgraded: so are the alerts');
 my $after = kept($new, 'original');
 is_deeply([ grep { $after->{$_} ne $before->{$_} } sort keys %$before ], [], 'upgraded: and every definition and decision');
 my $runs = $new->safe_psql('original', q(SELECT count(*) FROM cs.job_run WHERE job = 'export' AND status = 'succeeded'));
