@@ -79,6 +79,22 @@ BEGIN
 			'ALTER SYSTEM SET cs_ext.scheduler = on; SELECT pg_reload_conf();'
 		WHERE current_setting('cs_ext.scheduler') = 'off'
 		UNION ALL
+		SELECT 'grants', 'warning', p.run_as, format('run_as may not execute %s functions of schema cs, e.g. %s', count(*), min(f.oid::regprocedure::text COLLATE "C")),
+			format('SELECT cs.grant_admin(%L); then cs.grant_reader() and cs.grant_csm() for the roles that have these.', p.run_as)
+		FROM cs.policy p JOIN pg_roles r ON r.rolname = p.run_as
+			JOIN pg_proc f ON f.pronamespace = 'cs'::regnamespace AND NOT has_function_privilege(r.oid, f.oid, 'EXECUTE')
+		GROUP BY p.run_as
+		UNION ALL
+		SELECT 'jobs', CASE WHEN s.failures > 2 THEN 'error' ELSE 'warning' END, j.name, format('%s runs in a row failed, the last: %s', s.failures, coalesce(e.error, e.status)),
+			format('Put right what it says, then SELECT cs.run_job(%L);', j.name)
+		FROM cs.job j JOIN cs_internal.job_state s ON s.job = j.name AND s.failures > 0
+			LEFT JOIN LATERAL (SELECT CASE r.status WHEN 'started' THEN 'crashed' ELSE r.status END AS status, r.error FROM cs_internal.job_run r
+				WHERE r.job = j.name AND r.status <> 'skipped' ORDER BY r.id DESC LIMIT 1) e ON true
+		WHERE j.enabled
+		UNION ALL
+		SELECT 'jobs', 'warning', j.name, format('its role "%s" does not exist or may not log in', j.run_as), 'Create it with LOGIN, or UPDATE cs.job SET run_as.'
+		FROM cs.job j WHERE j.enabled AND j.kind = 'sql' AND NOT EXISTS (SELECT FROM pg_roles r WHERE r.rolname = j.run_as AND r.rolcanlogin)
+		UNION ALL
 		SELECT 'hold', 'warning', 'cs_ext', 'the scheduler is held since a restore: ' || h.reason, 'SELECT cs.release_hold();'
 		FROM cs_internal.hold h
 		UNION ALL

@@ -82,13 +82,18 @@ BEGIN
 	IF NOT EXISTS (SELECT 1 FROM pg_roles r WHERE r.rolname = role_name) THEN
 		RAISE EXCEPTION 'role "%" does not exist', role_name USING ERRCODE = 'undefined_object';
 	END IF;
-	EXECUTE format('GRANT %I TO %I', run_as, role_name);
+	-- functions that came with an update of the extension; a script of its own must
+	-- not grant, or pg_dump would take the right for one that comes by itself
+	PERFORM cs_internal.grant_definer(run_as);
+	IF role_name <> run_as THEN
+		EXECUTE format('GRANT %I TO %I', run_as, role_name);
+	END IF;
 END $$;
 COMMENT ON FUNCTION cs_internal.grant_admin(text) IS 'See cs.grant_admin.';
 
 CREATE FUNCTION cs.grant_admin(role_name text) RETURNS void LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
 COMMENT ON FUNCTION cs.grant_admin(text) IS
-'Makes a role a member of policy.run_as: it may write definitions and run every function of schema cs.';
+'Makes a role a member of policy.run_as: it may write definitions and run every function of schema cs. Called with run_as itself it only gives that role its rights on schema cs again, after an update of the extension.';
 
 REVOKE ALL ON SCHEMA cs, cs_internal FROM PUBLIC;
 REVOKE ALL ON ALL TABLES IN SCHEMA cs, cs_internal FROM PUBLIC;
