@@ -17,7 +17,7 @@ SELECT pg_catalog.pg_extension_config_dump('cs.dimension', '');
 COMMENT ON TABLE cs.dimension IS 'A family of segments; a customer is in at most one segment of each. Rules see a dimension as a text column with the name of the segment.';
 COMMENT ON COLUMN cs.dimension.name IS 'Name, [a-z][a-z0-9_]*; shares one namespace with metrics and columns of state.';
 COMMENT ON COLUMN cs.dimension.exclusive IS 'true: a customer is in at most one segment, the first whose rule is true. false is not available yet.';
-COMMENT ON COLUMN cs.dimension.attribute IS 'One segment per value of this key of the customer''s attributes, at most 200; such a dimension has no rows in cs.segment. NULL: segments have rules.';
+COMMENT ON COLUMN cs.dimension.attribute IS 'One segment per value of this key of the customer''s attributes, at most 200; where a customer has no such key, owner is its owner, and product and term_months are those of its running subscription with the largest MRR. Such a dimension has no rows in cs.segment. NULL: segments have rules.';
 COMMENT ON COLUMN cs.dimension.fallback IS 'Segment of customers for whom no rule is true. NULL: they are in none.';
 COMMENT ON COLUMN cs.dimension.min_days IS 'Least days in a segment before leaving it. Now: 0.';
 COMMENT ON COLUMN cs.dimension.sees IS 'Generated: late when a rule of it names health, health_score, band, coverage or a late dimension, so that it is evaluated after health; else early.';

@@ -56,6 +56,11 @@ BEGIN
 	IF EXISTS (SELECT 1 FROM cs.dimension d WHERE argument = d.name || ':(none)') THEN
 		dimension := left(argument, -length(':(none)'));
 		segment := '(none)';
+	ELSIF EXISTS (SELECT 1 FROM cs.dimension d WHERE d.enabled AND d.attribute IN ('product', 'term_months') AND argument LIKE '_%:_%'
+		AND d.name = split_part(argument, ':', 1)) THEN
+		-- a product of the past that nobody has now is a segment of the past
+		dimension := split_part(argument, ':', 1);
+		segment := substr(argument, strpos(argument, ':') + 1);
 	ELSE
 		SELECT f.dimension, f.segment INTO dimension, segment FROM cs_internal.find_segment(argument) f;
 	END IF;
@@ -201,7 +206,8 @@ BEGIN
 	END IF;
 	RETURN at < coalesce((SELECT c.last_as_of FROM cs_internal.clock c), cs_internal.now())
 		AND (EXISTS (SELECT FROM cs_internal.dimension_uses(dimension) u WHERE u.name IN ('attributes', 'name', 'owner', 'parent_id'))
-			OR EXISTS (SELECT FROM cs_internal.dimension_needs(dimension) n JOIN cs.dimension d ON d.name = n.dimension WHERE d.attribute IS NOT NULL));
+			OR EXISTS (SELECT FROM cs_internal.dimension_needs(dimension) n JOIN cs.dimension d ON d.name = n.dimension
+				WHERE d.attribute NOT IN ('product', 'term_months') OR EXISTS (SELECT FROM cs_internal.customer c WHERE c.attributes ? d.attribute)));
 END $$;
 COMMENT ON FUNCTION cs_internal.today_stands_in(text, timestamptz, text) IS
 'Does today''s value of an attribute stand in for that of the instant, which is not kept: true where a restated dimension uses attributes, name, owner or parent and the instant lies before the last refresh; NULL without a dimension.';

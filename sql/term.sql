@@ -4,12 +4,58 @@
 -- how many seats there are. Read from the facts at each call, nothing is kept.
 -- ---------------------------------------------------------------------------
 
-CREATE FUNCTION cs_internal.term_rows()
+CREATE FUNCTION cs_internal.term_rows(ids text[] DEFAULT NULL)
 RETURNS TABLE (customer_id text, source text, subscription_id text, start_at timestamptz, end_at timestamptz,
 	renews_at timestamptz, term_months integer, seats numeric, mrr numeric, currency text, product text, status text, counts boolean)
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_term_rows_sql';
-COMMENT ON FUNCTION cs_internal.term_rows() IS
-'Usable rows of subscription and licence sources, as known now; counts is false for trials, one-off rows and statuses without MRR.';
+COMMENT ON FUNCTION cs_internal.term_rows(text[]) IS
+'Usable rows of subscription and licence sources, of these customers (NULL: all), as known now; counts is false for trials, one-off rows and statuses without MRR.';
+
+-- Product and term of a customer: those of the row that runs at the instant and
+-- carries most. known is false where a source cannot be read (and may_fail).
+CREATE FUNCTION cs_internal.main_term(ids text[], at timestamptz, may_fail boolean)
+RETURNS TABLE (customer_id text, product text, term_months integer, known boolean)
+LANGUAGE plpgsql STABLE AS $$
+#variable_conflict use_column
+BEGIN
+	RETURN QUERY
+	SELECT DISTINCT ON (r.customer_id) r.customer_id COLLATE "C", r.product, r.term_months, true
+	FROM cs_internal.term_rows(ids) r
+	CROSS JOIN (SELECT main_term.at + cs_internal.edge_shift()) e (at)
+	WHERE r.counts AND r.status <> 'licence' AND r.start_at < e.at AND (r.end_at IS NULL OR r.end_at >= e.at)
+	ORDER BY r.customer_id, r.mrr DESC NULLS LAST, r.start_at, r.subscription_id, r.product;
+EXCEPTION WHEN OTHERS THEN
+	IF NOT may_fail THEN
+		RAISE;
+	END IF;
+	RETURN QUERY SELECT u.id COLLATE "C", NULL::text, NULL::integer, false FROM unnest(ids) u (id);
+END $$;
+COMMENT ON FUNCTION cs_internal.main_term(text[], timestamptz, boolean) IS
+'Product and term_months of the subscription row with the largest MRR that runs just before an instant, per customer (ids NULL: all); customers without one have no row.';
+
+-- What a dimension by attribute takes of a customer: the value of that key, or
+-- where there is no such key what cs_ext itself knows by that name.
+CREATE FUNCTION cs_internal.attribute_of(ids text[], at timestamptz, dimensions text[], may_fail boolean)
+RETURNS TABLE (customer_id text, dimension text, value text, known boolean)
+LANGUAGE plpgsql STABLE AS $$
+#variable_conflict use_column
+DECLARE
+	by_term boolean := EXISTS (SELECT FROM cs.dimension d WHERE d.name = ANY (dimensions) AND d.attribute IN ('product', 'term_months'));
+BEGIN
+	RETURN QUERY
+	WITH term AS MATERIALIZED (
+		SELECT t.* FROM cs_internal.main_term(ids, attribute_of.at, may_fail) t WHERE by_term
+	)
+	SELECT c.customer_id, d.name,
+		coalesce(c.attributes ->> d.attribute, CASE d.attribute WHEN 'owner' THEN c.owner WHEN 'product' THEN t.product WHEN 'term_months' THEN t.term_months::text END),
+		coalesce(t.known, true) OR d.attribute NOT IN ('product', 'term_months')
+	FROM cs_internal.customer c
+	CROSS JOIN cs.dimension d
+	LEFT JOIN term t ON t.customer_id = c.customer_id
+	WHERE d.name = ANY (dimensions) AND (ids IS NULL OR c.customer_id = ANY (ids));
+END $$;
+COMMENT ON FUNCTION cs_internal.attribute_of(text[], timestamptz, text[], boolean) IS
+'The value of each customer (ids NULL: of all) in dimensions by attribute; known is false where its sources cannot be read.';
 
 -- Merged customers: from when to when the facts of an id count for whom. Ids
 -- that were never merged have no row.

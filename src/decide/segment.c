@@ -165,6 +165,23 @@ choose(const CsRuleValues *values, Dimension *dimensions, int ndimensions, char 
 }
 
 /*
+ * attribute_values: the relation "attribute" (customer_id, dimension, value,
+ * known) of the batch for dimensions by attribute.
+ */
+static CsResult *
+attribute_values(const CsBatch *batch, ArrayType *attributes, int n)
+{
+	/* nearly always there is none, and nothing is asked */
+	if (n == 0)
+		return cs_query("SELECT NULL::text COLLATE \"C\" AS customer_id, NULL::text AS dimension,"
+						" NULL::text AS value, NULL::boolean AS known WHERE false",
+						CS_NO_ARGS);
+	return cs_query("SELECT * FROM cs_internal.attribute_of($1, $2, $3, true)",
+					CS_ARGS(cs_textarray(batch->ids), cs_tstz(batch->as_of),
+							cs_textarray(PointerGetDatum(attributes))));
+}
+
+/*
  * note_attribute_values: learns new values of an attribute dimension, up to the
  * limit; values beyond it count as none and are reported.
  */
@@ -175,22 +192,19 @@ note_attribute_values(const CsBatch *batch, Dimension *dimension)
 
 	if (!batch->what_if)
 		cs_exec("INSERT INTO cs_internal.attribute_value (dimension, value)"
-				" SELECT $1, v.value FROM (SELECT DISTINCT c.attributes ->> $2 AS value"
-				"  FROM cs_internal.customer c JOIN batch b ON b.customer_id = c.customer_id) v"
+				" SELECT $1, v.value FROM (SELECT DISTINCT a.value FROM attribute a"
+				"  WHERE a.dimension = $1) v"
 				" WHERE v.value <> '' AND NOT EXISTS (SELECT 1 FROM cs_internal.attribute_value k"
 				"  WHERE k.dimension = $1 AND k.value = v.value)"
-				" ORDER BY v.value LIMIT greatest($3 - (SELECT count(*) FROM "
+				" ORDER BY v.value LIMIT greatest($2 - (SELECT count(*) FROM "
 				"cs_internal.attribute_value k"
 				"  WHERE k.dimension = $1), 0)"
 				" ON CONFLICT DO NOTHING",
-				CS_ARGS(cs_text(dimension->name), cs_text(dimension->attribute),
-						cs_int8(MAX_ATTRIBUTE_VALUES)));
-	cs_exec("SELECT count(*), min(c.customer_id) FROM cs_internal.customer c JOIN batch b ON "
-			"b.customer_id = c.customer_id"
-			" WHERE c.attributes ->> $2 <> '' AND NOT EXISTS (SELECT 1 FROM "
-			"cs_internal.attribute_value k"
-			"  WHERE k.dimension = $1 AND k.value = c.attributes ->> $2)",
-			CS_ARGS(cs_text(dimension->name), cs_text(dimension->attribute)));
+				CS_ARGS(cs_text(dimension->name), cs_int8(MAX_ATTRIBUTE_VALUES)));
+	cs_exec("SELECT count(*), min(a.customer_id) FROM attribute a"
+			" WHERE a.dimension = $1 AND a.value <> '' AND NOT EXISTS (SELECT 1 FROM "
+			"cs_internal.attribute_value k WHERE k.dimension = $1 AND k.value = a.value)",
+			CS_ARGS(cs_text(dimension->name)));
 	failure.customers = atol(cs_cell(0, 1));
 	if (failure.customers > 0)
 	{
@@ -209,7 +223,7 @@ note_attribute_values(const CsBatch *batch, Dimension *dimension)
  * whole: segments of other dimensions go (the first level starts anew).
  */
 static CsResult *
-write_state(const CsBatch *batch, CsResult *chosen, ArrayType *attributes, bool whole)
+write_state(const CsBatch *batch, CsResult *chosen, bool whole)
 {
 	CsResult *seg;
 
@@ -218,13 +232,11 @@ write_state(const CsBatch *batch, CsResult *chosen, ArrayType *attributes, bool 
 		cs_query("WITH here AS ("
 				 " SELECT c.customer_id, c.dimension, c.segment, c.source, c.keep FROM chosen c"
 				 " UNION ALL"
-				 " SELECT b.customer_id, d.name, coalesce(k.value, d.fallback),"
-				 "  CASE WHEN k.value IS NULL THEN 'fallback' ELSE 'attribute' END, false"
-				 " FROM batch b CROSS JOIN cs.dimension d"
-				 "  JOIN cs_internal.customer c ON c.customer_id = b.customer_id"
-				 "  LEFT JOIN cs_internal.attribute_value k ON k.dimension = d.name"
-				 "   AND k.value = c.attributes ->> d.attribute"
-				 " WHERE d.name = ANY ($2))"
+				 " SELECT a.customer_id, a.dimension, coalesce(k.value, d.fallback),"
+				 "  CASE WHEN k.value IS NULL THEN 'fallback' ELSE 'attribute' END, NOT a.known"
+				 " FROM attribute a JOIN cs.dimension d ON d.name = a.dimension"
+				 "  LEFT JOIN cs_internal.attribute_value k ON k.dimension = a.dimension"
+				 "   AND k.value = a.value)"
 				 " SELECT h.customer_id, h.dimension,"
 				 "  CASE WHEN a.customer_id IS NOT NULL THEN a.segment WHEN h.keep THEN m.segment "
 				 "ELSE h.segment END AS segment,"
@@ -237,7 +249,7 @@ write_state(const CsBatch *batch, CsResult *chosen, ArrayType *attributes, bool 
 				 "   AND a.assigned_at <= $1"
 				 "  LEFT JOIN cs_internal.membership m ON h.keep AND m.customer_id = h.customer_id"
 				 "   AND m.dimension = h.dimension AND m.valid_to IS NULL",
-				 CS_ARGS(cs_tstz(batch->as_of), cs_textarray(PointerGetDatum(attributes))));
+				 CS_ARGS(cs_tstz(batch->as_of)));
 	cs_unregister("chosen");
 	cs_register("seg", seg);
 	cs_exec("UPDATE cs_internal.state s SET segments = n.segments"
@@ -336,17 +348,22 @@ stage_level(CsBatch *batch, Dimension *dimensions, int n, bool whole)
 	Datum *attributes = palloc(sizeof(Datum) * (n + 1));
 	int nattributes = 0;
 	CsResult *chosen = choose(values, dimensions, n, names);
+	CsResult *attribute;
 	CsResult *seg;
 
 	for (int d = 0; d < n; d++)
 		if (dimensions[d].attribute != NULL)
-		{
-			note_attribute_values(batch, &dimensions[d]);
 			attributes[nattributes++] = CStringGetTextDatum(dimensions[d].name);
-		}
-	seg = write_state(batch, chosen,
-					  construct_array(attributes, nattributes, TEXTOID, -1, false, TYPALIGN_INT),
-					  whole);
+	attribute = attribute_values(
+		batch, construct_array(attributes, nattributes, TEXTOID, -1, false, TYPALIGN_INT),
+		nattributes);
+	cs_register("attribute", attribute);
+	for (int d = 0; d < n; d++)
+		if (dimensions[d].attribute != NULL)
+			note_attribute_values(batch, &dimensions[d]);
+	seg = write_state(batch, chosen, whole);
+	cs_unregister("attribute");
+	tuplestore_end(attribute->store);
 	if (!batch->what_if)
 		write_membership(batch, seg);
 	tuplestore_end(chosen->store);

@@ -220,12 +220,16 @@ cs_segments_restated_sql(PG_FUNCTION_ARGS)
 	late = strcmp(cs_cell(0, 2), "t") == 0;
 	light = strcmp(cs_cell(0, 3), "t") == 0;
 	if (strcmp(cs_cell(0, 1), "t") == 0)
-		rows = cs_query("SELECT c.customer_id, coalesce(k.value, d.fallback)"
-						" FROM (SELECT c.*" THERE_BY ") c CROSS JOIN cs.dimension d"
-						" LEFT JOIN cs_internal.attribute_value k ON k.dimension = d.name"
-						" AND k.value = c.attributes ->> d.attribute"
-						" WHERE d.name = $2",
-						CS_ARGS(cs_tstz(at), cs_text(dimension)));
+		rows =
+			cs_query("SELECT c.customer_id, coalesce(k.value, CASE WHEN d.attribute IN ('product', "
+					 "'term_months') THEN nullif(a.value, '') END, d.fallback)"
+					 " FROM (SELECT c.*" THERE_BY ") c CROSS JOIN cs.dimension d"
+					 " LEFT JOIN cs_internal.attribute_of(NULL, $1, ARRAY[$2], false) a"
+					 " ON a.customer_id = c.customer_id"
+					 " LEFT JOIN cs_internal.attribute_value k ON k.dimension = d.name"
+					 " AND k.value = a.value"
+					 " WHERE d.name = $2",
+					 CS_ARGS(cs_tstz(at), cs_text(dimension)));
 	else if (light)
 		rows = by_ledger(dimension, at);
 	if (rows != NULL)

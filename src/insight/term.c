@@ -42,8 +42,8 @@ static const struct
 };
 
 /*
- * cs_internal.term_rows(): every usable row of the subscription and licence
- * sources, as known now.
+ * cs_internal.term_rows(ids): the usable rows of the subscription and licence
+ * sources, as known now, of these customers (NULL: of all).
  */
 Datum
 cs_term_rows_sql(PG_FUNCTION_ARGS)

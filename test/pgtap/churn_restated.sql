@@ -50,11 +50,34 @@ SELECT is_empty($$ SELECT a.segment FROM cs.churn_by('2024-02', 'tier', unit => 
 SELECT is((SELECT sum(cs.mrr('2024-03-01', 'tier:' || s)) FROM unnest(ARRAY['big', 'mid', 'small', '(none)']) s), cs.mrr('2024-03-01'), 'mrr() of the segments too');
 SELECT results_eq($$ SELECT day, denominator, segment_basis FROM cs.churn_series('2024-01-01', '2024-04-01', segment => 'tier:big') $$, $$ SELECT m::date, (SELECT denominator FROM cs.churn(to_char(m, 'YYYY-MM'), 'tier:big')), 'restated' FROM generate_series(timestamp '2024-01-01', '2024-03-01', '1 month') m $$, 'in a series the segment is that of each start');
 
+-- product, term and owner: one row makes each a dimension
+ALTER TABLE sub ADD p text, ADD t integer;
+UPDATE sub SET p = CASE WHEN c = 'a' AND e IS NULL THEN 'plus' WHEN c IN ('a', 'd') THEN 'basic' WHEN c = 'n' THEN 'pro' END, t = CASE c WHEN 'n' THEN 12 ELSE 1 END;
+INSERT INTO sub (c, s, mrr, seats, p, t) VALUES ('d', '2024-02-15', 40, 1, 'pro', 12);
+SELECT cs.drop_source('sub') \g /dev/null
+SELECT count(*) FROM cs.add_source('sub', 'subscription', 'sub', '{"customer_id": "c", "start_at": "s", "end_at": "e", "mrr": "mrr", "seats": "seats", "product": "p", "term_months": "t"}') \g /dev/null
+INSERT INTO cs.dimension (name, attribute) VALUES ('product', 'product'), ('term', 'term_months'), ('account_owner', 'owner');
+CALL cs.refresh(commit => false);
+SELECT results_eq($$ SELECT dimension, segment FROM cs.customer_segment WHERE customer_id = 'd' AND dimension IN ('product', 'term', 'account_owner') ORDER BY 1 $$,
+	$$ VALUES ('account_owner', 'ann'), ('product', 'pro'), ('term', '12') $$, 'owner, and product and term of the largest subscription');
+SELECT results_eq($$ SELECT m, ARRAY(SELECT x.segment || ' ' || x.denominator FROM cs.churn_by(m, 'product') x WHERE x.segment <> '(none)') FROM unnest(ARRAY['2024-02', '2024-03']) m $$,
+	$$ SELECT '2024-02', ARRAY['basic 2', 'plus 0', 'pro 0', '(total) ' || (SELECT denominator FROM cs.churn('2024-02'))] UNION ALL SELECT '2024-03', ARRAY['plus 1', 'pro 1', '(total) ' || (SELECT denominator FROM cs.churn('2024-03'))] $$, 'churn by product: the one of then');
+SELECT results_eq($$ SELECT segment, transfer_in, transfer_out, current_attributes FROM cs.churn_by('2024-02', 'product') WHERE segment IN ('basic', 'plus', 'pro') $$,
+	$$ VALUES ('basic', 0::numeric, 2::numeric, false), ('plus', 1, 0, false), ('pro', 1, 0, false) $$, 'who went over to another product is a transfer');
+SELECT is((SELECT denominator FROM cs.churn('2024-02', 'product:basic')), 2::numeric, 'a product that nobody has now is a segment of then');
+SELECT is_empty($$ SELECT d FROM unnest(ARRAY['product', 'term', 'account_owner', 'channel', 'tier', 'age']) d, cs.churn_by('2024-03', d) c GROUP BY d HAVING sum(numerator) FILTER (WHERE segment <> '(total)') <> max(numerator) FILTER (WHERE segment = '(total)') OR sum(denominator) FILTER (WHERE segment <> '(total)') <> max(denominator) FILTER (WHERE segment = '(total)') $$, 'every dimension adds up');
+SELECT is_empty($$ SELECT d FROM unnest(ARRAY['product', 'term', 'account_owner']) d, cs.revenue_by('2024-03', d) r GROUP BY d HAVING sum(mrr_end) FILTER (WHERE segment <> '(total)') <> max(mrr_end) FILTER (WHERE segment = '(total)') $$, 'in revenue too');
+UPDATE cust SET attributes = '{"product": "special"}' WHERE c = 'b';
+CALL cs.refresh(commit => false);
+SELECT results_eq($$ SELECT x.segment, current_attributes FROM cs.churn_by('2024-03', 'product') x WHERE denominator > 0 AND segment = 'special' $$, $$ VALUES ('special', true) $$, 'a key of the attributes goes before');
+UPDATE cust SET attributes = '{"channel": "web"}' WHERE c = 'b';
+CALL cs.refresh(commit => false);
+
 -- by hand: a decision of its time
 SELECT cs.assign_segment('d', 'tier', 'big', 'strategic') \g /dev/null
 SET LOCAL cs_ext.now = '2024-05-20 12:00+00';
 CALL cs.refresh(commit => false);
-SELECT is(ARRAY(SELECT (SELECT segment FROM cs_internal.segment_at('tier', t, 'restated') WHERE customer_id = 'd') FROM unnest(ARRAY['2024-04-01', '2024-05-20 12:00']::timestamptz[]) t), '{small,big}', 'an assignment counts from when it was made');
+SELECT is(ARRAY(SELECT (SELECT segment FROM cs_internal.segment_at('tier', t, 'restated') WHERE customer_id = 'd') FROM unnest(ARRAY['2024-04-01', '2024-05-20 12:00']::timestamptz[]) t), '{mid,big}', 'an assignment counts from when it was made');
 -- rules change: restated moves, stored stays
 SELECT results_eq($$ SELECT denominator, segment_basis FROM cs.churn('2024-05', 'tier:mid') $$, $$ SELECT count(*)::numeric, 'restated' FROM cs_internal.segment_at('tier', '2024-05-01', 'restated') s JOIN cs_internal.segment_at('tier', '2024-05-01', 'stored') o USING (customer_id, segment), LATERAL (SELECT active_after FROM cs_internal.movement m WHERE m.customer_id = s.customer_id AND m.at < '2024-05-01' ORDER BY at DESC LIMIT 1) m WHERE segment = 'mid' AND active_after $$, 'while nothing changed both say the same');
 UPDATE cs.segment SET rule = 'mrr >= 1' WHERE dimension = 'tier' AND name = 'mid';

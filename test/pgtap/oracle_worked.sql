@@ -1,7 +1,7 @@
 -- Worked examples of churn and MRR from published documents: inputs and numbers of
 -- oracles/worked_cases_shared.json, each with the call that its definition asks for.
 BEGIN;
-SELECT plan(25);
+SELECT plan(27);
 
 CREATE ROLE regress_worked_run NOLOGIN;
 SET LOCAL client_min_messages = warning;
@@ -9,7 +9,7 @@ SET LOCAL cs_ext.now = '2026-06-15 12:00+00';
 INSERT INTO cs.policy (run_as, time_zone, currency) VALUES ('regress_worked_run', 'UTC', 'USD');
 
 CREATE TEMP TABLE worked AS
-SELECT c ->> 'id' AS id, c -> 'inputs' AS inputs, c -> 'exact' AS exact FROM jsonb_array_elements(pg_read_file(:'testdata' || '/oracles/worked_cases_shared.json')::jsonb) c;
+SELECT c ->> 'id' AS id, c -> 'inputs' AS inputs, c -> 'exact' AS exact, c -> 'expected' AS expected FROM jsonb_array_elements(pg_read_file(:'testdata' || '/oracles/worked_cases_shared.json')::jsonb) c;
 
 -- The ledger of a case whose inputs are subscriptions; a row with n stands for n customers.
 CREATE FUNCTION pg_temp.load(facts jsonb) RETURNS bigint LANGUAGE sql AS $$
@@ -82,6 +82,7 @@ SELECT results_eq($$ SELECT r.mrr_start, cs.churn_rate('2026-01', unit => 'gross
 
 SELECT pg_temp.open('logo_churn_quarter') \g /dev/null
 SELECT pg_temp.is_worked(cs.churn_rate('2026-Q1'), 'logo_churn_quarter', 'churn');
+SELECT is(1 - cs.churn_rate('2026-Q1'), (expected ->> 'retention')::numeric, 'logo_churn_quarter: retention') FROM worked WHERE id = 'logo_churn_quarter';
 
 -- the inputs are amounts: customers who make them
 CREATE FUNCTION pg_temp.quick_ratio(amounts jsonb) RETURNS numeric LANGUAGE plpgsql AS $$
@@ -98,6 +99,10 @@ SELECT pg_temp.is_worked(pg_temp.quick_ratio(w.inputs), w.id, 'quick_ratio') FRO
 SELECT is(ARRAY(SELECT cs.annualise(m::numeric, 365 / 12.0) FROM jsonb_array_elements_text(w.inputs -> 'monthly') m),
 	ARRAY[w.exact -> 'a1', w.exact -> 'a5', w.exact -> 'a10']::text[]::numeric[], w.id || ': 1, 5 and 10 % a month')
 FROM worked w WHERE w.id = 'annualise_churn_a';
+
+-- every case of these kinds has been looked at
+SELECT is(ARRAY(SELECT id FROM worked WHERE id !~ '^(km|logrank|health|nps)_' ORDER BY id), ARRAY['annualise_churn_a', 'cohort_revenue_over_100', 'gross_net_mrr_churn_chartmogul', 'logo_churn_quarter', 'movement_lifecycle_chartmogul', 'mrr_annual_normalised', 'mrr_at_snapshots_profitable',
+	'mrr_growth_rate_profitable', 'mrr_rollforward_stripe', 'quick_ratio_1', 'quick_ratio_4', 'same_month_join_and_leave', 'subscriber_churn_two_denominators', 'ten_customers_two_medium'], 'the cases about churn and MRR are these');
 
 SELECT * FROM finish();
 ROLLBACK;
