@@ -31,6 +31,7 @@ SQL_PIECES = \
 	alert \
 	health \
 	outbox \
+	alert_segment \
 	snapshot \
 	segment_past \
 	term \

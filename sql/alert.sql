@@ -38,10 +38,10 @@ COMMENT ON COLUMN cs.alert_rule.rule IS 'SQL condition that opens: over the cust
 COMMENT ON COLUMN cs.alert_rule.clear_rule IS 'SQL condition that resolves; NULL: rule is false.';
 COMMENT ON COLUMN cs.alert_rule.source IS 'Kind of fact, or name of a source of kind other, whose rows the rule looks at; NULL: the customer''s state.';
 COMMENT ON COLUMN cs.alert_rule.key IS 'With source: SQL expression that identifies a row (ticket_id), so that each has its own alert.';
-COMMENT ON COLUMN cs.alert_rule.segment IS 'Only customers in this segment; leaving it resolves. NULL: all.';
+COMMENT ON COLUMN cs.alert_rule.segment IS 'Only customers in this segment; leaving it resolves. With scope segment: the dimension whose segments are looked at, or one of them as dimension:segment; the key of the alert is the segment. NULL: all (with scope segment: all customers together, key all).';
 COMMENT ON COLUMN cs.alert_rule.severity IS 'low, medium, high or critical; what holds where severity_expression gives none.';
 COMMENT ON COLUMN cs.alert_rule.severity_expression IS 'SQL expression for the severity, over what the rule sees, evaluated while the rule holds. An open alert follows it; a snoozed one that becomes worse is open again. NULL: always severity.';
-COMMENT ON COLUMN cs.alert_rule.scope IS 'customer; segment is not available yet.';
+COMMENT ON COLUMN cs.alert_rule.scope IS 'customer: the rule looks at each customer; segment: at whole segments, once a local day, with the columns segment, dimension, customers, mrr, red, yellow, green, red_share with its bounds red_low and red_high, mean_score, score_change_30d, churned and churn_rate of the last month that is over, and churn_limit (control limit of the months before).';
 COMMENT ON COLUMN cs.alert_rule.message IS 'SQL expression for the text of the alert, over what the rule sees; NULL: no text.';
 COMMENT ON COLUMN cs.alert_rule.dwell IS 'How long rule must hold before the alert opens; it is pending until then.';
 COMMENT ON COLUMN cs.alert_rule.resolve_after IS 'How long it must be clear before the alert is resolved.';
@@ -127,7 +127,7 @@ LANGUAGE sql STABLE AS $$
 		WHERE rule_users.name = ANY (cs_internal.rule_names(s.rule))
 		UNION
 		SELECT format('alert rule "%s"', a.name) FROM cs.alert_rule a
-		WHERE a.source IS NULL AND rule_users.name = ANY (cs_internal.rule_names(a.rule)
+		WHERE a.source IS NULL AND a.scope = 'customer' AND rule_users.name = ANY (cs_internal.rule_names(a.rule)
 			|| cs_internal.rule_names(a.clear_rule) || cs_internal.rule_names(a.message) || cs_internal.rule_names(a.severity_expression))
 		UNION
 		SELECT format('cap "%s" of scorecard "%s"', k.rule, k.scorecard) FROM cs.cap k
@@ -144,7 +144,7 @@ LANGUAGE sql STABLE AS $$
 		UNION ALL
 		SELECT format('measure "%s" of scorecard "%s"', m.name, m.scorecard), m.within || ':' FROM cs.measure m
 		UNION ALL
-		SELECT format('alert rule "%s"', a.name), a.segment FROM cs.alert_rule a
+		SELECT format('alert rule "%s"', a.name), CASE WHEN a.scope = 'segment' AND a.segment NOT LIKE '%:%' THEN a.segment || ':' ELSE a.segment END FROM cs.alert_rule a
 	) x
 	WHERE x.word LIKE '%:%' AND split_part(x.word, ':', 1) = segment_users.dimension
 			AND (segment_users.segment IS NULL OR x.word = segment_users.dimension || ':' || segment_users.segment)
@@ -221,7 +221,6 @@ LANGUAGE plpgsql AS $$
 DECLARE
 	n cs.alert_rule := jsonb_populate_record(NULL::cs.alert_rule, new);
 	what text;
-	waits text;
 	negative text;
 	e record;
 BEGIN
@@ -231,18 +230,15 @@ BEGIN
 	IF new IS NULL THEN
 		RETURN;
 	END IF;
+	IF n.scope = 'segment' THEN
+		DELETE FROM cs_internal.segment_look;
+	END IF;
 	what := format('alert rule "%s"', n.name);
 	IF btrim(n.name) = '' THEN
 		RAISE EXCEPTION 'an alert rule needs a name' USING ERRCODE = 'invalid_name';
 	END IF;
 	PERFORM cs_internal.must_be_word('severity', n.severity, '{low,medium,high,critical}');
 	PERFORM cs_internal.must_be_word('scope', n.scope, '{customer,segment}');
-	waits := CASE
-		WHEN n.scope = 'segment' THEN 'scope segment' END;
-	IF waits IS NOT NULL THEN
-		RAISE EXCEPTION '%: % is not available yet', what, waits USING ERRCODE = 'feature_not_supported',
-			HINT = 'This version has the default only.';
-	END IF;
 	negative := CASE
 		WHEN n.dwell < '0' THEN 'dwell'
 		WHEN n.resolve_after < '0' THEN 'resolve_after'
@@ -275,7 +271,16 @@ BEGIN
 			HINT = 'NULL: no limit.';
 	END IF;
 	PERFORM cs_internal.check_inhibition(n.name, n.inhibited_by);
-	IF n.segment IS NOT NULL THEN
+	IF n.scope = 'segment' AND (n.source IS NOT NULL OR n.key IS NOT NULL) THEN
+		RAISE EXCEPTION '%: with scope segment there is neither source nor key', what USING ERRCODE = 'invalid_parameter_value',
+			HINT = 'The key of such an alert is the segment.';
+	END IF;
+	IF n.scope = 'segment' AND n.segment NOT LIKE '%:%' AND NOT EXISTS (SELECT FROM cs.dimension d WHERE d.name = n.segment) THEN
+		RAISE EXCEPTION '%: unknown dimension "%"', what, n.segment USING ERRCODE = 'invalid_parameter_value',
+			HINT = coalesce('Did you mean "' || cs_internal.nearest(n.segment, (SELECT array_agg(d.name) FROM cs.dimension d)) || '"?',
+				'With scope segment, segment names a dimension, or one segment as dimension:segment.');
+	END IF;
+	IF n.segment IS NOT NULL AND (n.scope = 'customer' OR n.segment LIKE '%:%') THEN
 		PERFORM cs_internal.must_be_segment(n.segment);
 	END IF;
 	IF n.source IS NULL AND n.key IS NOT NULL THEN
@@ -295,7 +300,9 @@ BEGIN
 			('severity_expression', n.severity_expression, 'text')) x (part, expression, type)
 		WHERE x.expression IS NOT NULL OR x.part = 'rule'
 	LOOP
-		IF n.source IS NULL THEN
+		IF n.scope = 'segment' THEN
+			PERFORM cs_internal.check_segment_rule(e.expression, n.search_path, e.type, format('%s of %s', e.part, what));
+		ELSIF n.source IS NULL THEN
 			PERFORM cs_internal.check_rule(e.expression, n.search_path, e.type, format('%s of %s', e.part, what));
 		ELSE
 			PERFORM cs_internal.check_row_rule(n.source, e.expression, n.search_path, e.type, format('%s of %s', e.part, what));
@@ -396,7 +403,7 @@ COMMENT ON FUNCTION cs_internal.number_events() IS
 CREATE VIEW cs.alert WITH (security_barrier) AS
 	SELECT a.id,
 		(SELECT max(e.seq) FROM cs_internal.alert_event e WHERE e.alert_id = a.id) AS seq,
-		a.rule, a.customer_id::text AS customer_id, nullif(a.key, '') AS key, a.severity, a.state, a.message, a.cause,
+		a.rule, nullif(a.customer_id, '')::text AS customer_id, nullif(a.key, '') AS key, a.severity, a.state, a.message, a.cause,
 		a.owner, a.opened_at, a.acknowledged_at,
 		CASE WHEN a.state IN ('resolved', 'dismissed') THEN a.resolved_at END AS resolved_at, a.snoozed_until,
 		a.ack_due_at, a.resolve_due_at, a.escalated_to, a.escalated_at,
@@ -407,8 +414,8 @@ COMMENT ON VIEW cs.alert IS 'Every alert that there is or was; at most one open 
 COMMENT ON COLUMN cs.alert.id IS 'Identity of the alert, kept when it is opened again.';
 COMMENT ON COLUMN cs.alert.seq IS 'Number of its newest change, see cs.alert_changes; NULL until the first is numbered.';
 COMMENT ON COLUMN cs.alert.rule IS 'Name of the alert rule.';
-COMMENT ON COLUMN cs.alert.customer_id IS 'Customer.';
-COMMENT ON COLUMN cs.alert.key IS 'Row it is about, of a rule with source; else NULL.';
+COMMENT ON COLUMN cs.alert.customer_id IS 'Customer; NULL for an alert of a rule with scope segment.';
+COMMENT ON COLUMN cs.alert.key IS 'Row it is about, of a rule with source; segment, of a rule with scope segment; else NULL.';
 COMMENT ON COLUMN cs.alert.severity IS 'low, medium, high or critical: as of the opening, or what severity_expression last gave while the rule held.';
 COMMENT ON COLUMN cs.alert.state IS 'pending (the rule holds, dwell is not over, or something holds it: cs.held_alert), open, acknowledged, snoozed, resolved or dismissed.';
 COMMENT ON COLUMN cs.alert.message IS 'Text of the rule''s message at the last evaluation at which the rule held; NULL where it has none.';
@@ -440,7 +447,7 @@ BEGIN
 END $comments$;
 
 CREATE VIEW cs.held_alert WITH (security_barrier) AS
-	SELECT a.rule, a.customer_id::text AS customer_id, nullif(a.key, '') AS key, a.owner, a.severity, a.message, a.held_by,
+	SELECT a.rule, nullif(a.customer_id, '')::text AS customer_id, nullif(a.key, '') AS key, a.owner, a.severity, a.message, a.held_by,
 		a.pending_since AS pending_since_at, a.due_at AS held_until_at, s.mrr::numeric(20,6) AS mrr,
 		row_number() OVER (PARTITION BY a.rule, a.owner
 			ORDER BY array_position('{critical,high,medium,low}', a.severity), s.mrr DESC NULLS LAST, a.customer_id, a.key)::integer AS rank,
@@ -450,8 +457,8 @@ CREATE VIEW cs.held_alert WITH (security_barrier) AS
 	WHERE a.live AND a.held_by IS NOT NULL;
 COMMENT ON VIEW cs.held_alert IS 'Alerts whose rule holds long enough and that are not open, and why.';
 COMMENT ON COLUMN cs.held_alert.rule IS 'Name of the alert rule.';
-COMMENT ON COLUMN cs.held_alert.customer_id IS 'Customer.';
-COMMENT ON COLUMN cs.held_alert.key IS 'Row it is about, of a rule with source; else NULL.';
+COMMENT ON COLUMN cs.held_alert.customer_id IS 'Customer; NULL for an alert of a rule with scope segment.';
+COMMENT ON COLUMN cs.held_alert.key IS 'Row it is about, of a rule with source; segment, of a rule with scope segment; else NULL.';
 COMMENT ON COLUMN cs.held_alert.owner IS 'Owner; NULL: none.';
 COMMENT ON COLUMN cs.held_alert.severity IS 'low, medium, high or critical.';
 COMMENT ON COLUMN cs.held_alert.message IS 'Text of the rule''s message; NULL: none.';
@@ -495,7 +502,7 @@ BEGIN
 	END IF;
 	RETURN QUERY
 	SELECT e.seq, e.alert_id, e.at, e.actor, e.from_state, e.to_state, e.cause, e.note,
-		a.rule, a.customer_id::text, nullif(a.key, ''), a.severity
+		a.rule, nullif(a.customer_id, '')::text, nullif(a.key, ''), a.severity
 	FROM cs_internal.alert_event e JOIN cs_internal.alert a ON a.id = e.alert_id
 	WHERE e.seq > coalesce(after_seq, 0)
 	ORDER BY e.seq
@@ -551,7 +558,7 @@ COMMENT ON FUNCTION cs_internal.alert_row(bigint) IS 'The alert as it is now.';
 -- The refresh reckons with the new boundary when it evaluates the customer next: soon.
 CREATE FUNCTION cs_internal.mark_customer(customer text) RETURNS void
 LANGUAGE sql AS $$
-	INSERT INTO cs_internal.dirty AS d (customer_id, marked_at) VALUES (customer, clock_timestamp())
+	INSERT INTO cs_internal.dirty AS d (customer_id, marked_at) SELECT customer, clock_timestamp() WHERE customer <> ''
 	ON CONFLICT (customer_id) DO UPDATE SET marked_at = excluded.marked_at
 $$;
 COMMENT ON FUNCTION cs_internal.mark_customer(text) IS 'Has the customer evaluated by the next refresh.';

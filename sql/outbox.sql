@@ -265,7 +265,7 @@ BEGIN
 	ON CONFLICT ON CONSTRAINT outbox_consumer_pkey DO UPDATE SET polled_at = excluded.polled_at
 	RETURNING c.seq INTO position;
 	RETURN QUERY
-	SELECT o.seq, o.idempotency_key::text, o.topics, o.event, o.customer_id::text, o.payload, o.at
+	SELECT o.seq, o.idempotency_key::text, o.topics, o.event, nullif(o.customer_id, '')::text, o.payload, o.at
 	FROM cs_internal.outbox o
 	WHERE o.seq > position
 	ORDER BY o.seq
@@ -314,14 +314,14 @@ COMMENT ON FUNCTION cs.drop_consumer(text) IS
 'Forgets a consumer, so that the outbox keeps nothing for it. Raises for an unknown one.';
 
 CREATE VIEW cs.outbox WITH (security_barrier) AS
-	SELECT o.seq, o.idempotency_key::text AS idempotency_key, o.topics, o.event, o.customer_id::text AS customer_id, o.payload, o.at
+	SELECT o.seq, o.idempotency_key::text AS idempotency_key, o.topics, o.event, nullif(o.customer_id, '')::text AS customer_id, o.payload, o.at
 	FROM cs_internal.outbox o;
 COMMENT ON VIEW cs.outbox IS 'Changes that a row of cs.outbox_topic asked for and that are still kept: until every consumer has acknowledged them, at most 30 days and 1,000,000 rows. Consumers read by cs.poll().';
 COMMENT ON COLUMN cs.outbox.seq IS 'Number, dense and increasing in order of commit; NULL until it is numbered.';
 COMMENT ON COLUMN cs.outbox.idempotency_key IS 'Names the change itself; unique.';
 COMMENT ON COLUMN cs.outbox.topics IS 'Names of the topics that asked for it.';
 COMMENT ON COLUMN cs.outbox.event IS 'segment, band or alert.';
-COMMENT ON COLUMN cs.outbox.customer_id IS 'Customer.';
+COMMENT ON COLUMN cs.outbox.customer_id IS 'Customer; NULL for an alert of a whole segment.';
 COMMENT ON COLUMN cs.outbox.payload IS 'segment: action (enter or leave), dimension, segment, source, reason; band: from, to, score, scorecard, reason; alert: alert_id, rule, key, severity, owner, message, from_state, to_state, actor, cause, note.';
 COMMENT ON COLUMN cs.outbox.at IS 'Instant of the change.';
 

@@ -36,6 +36,7 @@
 #include "decide/alert.h"
 
 PG_FUNCTION_INFO_V1(cs_evaluate_alerts_sql);
+PG_FUNCTION_INFO_V1(cs_evaluate_segment_alerts_sql);
 
 typedef struct Stage
 {
@@ -458,28 +459,63 @@ note_held(Stage *stage)
 			args, 1);
 }
 
+static void
+run_stage(CsBatch *batch, bool segments)
+{
+	Stage stage = {.batch = batch};
+
+	stage.rules = cs_alert_rules(batch, segments ? "segment" : "customer", NULL, &stage.nrules);
+	read_alerts(&stage);
+	if (stage.nrules == 0 && stage.nalerts == 0)
+		return;
+	qsort(stage.alerts, stage.nalerts, sizeof(CsAlert *), compare_alerts);
+	begin_changes(&stage);
+	if (segments)
+	{
+		stage.outcomes = cs_segment_outcomes(batch, stage.rules, stage.nrules, is_known, &stage);
+		cs_alert_settle(batch, stage.nrules, stage.outcomes);
+	}
+	else
+		stage.outcomes =
+			cs_alert_outcomes(batch, stage.rules, stage.nrules, is_known, &stage, NULL);
+	step_all(&stage);
+	conclude(&stage);
+	write_changes(&stage);
+	note_held(&stage);
+	tuplestore_end(stage.changes->store);
+}
+
 /*
  * cs_stage_alerts: see decide.h.
  */
 void
 cs_stage_alerts(CsBatch *batch)
 {
-	Stage stage = {.batch = batch};
+	if (!batch->what_if)
+		run_stage(batch, false);
+}
 
-	if (batch->what_if)
+/*
+ * cs_segment_alerts: see decide.h.
+ */
+void
+cs_segment_alerts(TimestampTz as_of)
+{
+	CsBatch *batch;
+	Datum nobody = CStringGetTextDatum("");
+	bool isnull;
+
+	cs_exec("SELECT cs_internal.segments_due($1)", CS_ARGS(cs_tstz(as_of)));
+	if (!DatumGetBool(cs_value_datum(&isnull)))
 		return;
-	stage.rules = cs_alert_rules(batch, NULL, &stage.nrules);
-	read_alerts(&stage);
-	if (stage.nrules == 0 && stage.nalerts == 0)
-		return;
-	qsort(stage.alerts, stage.nalerts, sizeof(CsAlert *), compare_alerts);
-	begin_changes(&stage);
-	stage.outcomes = cs_alert_outcomes(batch, stage.rules, stage.nrules, is_known, &stage, NULL);
-	step_all(&stage);
-	conclude(&stage);
-	write_changes(&stage);
-	note_held(&stage);
-	tuplestore_end(stage.changes->store);
+	batch = cs_decide_batch(
+		PointerGetDatum(construct_array(&nobody, 1, TEXTOID, -1, false, TYPALIGN_INT)), as_of,
+		NULL);
+	run_stage(batch, true);
+	cs_unregister("batch");
+	cs_exec("INSERT INTO cs_internal.segment_look AS l (as_of_day) VALUES ($1)"
+			" ON CONFLICT (id) DO UPDATE SET as_of_day = excluded.as_of_day",
+			CS_ARGS(cs_date(batch->as_of_day)));
 }
 
 /*
@@ -510,6 +546,20 @@ cs_evaluate_alerts_sql(PG_FUNCTION_ARGS)
 
 	cs_enter(&frame);
 	cs_stage_alerts(cs_decide_batch(PG_GETARG_DATUM(0), PG_GETARG_TIMESTAMPTZ(1), cause));
+	cs_leave(&frame);
+	PG_RETURN_VOID();
+}
+
+/*
+ * cs_internal.evaluate_segment_alerts(as_of): that of whole segments alone.
+ */
+Datum
+cs_evaluate_segment_alerts_sql(PG_FUNCTION_ARGS)
+{
+	CsFrame frame;
+
+	cs_enter(&frame);
+	cs_segment_alerts(PG_GETARG_TIMESTAMPTZ(0));
 	cs_leave(&frame);
 	PG_RETURN_VOID();
 }

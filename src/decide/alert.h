@@ -39,6 +39,7 @@ typedef struct CsAlertRule
 	char *key;
 	char *dimension; /* with segment: only customers in it; NULL: all */
 	char *segment;
+	char *scope_word; /* of scope segment: a dimension, dimension:segment, or all */
 	char *severity;
 	char *severity_expression; /* NULL: always severity */
 	char *message;
@@ -173,15 +174,23 @@ typedef struct CsAlertCounts
 } CsAlertCounts;
 
 /*
- * alert_rule.c.  cs_alert_rules: the enabled rules by name; or the one that
+ * alert_rule.c.  cs_alert_rules: the enabled rules of a scope by name; or the one that
  * `only`, a row of cs.alert_rule as jsonb, gives.
  * cs_alert_outcomes: List of CsOutcome * by identity, of what holds and of what
  * is known; counts may be NULL.
  */
-extern CsAlertRule *cs_alert_rules(const CsBatch *batch, const char *only, int *nrules);
+extern CsAlertRule *cs_alert_rules(const CsBatch *batch, const char *scope, const char *only,
+								   int *nrules);
 extern CsAlertRule *cs_alert_rule_find(CsAlertRule *rules, int nrules, const char *name);
 extern List *cs_alert_outcomes(const CsBatch *batch, CsAlertRule *alert_rules, int nrules,
 							   CsAlertKnown known, void *arg, CsAlertCounts *counts);
+
+/* Sorts outcomes by identity, and leaves out and marks severities that are none. */
+extern void cs_alert_settle(const CsBatch *batch, int nrules, List *outcomes);
+
+/* alert_segment.c: outcomes of the rules of scope segment; the customer is "". */
+extern List *cs_segment_outcomes(const CsBatch *batch, CsAlertRule *rules, int nrules,
+								 CsAlertKnown known, void *arg);
 
 /* By rule, customer, key. */
 extern int cs_compare_identity(const char *rule1, const char *customer1, const char *key1,

@@ -113,10 +113,10 @@ raise_levels(CsAlertRule *rules, int nrules)
  * the evaluation, which marks the rule.
  */
 CsAlertRule *
-cs_alert_rules(const CsBatch *batch, const char *only, int *nrules)
+cs_alert_rules(const CsBatch *batch, const char *scope, const char *only, int *nrules)
 {
 	const char *from = only ? "jsonb_populate_record(NULL::cs.alert_rule, $2::jsonb) a"
-							: "cs.alert_rule a WHERE a.enabled AND $2 IS NULL";
+							: "cs.alert_rule a WHERE a.enabled AND a.scope = $3 AND $2 IS NULL";
 	CsAlertRule *rules;
 	uint64 n = cs_exec(
 		psprintf(
@@ -132,10 +132,11 @@ cs_alert_rules(const CsBatch *batch, const char *only, int *nrules)
 			" a.severity_expression, a.ack_within, a.resolve_within, a.calendar, a.quiet_hours,"
 			" coalesce(a.owner_cap_per_day, 0), a.escalate_to, a.fallback_owner,"
 			" coalesce(cs_internal.names_in(a.inhibited_by), '{}'),"
-			" (SELECT count(*) FROM cs_internal.alert x WHERE x.rule = a.name AND x.fired_at = $1)"
+			" (SELECT count(*) FROM cs_internal.alert x WHERE x.rule = a.name AND x.fired_at = $1),"
+			" coalesce(a.segment, 'all')"
 			" FROM %s ORDER BY a.name COLLATE \"C\"",
 			from),
-		CS_ARGS(cs_tstz(batch->as_of), cs_text(only)));
+		CS_ARGS(cs_tstz(batch->as_of), cs_text(only), cs_text(scope)));
 
 	*nrules = (int) n;
 	rules = palloc0(sizeof(CsAlertRule) * (n + 1));
@@ -168,6 +169,7 @@ cs_alert_rules(const CsBatch *batch, const char *only, int *nrules)
 		rule->fallback_owner = cs_cell(i, 23);
 		rule->inhibited_by = names_cell(i, 24);
 		rule->fired = atoi(cs_cell(i, 25));
+		rule->scope_word = cs_cell(i, 26);
 		if (rule->segment != NULL && rule->dimension == NULL)
 			rule->dimension = rule->segment;
 	}
@@ -365,7 +367,16 @@ cs_alert_outcomes(const CsBatch *batch, CsAlertRule *alert_rules, int nrules, Cs
 				outcomes = lappend(outcomes, outcome);
 		}
 	}
+	cs_alert_settle(batch, nrules, outcomes);
+	return outcomes;
+}
+
+/*
+ * cs_alert_settle: see alert.h.
+ */
+void
+cs_alert_settle(const CsBatch *batch, int nrules, List *outcomes)
+{
 	refuse_severities(batch, nrules, outcomes);
 	list_sort(outcomes, compare_outcomes);
-	return outcomes;
 }

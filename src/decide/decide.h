@@ -41,6 +41,9 @@ extern void cs_check_rule(const CsRule *rule, const char *what);
 extern void cs_stage_segments(CsBatch *batch, bool late);
 extern void cs_stage_alerts(CsBatch *batch);
 
+/* When everybody is evaluated: alerts of whole segments, where it is time to look at them. On a snapshot, inside a frame. */
+extern void cs_segment_alerts(TimestampTz as_of);
+
 /* By the one refresher, in a transaction of its own: numbers alert events and notifies. True when it numbered any. */
 extern bool cs_number_events(void);
 

@@ -234,7 +234,7 @@ simulate_bound(Simulation *simulation, const char *rule_row, TimestampTz bound)
 		after = cs_value();
 		batch = cs_batch_make(ids, n, bound, true);
 		batch->kept = true;
-		rules = cs_alert_rules(batch, rule_row, &nrules);
+		rules = cs_alert_rules(batch, "customer", rule_row, &nrules);
 		foreach (lc,
 				 cs_alert_outcomes(batch, rules, nrules, is_known, simulation, &simulation->counts))
 			step(simulation, batch, &rules[0], lfirst(lc));

@@ -488,6 +488,7 @@ first_references(CsRefresh *run)
 static bool
 step_done(CsRefresh *run)
 {
+	cs_segment_alerts(run->as_of);
 	cs_exec(
 		"INSERT INTO cs_internal.clock (last_as_of, last_refresh_at) VALUES ($1, clock_timestamp())"
 		" ON CONFLICT (id) DO UPDATE SET last_as_of = greatest(clock.last_as_of, "
@@ -551,7 +552,7 @@ cs_refresh_step(CsRefresh *run)
 				run->phase = PHASE_DONE;
 			break;
 		case PHASE_DONE:
-			more = step_done(run);
+			more = with_snapshot(step_done, run);
 			break;
 	}
 	cs_leave(&frame);

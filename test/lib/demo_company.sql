@@ -1,15 +1,20 @@
 -- demo_company.sql: the demo company with the variables customers, signal and
--- leaving (demo/company.sql), connected and refreshed.  Included by \ir.
+-- leaving (demo/company.sql), connected and refreshed as of now (a variable too).
+-- Included by \ir.
 \o /dev/null
 \ir ../../demo/company.sql
 -- after the company, which resets all settings
 SET client_min_messages = warning;
-SET cs_ext.now = '2026-10-31 06:00:00+01';
+\if :{?now}
+\else
+\set now '2026-10-31 06:00:00+01'
+\endif
+SET cs_ext.now = :'now';
 SELECT cs.setup(time_zone => 'Europe/Berlin', currency => 'EUR', template => 'saas_basic');
 GRANT USAGE ON SCHEMA company TO cs_ext_run;
 GRANT SELECT ON ALL TABLES IN SCHEMA company TO cs_ext_run;
 SELECT count(*) FROM (
-	SELECT cs.add_source('customers', 'customer', 'company.customer', '{"customer_id": "id", "name": "name", "created_at": "created_at"}')
+	SELECT cs.add_source('customers', 'customer', 'company.customer', '{"customer_id": "id", "name": "name", "owner": "account_manager", "created_at": "created_at"}')
 	UNION ALL
 	SELECT cs.add_source('users', 'user', 'company.app_user', '{"user_id": "id", "customer_id": "customer_id", "valid_from": "created_at", "valid_to": "removed_at"}')
 	UNION ALL

@@ -37,7 +37,7 @@ SELECT alert_rule('rule, resolve_after', '''active'', ''-1 day''');
 SELECT alert_rule('rule, cooldown', '''active'', ''-1 day''');
 SELECT alert_rule('rule, reopen_within', '''active'', ''-1 day''');
 SELECT alert_rule('rule, max_new', '''active'', 0');
--- what waits for a later version
+-- whole segments, severity, deadlines, limits
 SELECT alert_rule('rule, scope', '''active'', ''segment''');
 SELECT alert_rule('rule, severity_expression', '''active'', ''sevrity''');
 SELECT alert_rule('rule, ack_within', '''active'', ''0''');
