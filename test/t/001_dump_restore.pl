@@ -45,7 +45,19 @@ $node->safe_psql('original', q{
 	UPDATE cs.measure SET weight = 7 WHERE scorecard = 'default' AND metric = 'open_tickets';
 	DELETE FROM cs.alert_rule WHERE name = 'renewal_near';
 });
+# Rows that are overwritten in place: what they said before is nowhere but in the versions.
+$node->safe_psql('original', q{
+	CREATE TABLE app.billing (id text PRIMARY KEY, customer_id integer, start_on date, mrr numeric, status text, changed_at timestamptz);
+	GRANT SELECT ON app.billing TO cs_ext_run;
+	INSERT INTO app.billing VALUES ('b1', 1, '2025-01-01', 40, 'active', NULL), ('b2', 2, '2025-01-01', 30, 'trialing', NULL), ('b3', 3, '2025-01-01', 20, 'active', NULL);
+	SELECT count(*) FROM cs.add_source('billing', 'subscription', 'app.billing', '{"customer_id": "customer_id", "subscription_id": "id", "start_at": "start_on", "mrr": "mrr", "status": "status",
+		"changed_at": "changed_at"}', terms => 'current')});
 $node->safe_psql('original', 'CALL cs.refresh()');
+$node->safe_psql('original', q{UPDATE app.billing SET mrr = mrr + 5, status = 'active', changed_at = '2025-06-10' WHERE id <> 'b3'; DELETE FROM app.billing WHERE id = 'b3'});
+$node->safe_psql('original', 'CALL cs.refresh()');
+my $movements = 'SELECT * FROM cs_internal.movement ORDER BY customer_id, at, seq';
+my $before_movements = $node->safe_psql('original', $movements);
+is($node->safe_psql('original', q{SELECT count(*) FROM cs_internal.subscription_version}), '6', 'rows overwritten in place have versions');
 is($node->safe_psql('original', q{SELECT cs.publish('2025-05', 'closed')}), '1', 'a month is published');
 my $alert = $node->safe_psql('original', 'SELECT min(id) FROM cs.open_alert');
 isnt($alert, '', 'alerts are open');
@@ -87,6 +99,8 @@ is($node->safe_psql('restored', q{SELECT count(*) FROM cs_internal.hold}), '0', 
 $node->safe_psql('restored', 'CALL cs.refresh()');
 is($node->safe_psql('restored', $scores), $before_scores, 'the same scores after a refresh');
 is($node->safe_psql('restored', $churn), $before_churn, 'the same churn');
+is($node->safe_psql('restored', $movements), $before_movements, 'the same ledger, with what was overwritten');
+is(contents('restored', 'cs_internal.subscription_version'), $before{'cs_internal.subscription_version'}, 'and no version more');
 is($node->safe_psql('restored', q{SELECT count(*) FROM cs.restatement('2025-05')}), '0', 'what was published still holds');
 is($node->safe_psql('restored', q{SELECT cs.publish('2025-Q1')}), '2', 'and the next publication has a number of its own');
 is($node->safe_psql('restored', q{SELECT count(*) FROM cs.open_alert}), $node->safe_psql('original', q{SELECT count(*) FROM cs.open_alert}), 'no alert was doubled or lost');
