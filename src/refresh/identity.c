@@ -119,7 +119,9 @@ cs_identity_ingest(Datum ids)
 	if (others)
 		mark_present(other_rows, ids, "from_other");
 	else
-		cs_exec("UPDATE cs_internal.customer SET from_other = false WHERE from_other", CS_NO_ARGS);
+		cs_exec("UPDATE cs_internal.customer SET from_other = false"
+				" WHERE customer_id = ANY ($1) AND from_other",
+				CS_ARGS(cs_textarray(ids)));
 	cs_exec("DELETE FROM cs_internal.customer WHERE customer_id = ANY ($1)"
 			" AND NOT (from_customer OR from_subscription OR from_other)",
 			CS_ARGS(cs_textarray(ids)));
