@@ -40,6 +40,7 @@ SQL_PIECES = \
 	churn_by \
 	revenue \
 	publish \
+	summary \
 	retention \
 	ltv \
 	history \

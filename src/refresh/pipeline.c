@@ -2,7 +2,7 @@
  * pipeline.c
  *		The way of the data, on one page.
  *
- *	 facts ──► collect ──► ingest ──► extent ──► evaluate ──► number
+ *	 facts ──► collect ──► ingest ──► extent ──► evaluate ──► summary ──► number
  *			   (what		(rollup,   (is there  (metrics,    (alert events,
  *				changed)	 ledger,	 data?)	   segments,	after commit)
  *							 identity)			   health, alerts)
@@ -15,6 +15,7 @@
  *			 for the day.
  * evaluate	 a batch of customers, dirty ones first, then those due: all stages,
  *			 then their marks are cleared, in one transaction.
+ * summary	 monthly sums take in what changed in the ledger (summary.c).
  *
  * Cases.
  * Crash, cancel, kill -9 in any step: that transaction is undone; change log,
@@ -50,6 +51,7 @@
 #include "facts/usage.h"
 #include "insight/scorecard.h"
 #include "refresh/refresh.h"
+#include "refresh/summary.h"
 
 PG_FUNCTION_INFO_V1(cs_refresh_sql);
 PG_FUNCTION_INFO_V1(cs_rebuild_sql);
@@ -72,6 +74,7 @@ enum
 	PHASE_INGEST,
 	PHASE_EXTENT,
 	PHASE_EVALUATE,
+	PHASE_SUMMARY,
 	PHASE_DONE
 };
 
@@ -108,7 +111,7 @@ lock_refresher(void)
 }
 
 /*
- * cs_take_turn, cs_end_turn: see refresh.h.
+ * cs_take_turn, cs_end_turn, cs_has_turn: see refresh.h.
  */
 void
 cs_take_turn(void)
@@ -126,6 +129,15 @@ cs_end_turn(void)
 	(void) LockRelease(&tag, ExclusiveLock, false);
 }
 
+bool
+cs_has_turn(void)
+{
+	LOCKTAG tag;
+
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, LOCK_CLASS, 0, 2);
+	return LockHeldByMe(&tag, ExclusiveLock);
+}
+
 /*
  * with_snapshot: runs a step on one snapshot, taken now, after the locks.
  */
@@ -138,7 +150,9 @@ with_snapshot(bool (*step)(CsRefresh *run), CsRefresh *run)
 	PG_TRY();
 	{
 		cs_set_snapshot(snapshot);
+		PushActiveSnapshot(snapshot);
 		worked = step(run);
+		PopActiveSnapshot();
 	}
 	PG_FINALLY();
 	{
@@ -485,6 +499,62 @@ first_references(CsRefresh *run)
 	return true;
 }
 
+/*
+ * choose_folded: the next customers whom the summaries have as they were, each
+ * locked for this transaction; who is locked by somebody else waits for the next
+ * refresh.  False when there are none left.
+ */
+static bool
+choose_folded(CsRefresh *run)
+{
+	int found;
+	Datum candidates = cs_summary_choose(run->after ? run->after : "", &found);
+
+	if (found == 0)
+		return false;
+	cs_exec("SELECT ($1)[array_length($1, 1)]", CS_ARGS(cs_textarray(candidates)));
+	remember(&run->after, cs_value());
+	chosen_ids = lock_free(candidates, found, &chosen_n);
+	return true;
+}
+
+static bool
+step_prune(CsRefresh *run)
+{
+	cs_summary_prune();
+	return true;
+}
+
+static bool
+step_fold(CsRefresh *run)
+{
+	if (chosen_n > 0)
+		cs_summary_fold(chosen_ids);
+	return true;
+}
+
+static bool
+step_extend(CsRefresh *run)
+{
+	return cs_summary_extend(run->as_of);
+}
+
+/*
+ * summarise: one step; false when the summaries are as they should be.
+ */
+static bool
+summarise(CsRefresh *run)
+{
+	if (run->after == NULL)
+	{
+		remember(&run->after, "");
+		return with_snapshot(step_prune, run);
+	}
+	if (choose_folded(run))
+		return with_snapshot(step_fold, run);
+	return with_snapshot(step_extend, run);
+}
+
 static bool
 step_done(CsRefresh *run)
 {
@@ -549,7 +619,17 @@ cs_refresh_step(CsRefresh *run)
 			if (choose_batch(run))
 				with_snapshot(step_evaluate, run);
 			else if (!first_references(run))
+			{
+				remember(&run->after, NULL);
+				run->phase = PHASE_SUMMARY;
+			}
+			break;
+		case PHASE_SUMMARY:
+			if (!summarise(run))
+			{
+				remember(&run->after, NULL);
 				run->phase = PHASE_DONE;
+			}
 			break;
 		case PHASE_DONE:
 			more = with_snapshot(step_done, run);

@@ -60,6 +60,7 @@ extern CsResult *cs_what_if_segments(Datum ids, int nids, TimestampTz as_of, boo
  */
 extern void cs_take_turn(void);
 extern void cs_end_turn(void);
+extern bool cs_has_turn(void);
 
 /* Identity of these customers from the sources that say who is one (refresh/identity.c). */
 extern void cs_identity_ingest(Datum ids);

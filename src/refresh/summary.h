@@ -1,0 +1,22 @@
+/*
+ * summary.h
+ *		The steps by which refresh keeps the monthly summaries.
+ */
+#ifndef CS_SUMMARY_H
+#define CS_SUMMARY_H
+
+#include "cs_ext.h"
+
+/* Forgets summaries of definitions that changed, and all where too much of the ledger did. */
+extern void cs_summary_prune(void);
+
+/* The next customers whose ledger changed since the summaries took it in. */
+extern Datum cs_summary_choose(const char *after, int *n);
+
+/* Takes them in; they are locked, and the snapshot is younger than that. */
+extern void cs_summary_fold(Datum ids);
+
+/* Builds one dimension, or adds the months that have ended; false: none left. */
+extern bool cs_summary_extend(TimestampTz as_of);
+
+#endif
