@@ -247,7 +247,7 @@ BEGIN
 		cs_internal.wilson(t.k, t.n, p.confidence::float8, false)::numeric(18,9),
 		cs_internal.wilson(t.k, t.n, p.confidence::float8, true)::numeric(18,9),
 		choice.method, choice.unit, t.period_no < cardinality(span.bounds), c.last_as_of, c.last_refresh_at
-	FROM cs_internal.churn_total(span.bounds, seen_at, choice.method, choice.unit, NULL, NULL, NULL, NULL) t
+	FROM cs_internal.churn_spans(span.bounds, seen_at, choice.method, choice.unit, NULL, NULL, NULL) t
 	CROSS JOIN cs.policy p
 	LEFT JOIN cs_internal.clock c ON true
 	ORDER BY t.period_no;
@@ -399,16 +399,6 @@ BEGIN
 	RETURN QUERY
 	WITH item AS (
 		SELECT n, span.bounds[n] AS starts, coalesce(span.bounds[n + 1], span.ends) AS stops FROM generate_subscripts(span.bounds, 1) n
-	), total AS (
-		SELECT t.* FROM cs_internal.churn_total(span.bounds, least(span.ends, seen_at), choice.method, choice.unit, NULL, NULL, NULL, NULL) t
-		WHERE part.dimension IS NULL
-		UNION ALL
-		-- who is in the segment is asked anew at each start
-		SELECT i.n, t.in_segment, t.numerator, t.denominator, t.rate, t.k, t.n
-		FROM item i
-		CROSS JOIN LATERAL cs_internal.churn_total(ARRAY[i.starts], least(i.stops, seen_at), choice.method, choice.unit,
-			part.dimension, part.segment, i.starts, basis) t
-		WHERE part.dimension IS NOT NULL
 	)
 	SELECT span.labels[i.n], t.numerator, t.denominator, t.rate,
 		cs_internal.wilson(t.k, t.n, p.confidence::float8, false)::numeric(18,9),
@@ -417,7 +407,7 @@ BEGIN
 		p.time_zone, p.period_edge, p.version, basis, i.stops <= seen_at, seen_at, cs_internal.today_stands_in(part.dimension, i.starts, basis),
 		cs_internal.rate_of_length(t.rate, i.starts, least(i.stops, seen_at), 12), cs_internal.rate_of_length(t.rate, i.starts, least(i.stops, seen_at), 1)
 	FROM item i
-	JOIN total t ON t.period_no = i.n
+	JOIN cs_internal.churn_spans(span.bounds, least(span.ends, seen_at), choice.method, choice.unit, part.dimension, part.segment, basis) t ON t.period_no = i.n
 	CROSS JOIN cs.policy p
 	ORDER BY i.n;
 END $$;

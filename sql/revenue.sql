@@ -212,7 +212,7 @@ BEGIN
 		t.pause_mrr, t.resume_mrr, t.merge_in, t.merge_out, t.fx_mrr, t.mrr_end,
 		t.grr, t.nrr, t.gross_mrr_churn, t.net_mrr_churn, t.quick_ratio, (t.mrr_end / nullif(t.customers_end, 0))::numeric(20,6), t.customers_start, t.customers_end, p.currency::text,
 		t.period_no < cardinality(span.bounds), c.last_as_of, c.last_refresh_at
-	FROM cs_internal.flow_total(span.bounds, seen_at, p_basis = 'endpoints', NULL, NULL, NULL, NULL) t
+	FROM cs_internal.revenue_periods(span.bounds || seen_at, NULL, p_basis = 'endpoints') t
 	CROSS JOIN cs.policy p
 	LEFT JOIN cs_internal.clock c ON true
 	ORDER BY t.period_no;

@@ -350,3 +350,239 @@ LANGUAGE sql STABLE AS $$
 $$;
 COMMENT ON FUNCTION cs_internal.revenue_periods(timestamptz[], text, boolean) IS
 'Revenue in each of the periods that the bounds cut, by the movements or net (endpoints), a row a segment that ever had a customer; dimension NULL: (total).';
+
+-- As churn_total of each period at its own start, by the sums where they say it.
+CREATE FUNCTION cs_internal.churn_spans(bounds timestamptz[], until timestamptz, method text, unit text, dimension text, segment text, basis text)
+RETURNS TABLE (period_no integer, in_segment text, numerator numeric, denominator numeric, rate numeric, k bigint, n bigint)
+LANGUAGE plpgsql STABLE AS $$
+#variable_conflict use_variable
+BEGIN
+	IF method IN ('snapshot', 'rolling_base', 'event_over_start', 'event_of_start') AND unit IN ('logo', 'gross_mrr', 'net_mrr') THEN
+		RETURN QUERY
+		WITH summed AS MATERIALIZED (
+			SELECT c.* FROM cs_internal.churn_periods(bounds || until, dimension, method, unit) c
+		)
+		SELECT g.no, x.name, coalesce(s.numerator, 0), coalesce(s.denominator, 0), s.rate,
+			CASE WHEN unit = 'logo' AND method IN ('snapshot', 'event_of_start') THEN coalesce(s.k, 0) END,
+			CASE WHEN unit = 'logo' AND method IN ('snapshot', 'event_of_start') THEN coalesce(s.n, 0) END
+		FROM generate_subscripts(bounds, 1) g (no)
+		CROSS JOIN (
+			SELECT DISTINCT d.in_segment FROM summed d WHERE segment IS NULL OR d.in_segment = segment
+			UNION SELECT CASE WHEN dimension IS NULL THEN '(total)' ELSE coalesce(segment, '(none)') END
+		) x (name)
+		LEFT JOIN summed s ON s.period_no = g.no AND s.in_segment = x.name
+		WHERE EXISTS (SELECT FROM summed);
+		IF FOUND THEN
+			RETURN;
+		END IF;
+	END IF;
+	IF dimension IS NULL THEN
+		RETURN QUERY SELECT t.* FROM cs_internal.churn_total(bounds, until, method, unit, NULL, NULL, NULL, NULL) t;
+		RETURN;
+	END IF;
+	-- who is in the segment is asked anew at each start
+	RETURN QUERY
+	SELECT g.no, t.in_segment, t.numerator, t.denominator, t.rate, t.k, t.n
+	FROM generate_subscripts(bounds, 1) g (no)
+	CROSS JOIN LATERAL cs_internal.churn_total(ARRAY[bounds[g.no]], coalesce(bounds[g.no + 1], until), method, unit, dimension, segment, bounds[g.no], basis) t;
+END $$;
+COMMENT ON FUNCTION cs_internal.churn_spans(timestamptz[], timestamptz, text, text, text, text, text) IS
+'Churn of touching periods, the last of which ends at until: a row a period and segment (all where segment is NULL) of the dimension, where everybody counts where it stood at the start of each. In one pass or from kept months where that can be.';
+
+-- ---- by month and segment ------------------------------------------------------
+
+CREATE FUNCTION cs_internal.churn_segment_months(p_dimension text)
+RETURNS TABLE (
+	month date, dimension text, segment text, numerator numeric, denominator numeric, rate numeric, ci_low numeric, ci_high numeric,
+	method text, unit text, segment_basis text, complete boolean, data_through_at timestamptz, computed_at timestamptz)
+LANGUAGE plpgsql STABLE SET jit = off AS $$
+#variable_conflict use_column
+DECLARE
+	seen_at timestamptz := cs_internal.now();
+	choice record;
+	span record;
+	basis text;
+BEGIN
+	SELECT * INTO span FROM cs_internal.period('this month', seen_at);
+	SELECT * INTO choice FROM cs_internal.churn_choice(NULL, NULL);
+	PERFORM cs_internal.must_be_dimension(p_dimension);
+	SELECT * INTO span FROM cs_internal.month_bound(seen_at);
+	IF span.bounds IS NULL OR cs_internal.pass_mode(p_dimension) IS NULL THEN
+		RETURN;
+	END IF;
+	basis := cs_internal.basis_of(p_dimension);
+	RETURN QUERY
+	WITH summed AS MATERIALIZED (
+		SELECT t.* FROM cs_internal.churn_spans(span.bounds, seen_at, choice.method, choice.unit, p_dimension, NULL, basis) t
+	)
+	SELECT span.months[g.no], p_dimension, x.name, coalesce(t.numerator, 0),
+		CASE WHEN choice.method <> 'daily_sum' THEN coalesce(t.denominator, 0) END, t.rate,
+		cs_internal.wilson(t.k, t.n, p.confidence::float8, false)::numeric(18,9),
+		cs_internal.wilson(t.k, t.n, p.confidence::float8, true)::numeric(18,9),
+		choice.method, choice.unit, basis, g.no < cardinality(span.bounds), c.last_as_of, c.last_refresh_at
+	FROM generate_subscripts(span.bounds, 1) g (no)
+	CROSS JOIN (
+		SELECT s.in_segment FROM summed s
+		UNION SELECT k.name FROM cs_internal.known_segment(p_dimension, span.bounds[1], seen_at, basis) k (name)
+	) x (name)
+	LEFT JOIN summed t ON t.period_no = g.no AND t.in_segment = x.name
+	CROSS JOIN cs.policy p
+	LEFT JOIN cs_internal.clock c ON true
+	ORDER BY g.no, x.name = '(none)', x.name COLLATE "C";
+END $$;
+COMMENT ON FUNCTION cs_internal.churn_segment_months(text) IS 'See cs.churn_segment_months.';
+
+CREATE FUNCTION cs.churn_segment_months(dimension text)
+RETURNS TABLE (
+	month date, dimension text, segment text, numerator numeric, denominator numeric, rate numeric, ci_low numeric, ci_high numeric,
+	method text, unit text, segment_basis text, complete boolean, data_through_at timestamptz, computed_at timestamptz)
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
+COMMENT ON FUNCTION cs.churn_segment_months(text) IS
+'The rows of cs.churn_by_segment_monthly of one dimension. No row where the segments of the past cannot be had in one pass over the ledger (cs.summary_status() names these): ask month by month with cs.churn_by.';
+
+CREATE VIEW cs.churn_by_segment_monthly WITH (security_barrier) AS
+SELECT c.month, d.name AS dimension, c.segment, c.numerator::numeric(20,6) AS numerator, c.denominator::numeric(20,6) AS denominator,
+	c.rate::numeric(18,9) AS rate, c.ci_low::numeric(18,9) AS ci_low, c.ci_high::numeric(18,9) AS ci_high,
+	c.method, c.unit, c.segment_basis, c.complete, c.data_through_at, c.computed_at
+FROM cs.dimension d
+CROSS JOIN LATERAL cs.churn_segment_months(d.name) c
+WHERE d.enabled;
+COMMENT ON VIEW cs.churn_by_segment_monthly IS
+'Churn of every month from the first movement to the running one by the segments of each dimension, by the policy''s method and unit; each row is what cs.churn_by says of that month. Say which dimension: the others are then not computed. Without dimensions over metrics or over other dimensions, see cs.summary_status().';
+COMMENT ON COLUMN cs.churn_by_segment_monthly.month IS 'First day of the month, which is cut in the policy''s time zone.';
+COMMENT ON COLUMN cs.churn_by_segment_monthly.dimension IS 'Dimension that the segment belongs to.';
+COMMENT ON COLUMN cs.churn_by_segment_monthly.segment IS 'Segment in which the customers were at the start of the month; (none) for those in none.';
+COMMENT ON COLUMN cs.churn_by_segment_monthly.numerator IS 'Customers or churns, as the method counts (unit logo), or MRR lost (money units; net_mrr can be negative).';
+COMMENT ON COLUMN cs.churn_by_segment_monthly.denominator IS 'Customers active, or MRR, at the start of the month; by rolling_base with the new ones. NULL by daily_sum, which has one a day.';
+COMMENT ON COLUMN cs.churn_by_segment_monthly.rate IS 'numerator / denominator as a fraction, by daily_sum the sum of those of each day; NULL where the base is empty.';
+COMMENT ON COLUMN cs.churn_by_segment_monthly.ci_low IS 'Lower Wilson bound of the rate at policy.confidence; only where the rate is a share of customers, NULL with an empty base.';
+COMMENT ON COLUMN cs.churn_by_segment_monthly.ci_high IS 'Upper Wilson bound of the rate at policy.confidence; only where the rate is a share of customers, NULL with an empty base.';
+COMMENT ON COLUMN cs.churn_by_segment_monthly.method IS 'Method of churn: policy.churn_method.';
+COMMENT ON COLUMN cs.churn_by_segment_monthly.unit IS 'What is counted: policy.churn_unit.';
+COMMENT ON COLUMN cs.churn_by_segment_monthly.segment_basis IS 'How segments of the past were found: restated or stored.';
+COMMENT ON COLUMN cs.churn_by_segment_monthly.complete IS 'False for the running month, which is computed up to now.';
+COMMENT ON COLUMN cs.churn_by_segment_monthly.data_through_at IS 'Instant up to which facts were evaluated; NULL before the first refresh.';
+COMMENT ON COLUMN cs.churn_by_segment_monthly.computed_at IS 'When the last refresh was; NULL before the first.';
+
+CREATE FUNCTION cs_internal.revenue_segment_months(p_dimension text, p_basis text)
+RETURNS TABLE (
+	month date, dimension text, segment text, basis text,
+	mrr_start numeric, new_mrr numeric, reactivation_mrr numeric, expansion_mrr numeric, contraction_mrr numeric, churn_mrr numeric,
+	pause_mrr numeric, resume_mrr numeric, merge_in numeric, merge_out numeric, fx_mrr numeric, transfer_in numeric, transfer_out numeric, mrr_end numeric,
+	grr numeric, nrr numeric, gross_mrr_churn numeric, net_mrr_churn numeric, quick_ratio numeric, arpa numeric,
+	customers_start bigint, customers_end bigint, currency text, segment_basis text,
+	complete boolean, data_through_at timestamptz, computed_at timestamptz)
+LANGUAGE plpgsql STABLE SET jit = off AS $$
+#variable_conflict use_column
+DECLARE
+	seen_at timestamptz := cs_internal.now();
+	chosen text := coalesce(p_basis, 'ledger');
+	span record;
+BEGIN
+	SELECT * INTO span FROM cs_internal.period('this month', seen_at);
+	PERFORM cs_internal.must_be_word('basis of revenue', chosen, '{ledger,endpoints}');
+	PERFORM cs_internal.must_be_dimension(p_dimension);
+	PERFORM cs_internal.require_fx_rates();
+	SELECT * INTO span FROM cs_internal.month_bound(seen_at);
+	IF span.bounds IS NULL THEN
+		RETURN;
+	END IF;
+	RETURN QUERY
+	SELECT span.months[t.period_no], p_dimension, t.in_segment, chosen,
+		t.mrr_start, t.new_mrr, t.reactivation_mrr, t.expansion_mrr, t.contraction_mrr, t.churn_mrr,
+		t.pause_mrr, t.resume_mrr, t.merge_in, t.merge_out, t.fx_mrr, t.transfer_in, t.transfer_out, t.mrr_end,
+		t.grr, t.nrr, t.gross_mrr_churn, t.net_mrr_churn, t.quick_ratio, t.arpa, t.customers_start, t.customers_end,
+		p.currency::text, cs_internal.basis_of(p_dimension), t.period_no < cardinality(span.bounds), c.last_as_of, c.last_refresh_at
+	FROM cs_internal.revenue_periods(span.bounds || seen_at, p_dimension, chosen = 'endpoints') t
+	CROSS JOIN cs.policy p
+	LEFT JOIN cs_internal.clock c ON true
+	ORDER BY t.period_no, t.in_segment = '(none)', t.in_segment COLLATE "C";
+END $$;
+COMMENT ON FUNCTION cs_internal.revenue_segment_months(text, text) IS 'See cs.revenue_segment_months.';
+
+CREATE FUNCTION cs.revenue_segment_months(dimension text, basis text DEFAULT 'ledger')
+RETURNS TABLE (
+	month date, dimension text, segment text, basis text,
+	mrr_start numeric, new_mrr numeric, reactivation_mrr numeric, expansion_mrr numeric, contraction_mrr numeric, churn_mrr numeric,
+	pause_mrr numeric, resume_mrr numeric, merge_in numeric, merge_out numeric, fx_mrr numeric, transfer_in numeric, transfer_out numeric, mrr_end numeric,
+	grr numeric, nrr numeric, gross_mrr_churn numeric, net_mrr_churn numeric, quick_ratio numeric, arpa numeric,
+	customers_start bigint, customers_end bigint, currency text, segment_basis text,
+	complete boolean, data_through_at timestamptz, computed_at timestamptz)
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
+COMMENT ON FUNCTION cs.revenue_segment_months(text, text) IS
+'The rows of cs.revenue_by_segment_monthly of one dimension, of basis ledger or endpoints. No row where the segments of the past cannot be had in one pass over the ledger (cs.summary_status() names these): ask month by month with cs.revenue_by.';
+
+CREATE VIEW cs.revenue_by_segment_monthly WITH (security_barrier) AS
+SELECT r.month, d.name AS dimension, r.segment,
+	r.mrr_start::numeric(20,6) AS mrr_start, r.new_mrr::numeric(20,6) AS new_mrr,
+	r.reactivation_mrr::numeric(20,6) AS reactivation_mrr, r.expansion_mrr::numeric(20,6) AS expansion_mrr,
+	r.contraction_mrr::numeric(20,6) AS contraction_mrr, r.churn_mrr::numeric(20,6) AS churn_mrr,
+	r.pause_mrr::numeric(20,6) AS pause_mrr, r.resume_mrr::numeric(20,6) AS resume_mrr,
+	r.merge_in::numeric(20,6) AS merge_in, r.merge_out::numeric(20,6) AS merge_out, r.fx_mrr::numeric(20,6) AS fx_mrr,
+	r.transfer_in::numeric(20,6) AS transfer_in, r.transfer_out::numeric(20,6) AS transfer_out, r.mrr_end::numeric(20,6) AS mrr_end,
+	r.grr::numeric(18,9) AS grr, r.nrr::numeric(18,9) AS nrr,
+	r.gross_mrr_churn::numeric(18,9) AS gross_mrr_churn, r.net_mrr_churn::numeric(18,9) AS net_mrr_churn,
+	r.quick_ratio::numeric(30,9) AS quick_ratio, r.arpa::numeric(20,6) AS arpa,
+	r.customers_start, r.customers_end, r.currency, r.segment_basis, r.complete, r.data_through_at, r.computed_at
+FROM cs.dimension d
+CROSS JOIN LATERAL cs.revenue_segment_months(d.name) r
+WHERE d.enabled;
+COMMENT ON VIEW cs.revenue_by_segment_monthly IS
+'MRR and its movements in every month by the segments of each dimension; each row is what cs.revenue says of that month and segment (basis ledger), so the segments of a dimension add up to cs.revenue_monthly. Segments that never had a customer are left out. Say which dimension: the others are then not computed. Without dimensions over metrics or over other dimensions, see cs.summary_status(). Amounts are MRR per month in the policy''s currency.';
+COMMENT ON COLUMN cs.revenue_by_segment_monthly.month IS 'First day of the month, which is cut in the policy''s time zone.';
+COMMENT ON COLUMN cs.revenue_by_segment_monthly.dimension IS 'Dimension that the segment belongs to.';
+COMMENT ON COLUMN cs.revenue_by_segment_monthly.segment IS 'Segment; (none) for who is in none. Flows and rates are of who was in it at the start of the month.';
+COMMENT ON COLUMN cs.revenue_by_segment_monthly.mrr_start IS 'MRR at the start of the month: mrr_end of the month before.';
+COMMENT ON COLUMN cs.revenue_by_segment_monthly.new_mrr IS 'MRR of customers that never paid before.';
+COMMENT ON COLUMN cs.revenue_by_segment_monthly.reactivation_mrr IS 'MRR of customers that came back after a churn.';
+COMMENT ON COLUMN cs.revenue_by_segment_monthly.expansion_mrr IS 'Increases of customers that were active.';
+COMMENT ON COLUMN cs.revenue_by_segment_monthly.contraction_mrr IS 'Decreases of customers that stayed active; >= 0.';
+COMMENT ON COLUMN cs.revenue_by_segment_monthly.churn_mrr IS 'MRR lost with customers that stopped being active; >= 0.';
+COMMENT ON COLUMN cs.revenue_by_segment_monthly.pause_mrr IS 'MRR put on hold by pauses, neither churn nor contraction; >= 0.';
+COMMENT ON COLUMN cs.revenue_by_segment_monthly.resume_mrr IS 'MRR back from pauses.';
+COMMENT ON COLUMN cs.revenue_by_segment_monthly.merge_in IS 'MRR that came with merged customers.';
+COMMENT ON COLUMN cs.revenue_by_segment_monthly.merge_out IS 'MRR that went with merged customers; >= 0.';
+COMMENT ON COLUMN cs.revenue_by_segment_monthly.fx_mrr IS 'Change by exchange rates alone; of either sign.';
+COMMENT ON COLUMN cs.revenue_by_segment_monthly.transfer_in IS 'MRR at the end of customers that came from other segments (or none) in the month.';
+COMMENT ON COLUMN cs.revenue_by_segment_monthly.transfer_out IS 'MRR at the end of customers that went to other segments (or none) in the month.';
+COMMENT ON COLUMN cs.revenue_by_segment_monthly.mrr_end IS 'MRR at the end of who is in the segment then: mrr_start + new + reactivation + expansion + resume + merge_in + transfer_in - contraction - churn - pause - merge_out - transfer_out + fx.';
+COMMENT ON COLUMN cs.revenue_by_segment_monthly.grr IS 'Gross revenue retention, a fraction from 0 to 1: of mrr_start, what is left after losses; NULL where mrr_start is 0.';
+COMMENT ON COLUMN cs.revenue_by_segment_monthly.nrr IS 'Net revenue retention, a fraction: MRR at the end of the customers there at the start, over mrr_start; NULL where that is 0.';
+COMMENT ON COLUMN cs.revenue_by_segment_monthly.gross_mrr_churn IS '(churn + contraction) / mrr_start; NULL where mrr_start is 0.';
+COMMENT ON COLUMN cs.revenue_by_segment_monthly.net_mrr_churn IS '(churn + contraction - expansion - reactivation) / mrr_start, can be negative; NULL where mrr_start is 0.';
+COMMENT ON COLUMN cs.revenue_by_segment_monthly.quick_ratio IS '(new + expansion) / (churn + contraction); NULL where nothing was lost.';
+COMMENT ON COLUMN cs.revenue_by_segment_monthly.arpa IS 'MRR per active customer at the end: mrr_end / customers_end; NULL without customers.';
+COMMENT ON COLUMN cs.revenue_by_segment_monthly.customers_start IS 'Active customers in the segment at the start.';
+COMMENT ON COLUMN cs.revenue_by_segment_monthly.customers_end IS 'Active customers in the segment at the end.';
+COMMENT ON COLUMN cs.revenue_by_segment_monthly.currency IS 'Currency of the amounts: policy.currency.';
+COMMENT ON COLUMN cs.revenue_by_segment_monthly.segment_basis IS 'How segments of the past were found: restated or stored.';
+COMMENT ON COLUMN cs.revenue_by_segment_monthly.complete IS 'False for the running month, which is computed up to now.';
+COMMENT ON COLUMN cs.revenue_by_segment_monthly.data_through_at IS 'Instant up to which facts were evaluated; NULL before the first refresh.';
+COMMENT ON COLUMN cs.revenue_by_segment_monthly.computed_at IS 'When the last refresh was; NULL before the first.';
+
+CREATE FUNCTION cs_internal.summary_status()
+RETURNS TABLE (dimension text, kept boolean, reason text, through timestamptz, months bigint, waiting bigint, built_at timestamptz)
+LANGUAGE sql STABLE AS $$
+	SELECT x.name, s.fingerprint IS NOT NULL AND s.fingerprint = x.fingerprint AND NOT s.failed,
+		CASE WHEN x.name IS NOT NULL AND cs_internal.pass_mode(x.name) IS NULL THEN 'rules over metrics, time or other dimensions: every month is evaluated by itself'
+			WHEN s.failed AND s.fingerprint = x.fingerprint THEN 'a rule raised: see cs.definition_status'
+			WHEN s.fingerprint IS DISTINCT FROM x.fingerprint THEN 'from the next refresh on' END,
+		CASE WHEN s.fingerprint = x.fingerprint AND NOT s.failed THEN s.through END,
+		(SELECT count(DISTINCT k.starts) FROM cs_internal.summary_month k WHERE s.fingerprint = x.fingerprint AND k.dimension = s.dimension),
+		(SELECT count(*) FROM (SELECT b.customer_id FROM cs_internal.movement_before b UNION SELECT c.customer_id FROM cs_internal.customer_before c) w),
+		CASE WHEN s.fingerprint = x.fingerprint THEN s.built_at END
+	FROM (
+		SELECT NULL AS name, cs_internal.summary_fingerprint('') AS fingerprint
+		UNION ALL
+		SELECT d.name, cs_internal.summary_fingerprint(d.name) FROM cs.dimension d WHERE d.enabled
+	) x
+	LEFT JOIN cs_internal.summary s ON s.dimension = coalesce(x.name, '')
+	ORDER BY x.name NULLS FIRST
+$$;
+COMMENT ON FUNCTION cs_internal.summary_status() IS 'See cs.summary_status.';
+
+CREATE FUNCTION cs.summary_status()
+RETURNS TABLE (dimension text, kept boolean, reason text, through timestamptz, months bigint, waiting bigint, built_at timestamptz)
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
+COMMENT ON FUNCTION cs.summary_status() IS
+'Which monthly sums of churn and revenue are kept: one row for everybody (dimension NULL) and one a dimension. reason says why not; through is the end of the last kept month, months how many have any number, waiting the customers whose changes the next refresh takes in (who reads has them already).';

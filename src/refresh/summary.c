@@ -468,7 +468,7 @@ fill(CsFlow *flow, const char *dimension, const CsPolicy *policy, const Timestam
 
 /*
  * cs_internal.period_sums(dimension, bounds, kept): a row a segment and period,
- * periods without a customer or movement too; (segment, period_no,
+ * periods without a customer or movement too, (total) or (none) always; (segment, period_no,
  * customers_start, mrr_start, then the sums).  No row where they cannot be had
  * in one pass.
  */
@@ -485,6 +485,7 @@ cs_period_sums_sql(PG_FUNCTION_ARGS)
 	CsFlow *flow;
 	CsPolicy *policy;
 	volatile bool filled = false;
+	const char *everybody = *dimension == '\0' ? "(total)" : "(none)";
 
 	InitMaterializedSRF(fcinfo, 0);
 	if (PG_ARGISNULL(1))
@@ -494,6 +495,7 @@ cs_period_sums_sql(PG_FUNCTION_ARGS)
 	cs_enter(&frame);
 	policy = cs_policy(false);
 	flow = cs_flow_make(bounds, nbounds, policy->edge_at);
+	cs_flow_put(flow, everybody, 0, SUM_CUSTOMERS, Int64GetDatum(0));
 	PG_TRY();
 	{
 		/* what is kept, the journal and the ledger as of one instant */
@@ -508,6 +510,9 @@ cs_period_sums_sql(PG_FUNCTION_ARGS)
 	PG_END_TRY();
 	for (int s = 0; filled && s < cs_flow_segments(flow); s++)
 	{
+		/* (none) stands in the flow of everybody too */
+		if (*dimension == '\0' && strcmp(cs_flow_segment(flow, s), everybody) != 0)
+			continue;
 		values[0] = CStringGetTextDatum(cs_flow_segment(flow, s));
 		for (int period = 1; period < nbounds; period++)
 		{
