@@ -167,7 +167,7 @@ CREATE FUNCTION app.derived() RETURNS TABLE (tab text, r jsonb) LANGUAGE plpgsql
 DECLARE
 	t text;
 BEGIN
-	FOREACH t IN ARRAY '{customer,movement,usage_month,state,unusable,orphan,scan_checksum}'::text[] LOOP
+	FOREACH t IN ARRAY '{customer,movement,usage_month,state,unusable,orphan,scan_checksum,summary_month}'::text[] LOOP
 		RETURN QUERY EXECUTE format('SELECT %L, to_jsonb(x) - ''computed_at'' FROM cs_internal.%I x', t, t);
 	END LOOP;
 	RETURN QUERY SELECT 'source_state', to_jsonb(x) - 'scanned_at' - 'looked_at' - 'capture_reason' FROM cs_internal.source_state x;
@@ -177,7 +177,8 @@ END $$;
 
 CREATE PROCEDURE app.empty() LANGUAGE sql AS $$
 	TRUNCATE cs_internal.customer, cs_internal.movement, cs_internal.usage_month, cs_internal.state, cs_internal.unusable, cs_internal.orphan,
-		cs_internal.scan_checksum, cs_internal.source_state, cs_internal.pending, cs_internal.dirty, cs_internal.change_log;
+		cs_internal.scan_checksum, cs_internal.source_state, cs_internal.pending, cs_internal.dirty, cs_internal.change_log,
+		cs_internal.summary, cs_internal.summary_month, cs_internal.movement_before, cs_internal.customer_before;
 $$;
 
 -- Up to three rows a table that are in one state and not in the other.
