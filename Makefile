@@ -21,6 +21,7 @@ SQL_PIECES = \
 	watermark \
 	refresh \
 	usage \
+	seal \
 	ledger \
 	version \
 	ledger_detail \

@@ -109,7 +109,7 @@ BEGIN
 		'{snapshot,rolling_base,event_over_start,event_of_start,daily_sum,eligible_base,activity}');
 	PERFORM cs_internal.must_be_word('churn unit', unit, '{logo,gross_mrr,net_mrr,seats}');
 	IF method = 'activity' AND NOT EXISTS (SELECT FROM cs.source s WHERE s.kind = 'usage_event' AND s.enabled)
-		AND NOT EXISTS (SELECT FROM cs_internal.usage_month) THEN
+		AND NOT EXISTS (SELECT FROM cs_internal.usage_whole) THEN
 		RAISE EXCEPTION 'churn method "activity" needs usage events' USING ERRCODE = 'object_not_in_prerequisite_state',
 			HINT = 'Register them with cs.add_source(name, ''usage_event'', ...), then CALL cs.refresh().';
 	END IF;

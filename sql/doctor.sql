@@ -13,6 +13,7 @@ SELECT s.name AS source, s.kind, s.relation, coalesce(t.capture, 'scan') AS capt
 	t.first_at, t.last_at, t.scanned_at, t.error,
 	k.last_as_of AS data_through_at, k.last_refresh_at AS computed_at,
 	coalesce(t.capture, 'scan') <> 'window' AS exact,
+	q.before AS sealed_before, q.corrections AS corrections_refused,
 	CASE WHEN s.terms = 'current' THEN (SELECT min(v.recorded_at) FROM cs_internal.subscription_version v WHERE v.source = s.name) END AS history_from
 FROM cs.source s
 LEFT JOIN cs_internal.source_state t ON t.source = s.name
@@ -22,6 +23,7 @@ LEFT JOIN (
 	FROM (SELECT n.source, n.reason, sum(n.row_count)::bigint AS row_count, min(n.example COLLATE "C") AS example
 		FROM cs_internal.unusable n GROUP BY n.source, n.reason) r
 	GROUP BY r.source) u ON u.source = s.name
+LEFT JOIN cs_internal.seal q ON q.source = s.name
 LEFT JOIN cs_internal.clock k ON true;
 COMMENT ON VIEW cs.source_status IS 'One row per source: how it is captured, what of it cannot be used, how far it reaches.';
 COMMENT ON COLUMN cs.source_status.source IS 'Name of the source.';
@@ -31,6 +33,8 @@ COMMENT ON COLUMN cs.source_status.capture IS 'How changes are noticed now: trig
 COMMENT ON COLUMN cs.source_status.why IS 'Why it is captured that way.';
 COMMENT ON COLUMN cs.source_status.exact IS 'false: changes before the window that is re-read are not noticed.';
 COMMENT ON COLUMN cs.source_status.history_from IS 'With terms current, the instant from which changes of its rows are known; NULL: rows say themselves when they held, or none was read yet.';
+COMMENT ON COLUMN cs.source_status.sealed_before IS 'What happened before it is final, see cs.seal(); NULL: nothing is.';
+COMMENT ON COLUMN cs.source_status.corrections_refused IS 'Rows written below the seal since, which are not applied, as far as capture by trigger or watermark has seen; NULL: not sealed.';
 COMMENT ON COLUMN cs.source_status.enabled IS 'false: the source is not read.';
 COMMENT ON COLUMN cs.source_status.needs_scan IS 'true: it is read whole at the next refresh.';
 COMMENT ON COLUMN cs.source_status.unusable_rows IS 'Number of rows that cannot be used and are left out.';
@@ -110,6 +114,10 @@ BEGIN
 		SELECT 'unusable', 'warning', u.source, format('%s rows cannot be used: %s; e.g. %s', sum(u.row_count), u.reason, min(u.example COLLATE "C")),
 			'Correct these rows, or map an expression that does.'
 		FROM cs_internal.unusable u GROUP BY u.source, u.reason
+		UNION ALL
+		SELECT 'seal', 'warning', q.source, format('%s rows were written below the seal of %s, the last time at %s, and are not counted', q.corrections, q.before, q.corrected_at),
+			format('Record them with an instant after the seal; or, while all rows are still there: SELECT cs.unseal(%L);', q.source)
+		FROM cs_internal.seal q WHERE q.corrections > 0
 		UNION ALL
 		SELECT 'orphans', 'warning', s.source, format('%s ids are no customers, e.g. "%s"', s.orphans,
 				(SELECT min(o.customer_id) FROM cs_internal.orphan o WHERE o.source = s.source

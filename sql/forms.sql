@@ -25,7 +25,7 @@ BEGIN
 	FOR f IN
 		SELECT g.*, g.names && '{customer,customer_id}'::text[] AS by_customer, behind IS NOT NULL AS behind_defaults,
 			EXISTS (SELECT FROM unnest(g.names, g.types) a (name, type)
-				WHERE a.name IN ('at', 'as_of', 'since', 'until', 'expires_at') AND a.type = 'timestamptz') AS by_instant
+				WHERE a.name IN ('at', 'as_of', 'since', 'until', 'before', 'expires_at') AND a.type = 'timestamptz') AS by_instant
 		FROM (SELECT p.oid, p.proname, p.pronargs, obj_description(p.oid) AS comment, pg_get_function_result(p.oid) AS result,
 				CASE p.provolatile WHEN 's' THEN 'STABLE' WHEN 'v' THEN 'VOLATILE' ELSE 'IMMUTABLE' END AS volatility,
 				p.proargnames[1:p.pronargs] AS names,
@@ -55,7 +55,7 @@ BEGIN
 					FROM (
 						SELECT u.name, u.type AS was, u.n, CASE
 							WHEN u.name IN ('customer', 'customer_id') AND u.type = 'text' THEN customer
-							WHEN u.name IN ('at', 'as_of', 'since', 'until', 'expires_at') AND u.type = 'timestamptz' THEN instant
+							WHEN u.name IN ('at', 'as_of', 'since', 'until', 'before', 'expires_at') AND u.type = 'timestamptz' THEN instant
 							WHEN f.behind_defaults AND u.name = 'as_of' THEN instant
 							WHEN f.behind_defaults AND instant <> 'text' AND u.type = 'text' THEN 'bpchar'
 							ELSE u.type END AS type

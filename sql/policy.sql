@@ -139,6 +139,11 @@ BEGIN
 	IF o.run_as IS DISTINCT FROM n.run_as THEN
 		PERFORM cs_internal.use_run_as(n.run_as, o.run_as);
 	END IF;
+	IF old IS NOT NULL AND o.time_zone <> n.time_zone AND EXISTS (SELECT FROM cs_internal.seal) THEN
+		RAISE EXCEPTION 'the time zone cannot change: usage is sealed' USING ERRCODE = 'object_not_in_prerequisite_state',
+			DETAIL = (SELECT string_agg(format('Source "%s" is sealed before %s; its days are cut in %s.', s.source, s.before, s.time_zone), ' ' ORDER BY s.source) FROM cs_internal.seal s),
+			HINT = 'Keep the zone, or give the sealed rollup up with cs.unseal() while all rows are still there.';
+	END IF;
 	IF old IS NOT NULL AND (o.time_zone, o.period_edge, o.free_is_active, o.grace_days, o.max_pause_days, o.currency, o.gap_days_money, o.reactivation_days, o.recognition)
 		IS DISTINCT FROM (n.time_zone, n.period_edge, n.free_is_active, n.grace_days, n.max_pause_days, n.currency, n.gap_days_money, n.reactivation_days, n.recognition) THEN
 		UPDATE cs_internal.source_state SET needs_scan = true;

@@ -47,7 +47,8 @@ CREATE TABLE cs_internal.change_log (
 	source text NOT NULL,
 	customer_key text,                  -- the user's id where user_id is mapped
 	since timestamptz,                  -- anchors touched: [since, until]; NULL = unknown, all
-	until timestamptz
+	until timestamptz,                  -- since after until: none but those refused
+	refused bigint                      -- rows written below the seal; NULL: none
 );
 
 -- Work queue of ingest, filled from change_log and by scans.

@@ -171,11 +171,33 @@ CREATE TABLE cs_internal.usage_month (
 	PRIMARY KEY (customer_id, month)
 );
 
+-- Decided: the same of events below a seal, per source; see cs.seal().
+CREATE TABLE cs_internal.usage_sealed (
+	source text NOT NULL,
+	customer_id text COLLATE "C" NOT NULL,
+	month date NOT NULL,
+	usage cs.usage NOT NULL,
+	PRIMARY KEY (customer_id, month, source)
+);
+SELECT pg_catalog.pg_extension_config_dump('cs_internal.usage_sealed', '');
+
+-- What people read: both, a row per customer and month.
+CREATE VIEW cs_internal.usage_whole AS
+SELECT m.customer_id, m.month, m.usage FROM cs_internal.usage_month m
+WHERE NOT EXISTS (SELECT FROM cs_internal.usage_sealed s WHERE s.customer_id = m.customer_id AND s.month = m.month)
+UNION ALL
+SELECT b.customer_id, b.month, cs.union_agg(b.usage) FROM (
+	SELECT s.customer_id, s.month, s.usage FROM cs_internal.usage_sealed s
+	UNION ALL
+	SELECT m.customer_id, m.month, m.usage FROM cs_internal.usage_month m
+	WHERE EXISTS (SELECT FROM cs_internal.usage_sealed s WHERE s.customer_id = m.customer_id AND s.month = m.month)) b
+GROUP BY b.customer_id, b.month;
+
 CREATE VIEW cs.usage_daily WITH (security_barrier) AS
 SELECT m.customer_id, u.event, u.day, m.month, u.events,
 	u.quantity::numeric(38,9) AS quantity, u.active_users,
 	t.data_through_at, c.last_refresh_at AS computed_at
-FROM cs_internal.usage_month m
+FROM cs_internal.usage_whole m
 CROSS JOIN LATERAL cs.unnest(m.usage) u
 LEFT JOIN (SELECT pg_catalog.max(x.last_at) AS data_through_at
 	FROM cs_internal.source_state x JOIN cs.source s ON s.name = x.source AND s.kind = 'usage_event') t ON true

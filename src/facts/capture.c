@@ -65,6 +65,7 @@ typedef struct Note
 	NoteKey key;
 	TimestampTz since;
 	TimestampTz until;
+	int64 refused; /* rows written below the seal */
 } Note;
 
 typedef struct NotedSource
@@ -190,10 +191,11 @@ collapse(void)
 }
 
 /*
- * cs_capture_note: see source.h.
+ * add_note: see cs_capture_note(); refused: rows written below the seal, which are
+ * counted, but not of a source that is noted whole.
  */
-void
-cs_capture_note(const char *source, const char *key, TimestampTz since, TimestampTz until)
+static void
+add_note(const char *source, const char *key, TimestampTz since, TimestampTz until, int64 refused)
 {
 	NoteKey k;
 	Note *note = last_note;
@@ -220,6 +222,7 @@ cs_capture_note(const char *source, const char *key, TimestampTz since, Timestam
 			note->key.key = MemoryContextStrdup(context, key);
 			note->since = since;
 			note->until = until;
+			note->refused = 0;
 			sources[k.source].nnotes++;
 		}
 		last_note = note;
@@ -228,6 +231,7 @@ cs_capture_note(const char *source, const char *key, TimestampTz since, Timestam
 		note->since = since;
 	if (until > note->until)
 		note->until = until;
+	note->refused += refused;
 
 	if (hash_get_num_entries(notes) >= MAX_NOTES)
 	{
@@ -238,19 +242,30 @@ cs_capture_note(const char *source, const char *key, TimestampTz since, Timestam
 	}
 }
 
+/*
+ * cs_capture_note: see source.h.
+ */
+void
+cs_capture_note(const char *source, const char *key, TimestampTz since, TimestampTz until)
+{
+	add_note(source, key, since, until, 0);
+}
+
 /* ---- writing the log ------------------------------------------------------ */
 
 static void
-write_row(Relation rel, const char *source, const char *key, TimestampTz since, TimestampTz until)
+write_row(Relation rel, const char *source, const char *key, TimestampTz since, TimestampTz until,
+		  int64 refused)
 {
-	Datum values[4];
-	bool nulls[4] = {false, key == NULL, key == NULL, key == NULL};
+	Datum values[5];
+	bool nulls[5] = {false, key == NULL, key == NULL, key == NULL, refused == 0};
 	HeapTuple tuple;
 
 	values[0] = CStringGetTextDatum(source);
 	values[1] = key ? CStringGetTextDatum(key) : (Datum) 0;
 	values[2] = TimestampTzGetDatum(since);
 	values[3] = TimestampTzGetDatum(until);
+	values[4] = Int64GetDatum(refused);
 	tuple = heap_form_tuple(RelationGetDescr(rel), values, nulls);
 	simple_heap_insert(rel, tuple);
 	heap_freetuple(tuple);
@@ -277,7 +292,7 @@ cs_capture_flush(void)
 	nsp = get_namespace_oid("cs_internal", true);
 	relid = OidIsValid(nsp) ? get_relname_relid("change_log", nsp) : InvalidOid;
 	rel = OidIsValid(relid) ? try_table_open(relid, RowExclusiveLock) : NULL;
-	if (rel == NULL || RelationGetDescr(rel)->natts != 4)
+	if (rel == NULL || RelationGetDescr(rel)->natts != 5)
 	{
 		/* The extension was dropped, or is another version: nobody reads the log. */
 		if (rel != NULL)
@@ -291,13 +306,14 @@ cs_capture_flush(void)
 	for (int i = 0; i < nsources; i++)
 	{
 		if (sources[i].whole)
-			write_row(rel, sources[i].name, NULL, 0, 0);
+			write_row(rel, sources[i].name, NULL, 0, 0, 0);
 	}
 	hash_seq_init(&scan, notes);
 	while ((note = hash_seq_search(&scan)) != NULL)
 	{
 		if (!sources[note->key.source].whole)
-			write_row(rel, sources[note->key.source].name, note->key.key, note->since, note->until);
+			write_row(rel, sources[note->key.source].name, note->key.key, note->since, note->until,
+					  note->refused);
 		MemoryContextReset(row_context);
 	}
 	MemoryContextSwitchTo(old);
@@ -420,11 +436,41 @@ anchor_of(Oid type, Datum value, TimestampTz *since, TimestampTz *until)
 	*until = at + USECS_PER_DAY;
 }
 
+/* The seal of the trigger that fires, in microseconds; local for what has no zone. */
+typedef struct Seal
+{
+	bool set;
+	TimestampTz at;
+	Timestamp local;
+} Seal;
+
 /*
- * note_tuple: one version of a row.
+ * below: whether the instant is before the seal.
+ */
+static bool
+below(const Seal *seal, Oid type, Datum value)
+{
+	int overflow = 0;
+
+	switch (type)
+	{
+		case TIMESTAMPTZOID:
+			return DatumGetTimestampTz(value) < seal->at;
+		case TIMESTAMPOID:
+			return DatumGetTimestamp(value) < seal->local;
+		case DATEOID:
+			return date2timestamp_opt_overflow(DatumGetDateADT(value), &overflow) < seal->local;
+		default:
+			return false;
+	}
+}
+
+/*
+ * note_tuple: one version of a row.  written: it is there afterwards.
  */
 static void
-note_tuple(const char *source, TupleDesc desc, HeapTuple tuple, int key, int anchor)
+note_tuple(const char *source, TupleDesc desc, HeapTuple tuple, int key, int anchor,
+		   const Seal *seal, bool written)
 {
 	TimestampTz since = DT_NOBEGIN;
 	TimestampTz until = DT_NOEND;
@@ -439,15 +485,26 @@ note_tuple(const char *source, TupleDesc desc, HeapTuple tuple, int key, int anc
 	{
 		value = heap_getattr(tuple, anchor, desc, &isnull);
 		if (!isnull)
-			anchor_of(getBaseType(TupleDescAttr(desc, anchor - 1)->atttypid), value, &since,
-					  &until);
+		{
+			Oid type = getBaseType(TupleDescAttr(desc, anchor - 1)->atttypid);
+
+			if (seal->set && below(seal, type, value))
+			{
+				/* what is gone below the seal is kept: rows may be dropped there */
+				if (written && id != NULL)
+					add_note(source, id, DT_NOEND, DT_NOBEGIN, 1);
+				return;
+			}
+			anchor_of(type, value, &since, &until);
+		}
 	}
 	cs_capture_note(source, id, since, until);
 }
 
 /*
  * cs_capture: the trigger function.  Arguments: source, key column, and the
- * anchor column where that is a bare column.
+ * anchor column where that is a bare column; after cs.seal() the seal, as an
+ * instant and as local time.
  */
 Datum
 cs_capture(PG_FUNCTION_ARGS)
@@ -462,6 +519,7 @@ cs_capture(PG_FUNCTION_ARGS)
 	int anchor;
 	MemoryContext row_context;
 	MemoryContext old;
+	Seal seal = {false, 0, 0};
 	static MemoryContext scratch = NULL;
 
 	if (!CALLED_AS_TRIGGER(fcinfo))
@@ -486,15 +544,22 @@ cs_capture(PG_FUNCTION_ARGS)
 		cs_capture_note(args[0], NULL, 0, 0);
 		return PointerGetDatum(NULL);
 	}
+	if (nargs > 4)
+	{
+		seal.set = true;
+		seal.at = strtoll(args[3], NULL, 10);
+		seal.local = strtoll(args[4], NULL, 10);
+	}
 
 	if (scratch == NULL)
 		scratch =
 			AllocSetContextCreate(TopMemoryContext, "cs_ext capture row", ALLOCSET_SMALL_SIZES);
 	row_context = scratch;
 	old = MemoryContextSwitchTo(row_context);
-	note_tuple(args[0], desc, data->tg_trigtuple, key, anchor);
+	note_tuple(args[0], desc, data->tg_trigtuple, key, anchor, &seal,
+			   TRIGGER_FIRED_BY_INSERT(data->tg_event));
 	if (TRIGGER_FIRED_BY_UPDATE(data->tg_event))
-		note_tuple(args[0], desc, data->tg_newtuple, key, anchor);
+		note_tuple(args[0], desc, data->tg_newtuple, key, anchor, &seal, true);
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(row_context);
 	return PointerGetDatum(NULL);

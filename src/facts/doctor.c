@@ -311,6 +311,13 @@ cs_mark_changed(PG_FUNCTION_ARGS)
 				cs_nearest(name, names) ? cs_errhint_nearest(name, names)
 										: errhint("Sources stand in cs.source."));
 	}
+	if (until < source->sealed)
+		ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				errmsg("source \"%s\" is sealed: what is before %s is final", name,
+					   DatumGetCString(DirectFunctionCall1(timestamptz_out,
+														   TimestampTzGetDatum(source->sealed)))),
+				errdetail("Corrections below the seal are not applied."),
+				errhint("Record the correction with an instant after the seal."));
 	if (customer == NULL || !source->by_user)
 		cs_capture_note(name, customer, since, until);
 	else

@@ -188,6 +188,15 @@ cs_source_extent(const CsSource *source, TimestampTz as_of)
 				CS_ARGS(cs_text(source->name)));
 	}
 
+	/* What is sealed is there, whether its rows are or not. */
+	cs_exec(
+		"UPDATE cs_internal.source_state t SET first_at = least(t.first_at, s.first_at), last_at "
+		"= greatest(t.last_at, s.last_at), has_rows = t.has_rows OR s.first_at IS NOT NULL FROM "
+		"cs_internal.seal s WHERE t.source = $1 AND s.source = $1 AND (t.first_at IS DISTINCT FROM "
+		"least(t.first_at, s.first_at) OR t.last_at IS DISTINCT FROM greatest(t.last_at, "
+		"s.last_at))",
+		CS_ARGS(cs_text(source->name)));
+
 	/* Where the anchor may be NULL, or there is none, any row is known all along. */
 	return cs_exec(
 			   "UPDATE cs_internal.source_state SET available = NOT available WHERE source = $1 "

@@ -198,7 +198,9 @@ cs_pending_known(const char *source)
 		"INSERT INTO cs_internal.pending (source, customer_id) SELECT $1, customer_id FROM (SELECT "
 		"customer_id FROM cs_internal.customer UNION SELECT customer_id FROM cs_internal.state "
 		"UNION SELECT customer_id FROM cs_internal.movement UNION SELECT customer_id FROM "
-		"cs_internal.usage_month UNION SELECT customer_id FROM cs_internal.unusable WHERE source = "
+		"cs_internal.usage_month UNION SELECT customer_id FROM cs_internal.usage_sealed WHERE "
+		"source = "
+		"$1 UNION SELECT customer_id FROM cs_internal.unusable WHERE source = "
 		"$1 AND customer_id <> '') k" UPSERT_PENDING,
 		CS_ARGS(cs_text(source)));
 }
@@ -442,7 +444,8 @@ users_to_customers(const CsSource *source)
 	Datum ids;
 	bool isnull;
 
-	cs_exec("SELECT array_agg(customer_key) FROM changes WHERE source = $1 AND customer_key <> ''",
+	cs_exec("SELECT array_agg(customer_key) FROM changes WHERE source = $1 AND customer_key <> '' "
+			"AND since <= until",
 			CS_ARGS(cs_text(source->name)));
 	ids = cs_value_datum(&isnull);
 	if (isnull)
@@ -474,7 +477,8 @@ users_to_customers(const CsSource *source)
 		cs_exec("INSERT INTO cs_internal.pending (source, customer_id, since, until) SELECT $1, "
 				"m.customer_id, min(c.since), max(c.until) FROM members m JOIN changes c ON "
 				"c.source = $1 "
-				"AND c.customer_key = m.user_id GROUP BY m.customer_id" UPSERT_PENDING,
+				"AND c.customer_key = m.user_id AND c.since <= c.until GROUP BY "
+				"m.customer_id" UPSERT_PENDING,
 				CS_ARGS(cs_text(source->name)));
 		cs_unregister("members");
 		tuplestore_end(rows->store);
@@ -497,7 +501,8 @@ take_chunk(List *all, List **whole)
 		"WITH d AS (DELETE FROM cs_internal.change_log WHERE ctid = ANY (ARRAY(SELECT ctid "
 		"FROM cs_internal.change_log LIMIT $1)) RETURNING *) SELECT source, customer_key "
 		"COLLATE \"C\" AS customer_key, min(coalesce(since, '-infinity')) AS since, "
-		"max(coalesce(until, 'infinity')) AS until FROM d GROUP BY 1, 2",
+		"max(coalesce(until, 'infinity')) AS until, sum(refused)::bigint AS refused FROM d GROUP "
+		"BY 1, 2",
 		CS_ARGS(cs_int4(CHUNK)));
 	if (changes->nrows == 0)
 		return false;
@@ -507,13 +512,19 @@ take_chunk(List *all, List **whole)
 		cs_exec("INSERT INTO cs_internal.dirty (customer_id, marked_at, cause) SELECT customer_id, "
 				"clock_timestamp(), 'definition' FROM cs_internal.customer ON CONFLICT DO NOTHING",
 				CS_NO_ARGS);
+	cs_exec(
+		"UPDATE cs_internal.seal s SET corrections = s.corrections + c.n, corrected_at = "
+		"clock_timestamp() FROM (SELECT source, sum(refused)::bigint AS n FROM changes GROUP BY "
+		"source) c WHERE s.source = c.source AND c.n > 0",
+		CS_NO_ARGS);
 	*whole = list_concat(*whole, names_in("customer_key IS NULL AND source <> '*'"));
-	keyed = names_in("customer_key <> ''");
-	without_customer = names_in("customer_key = ''");
+	keyed = names_in("customer_key <> '' AND since <= until");
+	without_customer = names_in("customer_key = '' AND since <= until");
 	cs_exec(
 		"UPDATE cs_internal.source_state t SET changed_since = least(t.changed_since, c.since), "
 		"changed_until = greatest(t.changed_until, c.until) FROM (SELECT source, min(since) AS "
-		"since, max(until) AS until FROM changes GROUP BY source) c WHERE c.source = t.source",
+		"since, max(until) AS until FROM changes WHERE since <= until GROUP BY source) c WHERE "
+		"c.source = t.source",
 		CS_NO_ARGS);
 
 	foreach (lc, all)
@@ -528,7 +539,7 @@ take_chunk(List *all, List **whole)
 			cs_exec("INSERT INTO cs_internal.pending (source, customer_id, since, until) SELECT "
 					"source, "
 					"customer_key, since, until FROM changes WHERE source = $1 AND customer_key <> "
-					"''" UPSERT_PENDING,
+					"'' AND since <= until" UPSERT_PENDING,
 					CS_ARGS(cs_text(source->name)));
 	}
 

@@ -19,6 +19,7 @@
 #include "catalog/pg_type.h"
 #include "nodes/parsenodes.h"
 #include "parser/parser.h"
+#include "datatype/timestamp.h"
 #include "utils/array.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
@@ -277,6 +278,7 @@ cs_source_make(const char *name, const char *kind, const char *relation, const c
 	source->relid = relation_oid(relation);
 	source->search_path = search_path ? pstrdup(search_path) : NULL;
 	source->capture = pstrdup("scan");
+	source->sealed = DT_NOBEGIN;
 	source->mapping = mapping;
 	mapping->kind = cs_kind(kind);
 	if (mapping->kind == NULL)
@@ -416,8 +418,10 @@ cs_sources(const char *kind)
 	char ***cells;
 
 	n = cs_exec("SELECT s.name, s.kind, s.relation, s.columns::text, s.search_path, "
-				"coalesce(t.capture, 'scan'), t.column_types::text, s.terms "
+				"coalesce(t.capture, 'scan'), t.column_types::text, (extract(epoch FROM "
+				"q.before) * 1000000)::bigint::text, s.terms "
 				"FROM cs.source s LEFT JOIN cs_internal.source_state t ON t.source = s.name "
+				"LEFT JOIN cs_internal.seal q ON q.source = s.name "
 				"WHERE s.enabled AND ($1 IS NULL OR s.kind = $1) ORDER BY s.name COLLATE \"C\"",
 				CS_ARGS(cs_text(kind)));
 
@@ -425,8 +429,8 @@ cs_sources(const char *kind)
 	cells = palloc(sizeof(char **) * (n + 1));
 	for (uint64 i = 0; i < n; i++)
 	{
-		cells[i] = palloc(sizeof(char *) * 8);
-		for (int c = 0; c < 8; c++)
+		cells[i] = palloc(sizeof(char *) * 9);
+		for (int c = 0; c < 9; c++)
 			cells[i][c] = cs_cell(i, c + 1);
 	}
 	SPI_freetuptable(SPI_tuptable);
@@ -437,7 +441,10 @@ cs_sources(const char *kind)
 			cs_source_make(cells[i][0], cells[i][1], cells[i][2], cells[i][3], cells[i][4], true);
 
 		source->capture = cells[i][5];
-		source->current = strcmp(cells[i][7], "current") == 0;
+		if (cells[i][7] != NULL) /* microseconds since 1970 */
+			source->sealed = (TimestampTz) strtoll(cells[i][7], NULL, 10) -
+							 (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
+		source->current = strcmp(cells[i][8], "current") == 0;
 		if (cells[i][6] != NULL)
 			take_types(source, cells[i][6]);
 		else if (OidIsValid(source->relid))

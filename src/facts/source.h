@@ -11,10 +11,11 @@ typedef struct CsSource
 {
 	char *name;
 	char *kind;
-	char *relation;  /* qualified, quoted */
-	Oid relid;       /* InvalidOid: the relation is gone */
-	char *capture;   /* in force: trigger, watermark, scan or window */
-	int window_days; /* that a window re-reads; 0: none */
+	char *relation;     /* qualified, quoted */
+	Oid relid;          /* InvalidOid: the relation is gone */
+	char *capture;      /* in force: trigger, watermark, scan or window */
+	int window_days;    /* that a window re-reads; 0: none */
+	TimestampTz sealed; /* rows before it are final and not read; DT_NOBEGIN: none are */
 	char *search_path;
 	char *anchor;  /* canonical name of the anchor column, NULL: none mapped */
 	Oid key_type;  /* native type of the customer key (TEXTOID for an expression) */

@@ -43,11 +43,11 @@ typedef CsDefinition Definition;
 /* ---- who ------------------------------------------------------------------ */
 
 /*
- * must_be_member: the SQL of a source runs as run_as, so only who may act as
+ * cs_must_be_member: the SQL of a source runs as run_as, so only who may act as
  * that role may write it.
  */
-static void
-must_be_member(const CsPolicy *policy, Oid caller, const char *what)
+void
+cs_must_be_member(const CsPolicy *policy, Oid caller, const char *what)
 {
 	if (!OidIsValid(policy->run_as_oid))
 		ereport(ERROR, errcode(ERRCODE_UNDEFINED_OBJECT),
@@ -234,6 +234,12 @@ cs_source_add_triggers(const CsSource *source)
 		appendStringInfo(&args, ", %s",
 						 quote_literal_cstr(get_attname(source->relid, anchor->attnum, false)));
 
+	/* the seal in microseconds, as an instant and as local time: zones are not known in a writer */
+	if (!TIMESTAMP_IS_NOBEGIN(source->sealed) && anchor != NULL && anchor->attnum > 0)
+		appendStringInfo(&args, ", '" INT64_FORMAT "', '" INT64_FORMAT "'", source->sealed,
+						 DatumGetTimestamp(DirectFunctionCall1(
+							 timestamptz_timestamp, TimestampTzGetDatum(source->sealed))));
+
 	triggers[0] = quote_identifier(psprintf("cs_capture_%s", source->name));
 	triggers[1] = quote_identifier(psprintf("cs_capture_%s_truncate", source->name));
 	cs_exec(
@@ -301,6 +307,15 @@ cs_source_drop_triggers(const CsSource *source)
 			lock_relation(source, false);
 		cs_exec(psprintf("DROP TRIGGER %s ON %s", trigger, source->relation), CS_NO_ARGS);
 	}
+}
+
+/*
+ * cs_source_lock: so that no writer is in the middle of something.
+ */
+void
+cs_source_lock(const CsSource *source)
+{
+	lock_relation(source, false);
 }
 
 /* ---- add_source ----------------------------------------------------------- */
@@ -473,7 +488,7 @@ cs_define_source(const Definition *def, Oid caller)
 	const char *capture;
 	const char *reason;
 
-	must_be_member(policy, caller, "add a source");
+	cs_must_be_member(policy, caller, "add a source");
 	cs_check_words(def);
 	source = cs_source_make(def->name, def->kind, cs_relation_name(def->relid), def->columns,
 							def->search_path, true);
@@ -635,7 +650,7 @@ cs_drop_source(PG_FUNCTION_ARGS)
 				errmsg("name of a source must not be NULL"));
 	name = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	cs_enter(&frame);
-	must_be_member(cs_policy(false), caller, "drop a source");
+	cs_must_be_member(cs_policy(false), caller, "drop a source");
 	source = cs_source(name);
 	if (source == NULL)
 	{
@@ -649,6 +664,11 @@ cs_drop_source(PG_FUNCTION_ARGS)
 										: errhint("Sources stand in cs.source."));
 	}
 	refuse_in_use(source);
+	if (!TIMESTAMP_IS_NOBEGIN(source->sealed))
+		ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				errmsg("source \"%s\" is sealed", name),
+				errdetail("What is sealed of it may not be there as rows any more."),
+				errhint("To give it up: SELECT cs.unseal(%s);", quote_literal_cstr(name)));
 	if (OidIsValid(source->relid))
 		cs_source_drop_triggers(source);
 	cs_exec(
@@ -705,7 +725,7 @@ cs_preview_source(PG_FUNCTION_ARGS)
 	def.search_path = pstrdup(GetConfigOption("search_path", false, false));
 	cs_enter(&frame);
 	policy = cs_policy(false);
-	must_be_member(policy, caller, "preview a source");
+	cs_must_be_member(policy, caller, "preview a source");
 	cs_check_words(&def);
 	source = cs_source_make(def.name, def.kind, cs_relation_name(def.relid), def.columns,
 							def.search_path, true);

@@ -112,6 +112,8 @@ extern const char *cs_source_capture(const CsSource *source, const char *wanted,
 									 const char **reason);
 extern bool cs_source_may_read(Oid relid, Oid role);
 extern int cs_window_days(const char *capture);
+extern void cs_must_be_member(const CsPolicy *policy, Oid caller, const char *what);
+extern void cs_source_lock(const CsSource *source);
 extern void cs_source_add_triggers(const CsSource *source);
 extern void cs_source_drop_triggers(const CsSource *source);
 extern char *cs_source_types(const CsSource *source);

@@ -445,6 +445,19 @@ native_users(const CsSource *source)
 }
 
 /*
+ * seal_sql: rows below the seal are not read, whether they are there or not.
+ */
+static char *
+seal_sql(const CsSource *source)
+{
+	if (TIMESTAMP_IS_NOBEGIN(source->sealed))
+		return "";
+	return psprintf(
+		" AND %s >= '%s'::timestamptz", cs_source_anchor(source),
+		DatumGetCString(DirectFunctionCall1(timestamptz_out, TimestampTzGetDatum(source->sealed))));
+}
+
+/*
  * rows_sql: see cs_source_rows; key_condition as in cs_source_facts.
  */
 static char *
@@ -490,6 +503,7 @@ rows_sql(const CsSource *source, const char *key_condition, const char *users, b
 
 		appendStringInfo(&sql, "%s %s", foreach_current_index(lc) ? " AND" : " WHERE", c->sql);
 	}
+	appendStringInfoString(&sql, seal_sql(source));
 	if (cut && anchor != NULL)
 	{
 		if (!cs_anchor_required(source))
@@ -627,6 +641,7 @@ cs_source_extent_sql(const CsSource *source, bool required, CsBounds bounds)
 
 		appendStringInfo(&rows, "%s %s", foreach_current_index(lc) ? " AND" : " WHERE", c->sql);
 	}
+	appendStringInfoString(&rows, seal_sql(source));
 	from = rows.data;
 	if (anchor != NULL && bounds == CS_BOUNDS_INDEX)
 	{

@@ -212,7 +212,8 @@ cs_usage_rows(const CsBatch *batch)
 		psprintf(
 			"SELECT b.customer_id, cs_internal.usage_stamp(u.usage, $2, %s) AS usage"
 			" FROM batch b LEFT JOIN (SELECT m.customer_id, cs.union_agg(m.usage) AS usage"
-			" FROM cs_internal.usage_month m"
+			" FROM (SELECT customer_id, month, usage FROM cs_internal.usage_month UNION ALL"
+			" SELECT customer_id, month, usage FROM cs_internal.usage_sealed) m"
 			" WHERE m.customer_id = ANY ($1) AND m.month <= $2 GROUP BY m.customer_id) u"
 			" ON u.customer_id = b.customer_id %s",
 			running

@@ -317,17 +317,32 @@ cs_watermark_look(const CsSource *source)
 	CsResult *rows;
 	char *column;
 	char *condition;
+	char *range;
 
 	if (cs_watermark_obstacle(source, &column) != NULL ||
 		(condition = new_rows(source, column)) == NULL)
 		return false;
 	if (refuse_foreign(source, column))
 		return false;
+	if (anchor == NULL)
+		anchor = "NULL::timestamptz";
+	if (TIMESTAMP_IS_NOBEGIN(source->sealed))
+		range =
+			psprintf("coalesce(min(%s), '-infinity') AS since, coalesce(max(%s), 'infinity') AS "
+					 "until, NULL::bigint AS refused",
+					 anchor, anchor);
+	else
+		/* below the seal rows are counted; with no other the range is none */
+		range = psprintf(
+			"CASE WHEN count(*) = count(%s) THEN coalesce(min(%s) FILTER (WHERE %s >= as_of), "
+			"'infinity') ELSE '-infinity' END AS since, CASE WHEN count(*) = count(%s) THEN "
+			"coalesce(max(%s) FILTER (WHERE %s >= as_of), '-infinity') ELSE 'infinity' END AS "
+			"until, nullif(count(*) FILTER (WHERE %s < as_of), 0) AS refused",
+			anchor, anchor, anchor, anchor, anchor, anchor, anchor);
+	query.as_of = source->sealed;
 	query.sql = psprintf(
-		"SELECT coalesce(%s, '') AS customer_key, coalesce(min(%s), '-infinity') AS since, "
-		"coalesce(max(%s), 'infinity') AS until FROM (%s) f GROUP BY 1",
-		cs_key_text(mapping->key_native, source->by_user ? "f.user_key" : "f.customer_key"),
-		anchor ? anchor : "NULL::timestamptz", anchor ? anchor : "NULL::timestamptz",
+		"SELECT coalesce(%s, '') AS customer_key, %s FROM (%s) f GROUP BY 1",
+		cs_key_text(mapping->key_native, source->by_user ? "f.user_key" : "f.customer_key"), range,
 		cs_source_facts(source, condition));
 	query.search_path = source->search_path;
 	rows = cs_query_by_index(&query, false, &error);
@@ -339,8 +354,8 @@ cs_watermark_look(const CsSource *source)
 	if (rows->nrows > 0)
 	{
 		cs_register("new_rows", rows);
-		cs_exec("INSERT INTO cs_internal.change_log (source, customer_key, since, until) SELECT "
-				"$1, customer_key, since, until FROM new_rows",
+		cs_exec("INSERT INTO cs_internal.change_log (source, customer_key, since, until, refused) "
+				"SELECT $1, customer_key, since, until, refused FROM new_rows",
 				CS_ARGS(cs_text(source->name)));
 		cs_unregister("new_rows");
 		summarise(source, column);

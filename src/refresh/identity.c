@@ -117,7 +117,13 @@ cs_identity_ingest(Datum ids)
 	}
 	mark_present(subscription_rows, ids, "from_subscription");
 	if (others)
+	{
 		mark_present(other_rows, ids, "from_other");
+		cs_exec("INSERT INTO cs_internal.customer (customer_id, from_other) SELECT DISTINCT "
+				"customer_id, true FROM cs_internal.usage_sealed WHERE customer_id = ANY ($1) ON "
+				"CONFLICT (customer_id) DO UPDATE SET from_other = true",
+				CS_ARGS(cs_textarray(ids)));
+	}
 	else
 		cs_exec("UPDATE cs_internal.customer SET from_other = false"
 				" WHERE customer_id = ANY ($1) AND from_other",
