@@ -27,6 +27,7 @@ CREATE TABLE cs.alert_rule (
 	fallback_owner text,
 	max_new integer NOT NULL DEFAULT 100,
 	inhibited_by text,
+	recommended_action text,
 	enabled boolean NOT NULL DEFAULT true,
 	description text,
 	search_path text NOT NULL DEFAULT pg_catalog.current_setting('search_path')
@@ -56,6 +57,7 @@ COMMENT ON COLUMN cs.alert_rule.escalate_to IS 'Who looks after an alert whose d
 COMMENT ON COLUMN cs.alert_rule.fallback_owner IS 'Owner of the alert where the customer has none.';
 COMMENT ON COLUMN cs.alert_rule.max_new IS 'At most so many alerts of the rule open per refresh run; the rest is held, tried again an hour later, and reported.';
 COMMENT ON COLUMN cs.alert_rule.inhibited_by IS 'Names of other rules, separated by commas: while an alert of one of them is open for the customer, none of this rule opens; it is pending until then. NULL: none.';
+COMMENT ON COLUMN cs.alert_rule.recommended_action IS 'What to do about it, in words; shown with each open alert in cs.recommended_action. NULL: nothing is said.';
 COMMENT ON COLUMN cs.alert_rule.enabled IS 'false: not evaluated; its open alerts are resolved with cause definition.';
 COMMENT ON COLUMN cs.alert_rule.description IS 'Free text.';
 COMMENT ON COLUMN cs.alert_rule.search_path IS 'search_path of the writer, used when the expressions are evaluated.';

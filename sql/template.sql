@@ -90,21 +90,21 @@ BEGIN
 		) v (dimension, name, rule, priority, description)
 	WHERE NOT EXISTS (SELECT 1 FROM cs.segment s WHERE s.dimension = v.dimension AND s.name = v.name);
 
-	INSERT INTO cs.alert_rule (name, rule, clear_rule, source, key, severity, message, description, search_path)
+	INSERT INTO cs.alert_rule (name, rule, clear_rule, source, key, severity, message, recommended_action, description, search_path)
 	SELECT v.*, path FROM (VALUES
 		('usage_drop', 'active AND usage_change_30d < -0.4 AND tenure_days > 60', 'NOT active OR usage_change_30d > -0.2', NULL, NULL, 'high',
-			'format(''usage %s%% against the 30 days before'', round(100 * usage_change_30d))', 'Use fell by 40 % and more'),
+			'format(''usage %s%% against the 30 days before'', round(100 * usage_change_30d))', 'Ask the main users what changed; offer a session on what they stopped using', 'Use fell by 40 % and more'),
 		('inactive', 'active AND coalesce(days_since_active, tenure_days) > 14', 'NOT active OR coalesce(days_since_active, tenure_days) <= 7', NULL, NULL, 'medium',
-			'format(''no activity for %s days'', coalesce(days_since_active, tenure_days))', 'Nobody used the product for two weeks'),
+			'format(''no activity for %s days'', coalesce(days_since_active, tenure_days))', 'Call the contact, not the user: is the project still alive?', 'Nobody used the product for two weeks'),
 		('renewal_near', 'active AND days_to_renewal BETWEEN 0 AND 60', 'NOT active OR days_to_renewal > 60 OR days_to_renewal < 0', NULL, NULL, 'low',
-			'format(''renewal in %s days'', days_to_renewal)', 'The term ends within 60 days'),
+			'format(''renewal in %s days'', days_to_renewal)', 'Send the renewal offer with what was achieved since the last one', 'The term ends within 60 days'),
 		('health_red', 'active AND band = ''red''', 'NOT active OR band IN (''yellow'', ''green'')', NULL, NULL, 'high',
-			'format(''health %s'', round(health::numeric, 1))', 'The health band is red'),
+			'format(''health %s'', round(health::numeric, 1))', 'Read cs.health_explain for the measures that pull it down, and plan one step for each', 'The health band is red'),
 		('payment_overdue', 'active AND days_overdue > 14', 'days_overdue <= 0', NULL, NULL, 'medium',
-			'format(''oldest invoice overdue by %s days'', days_overdue)', 'An invoice is overdue by two weeks'),
+			'format(''oldest invoice overdue by %s days'', days_overdue)', 'Ask accounting for the invoice contact before it is escalated', 'An invoice is overdue by two weeks'),
 		('ticket_escalated', 'escalated AND resolved_at IS NULL', 'resolved_at IS NOT NULL', 'ticket', 'ticket_id', 'critical',
-			'format(''escalated ticket %s'', ticket_id)', 'A ticket is escalated and not resolved')
-		) v (name, rule, clear_rule, source, key, severity, message, description)
+			'format(''escalated ticket %s'', ticket_id)', 'Tell the customer who works on it and when they hear next', 'A ticket is escalated and not resolved')
+		) v (name, rule, clear_rule, source, key, severity, message, recommended_action, description)
 	WHERE NOT EXISTS (SELECT 1 FROM cs.alert_rule r WHERE r.name = v.name);
 
 	INSERT INTO cs.job (name, kind, every, at, description)
