@@ -186,14 +186,20 @@ cs_ledger_family(CsLedgerFacts *facts, int first, const CsSweepRules *rules)
 void
 cs_ledger_ingest(Datum ids, const CsPolicy *policy)
 {
-	MemoryContext chunk_context =
-		AllocSetContextCreate(CurrentMemoryContext, "cs_ext ledger", ALLOCSET_DEFAULT_SIZES);
-	MemoryContext sweep_context =
-		AllocSetContextCreate(chunk_context, "cs_ext ledger sweep", ALLOCSET_DEFAULT_SIZES);
-	MemoryContext old_context = MemoryContextSwitchTo(chunk_context);
-	CsLedgerFacts *facts = cs_ledger_read(ids, policy, true);
+	MemoryContext chunk_context;
+	MemoryContext sweep_context;
+	MemoryContext old_context;
+	CsLedgerFacts *facts;
 	CsSweepRules rules = cs_sweep_rules(policy);
 
+	if (ARR_NDIM(DatumGetArrayTypeP(ids)) == 0)
+		return;
+	chunk_context =
+		AllocSetContextCreate(CurrentMemoryContext, "cs_ext ledger", ALLOCSET_DEFAULT_SIZES);
+	sweep_context =
+		AllocSetContextCreate(chunk_context, "cs_ext ledger sweep", ALLOCSET_DEFAULT_SIZES);
+	old_context = MemoryContextSwitchTo(chunk_context);
+	facts = cs_ledger_read(ids, policy, true);
 	if (facts->readable)
 	{
 		CsResult *result = movement_result();

@@ -12,6 +12,9 @@
 /* Recompute cs_internal.movement of these customers (sorted text[]) from the facts. */
 extern void cs_ledger_ingest(Datum ids, const CsPolicy *policy);
 
+/* Of these customers, those whose ledger unpaid invoices can change: some row is past due. */
+extern Datum cs_ledger_past_due(Datum ids);
+
 /*
  * Merged customers (facts/merge.c).  cs_merge_ingest: what the source says of
  * these ids; the ledger of everybody it touches is pending then.

@@ -20,6 +20,7 @@
 
 #include "facts/ledger.h"
 #include "facts/ledger_facts.h"
+#include "refresh/refresh.h"
 
 /* A term or a cancellation, and whose it is. */
 typedef struct OwnedTerm
@@ -270,6 +271,50 @@ member_cmp(const void *a, const void *b)
 }
 
 /* ------------------------------------------------------------------ past due */
+
+/*
+ * cs_ledger_past_due: see ledger.h.  Who is merged with others is among them
+ * unseen, for theirs may be past due; so are all where a source cannot be read.
+ */
+Datum
+cs_ledger_past_due(Datum ids)
+{
+	CsMergeFact *merges;
+	int nmerges;
+	Datum found;
+	int n;
+	ListCell *lc;
+
+	(void) cs_merge_family(ids, &merges, &nmerges);
+	if (nmerges > 0)
+		return ids;
+	found = PointerGetDatum(construct_empty_array(TEXTOID));
+	foreach (lc, cs_sources("subscription"))
+	{
+		const CsSource *source = lfirst(lc);
+		CsResult *rows;
+
+		if (source->current)
+			rows = cs_query("SELECT DISTINCT v.customer_id FROM cs_internal.subscription_version v"
+							" WHERE v.source = $1 AND v.customer_id = ANY ($2)"
+							" AND v.status = 'past_due'",
+							CS_ARGS(cs_text(source->name), cs_textarray(ids)));
+		else
+			rows = cs_ledger_select(source,
+									"SELECT DISTINCT %s AS customer_id FROM (%s) r"
+									" WHERE r.status = 'past_due'",
+									false, ids, cs_now(), 0);
+		if (rows == NULL)
+			return ids;
+		cs_register("past_due", rows);
+		found = cs_ids_from_query("SELECT i FROM (SELECT customer_id COLLATE \"C\" FROM past_due"
+								  " UNION SELECT i FROM unnest($1) i) x (i) ORDER BY i",
+								  CS_ARGS(cs_textarray(found)), &n);
+		cs_unregister("past_due");
+		tuplestore_end(rows->store);
+	}
+	return found;
+}
 
 /* Unpaid invoices of the customers, by customer and due date; false: a source cannot be read. */
 static bool

@@ -185,8 +185,10 @@ ingest_chunk(const CsSource *source, Datum ids, TimestampTz since, TimestampTz u
 	else if (strcmp(source->kind, "customer_merge") == 0)
 		cs_merge_ingest(source, ids);
 	else if (strcmp(source->kind, "subscription") == 0 ||
-			 strcmp(source->kind, "cancellation") == 0 || strcmp(source->kind, "invoice") == 0)
+			 strcmp(source->kind, "cancellation") == 0)
 		cs_ledger_ingest(ids, policy);
+	else if (strcmp(source->kind, "invoice") == 0)
+		cs_ledger_ingest(cs_ledger_past_due(ids), policy);
 	cs_identity_ingest(ids);
 	cs_orphans_ingest(source, ids);
 	cs_exec("INSERT INTO cs_internal.dirty (customer_id, marked_at)"
