@@ -140,6 +140,12 @@ SELECT results_eq($$ SELECT s, r.segment, mrr_start, new_mrr, expansion_mrr, chu
 	$$ VALUES ('gold', 'tier:gold', 20::numeric, 0::numeric, 0::numeric, 10::numeric, 22::numeric, 0::numeric, 32::numeric, 3::bigint, round(32 / 3.0, 6), 0.5::numeric),
 		('tier:basic', 'tier:basic', 20, 0, 5, 10, 0, 15, 0, 0, NULL, 0.75), ('tier:(none)', 'tier:(none)', 10, 7, 0, 0, 0, 7, 10, 1, 10, 1), (NULL, NULL, 50, 7, 5, 20, 0, 0, 42, 4, 10.5, 0.7) $$,
 	'revenue of a segment rolls forward with its transfers');
+UPDATE cs.policy SET min_n = 2;
+SELECT results_eq($$ SELECT segment, rate, rank FROM cs.churn_by('2024-03', 'tier', 'event_over_start', 'gross_mrr') $$,
+	$$ VALUES ('basic', 0.5::numeric, 1::bigint), ('gold', 0.5, 1), ('rest', NULL, NULL), ('silver', NULL, NULL), ('(none)', 0, NULL), ('(total)', 0.4, NULL) $$, 'segments of at least min_n customers have a rank');
+UPDATE cs.policy SET min_n = 3;
+SELECT is((SELECT count(rank) FROM cs.churn_by('2024-03', 'tier')), 0::bigint, 'below it none has');
+UPDATE cs.policy SET min_n = 5;
 SELECT is(ARRAY[cs.mrr('2024-04-01', 'tier:(none)'), cs.mrr('2024-04-01', 'tier:gold')], ARRAY[10, 32]::numeric[], 'MRR of who is in no segment');
 SELECT results_eq($$ SELECT customer_id, segment FROM cs.churn_customers('2024-03', 'tier:(none)') ORDER BY 1 $$, $$ VALUES ('f', 'tier:(none)'), ('n', 'tier:(none)') $$, 'and who they are');
 SELECT throws_ok($$ SELECT * FROM cs.churn_by('2024-03', 'teir') $$, '22023', 'unknown dimension "teir"', 'an unknown dimension is refused');

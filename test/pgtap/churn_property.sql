@@ -58,9 +58,9 @@ CREATE FUNCTION pg_temp.answers() RETURNS TABLE (what text, answer text) LANGUAG
 	FROM span s, unnest(ARRAY['tier', 'channel']) d, cs.churn_by(s.period, d, 'snapshot', 'net_mrr') c
 	UNION ALL SELECT format('revenue %s %s %s', s.period, b, r.segment), (to_jsonb(r) - '{policy_version,as_of}'::text[])::text
 	FROM span s, unnest(ARRAY['ledger', 'endpoints']) b, cs.revenue_by(s.period, 'tier', b) r
-	UNION ALL SELECT format('month %s', r.month), (to_jsonb(r) - '{data_through_at,computed_at}'::text[])::text FROM cs.revenue_monthly r
-	UNION ALL SELECT format('week %s', r.day), jsonb_build_array(r.numerator, r.denominator)::text FROM cs.churn_series('2024-01-01', NULL, 'week', NULL, 'event_over_start') r
-	UNION ALL SELECT format('mrr %s', d), cs.mrr(d::date)::text FROM generate_series(timestamp '2024-01-01', '2024-08-01', '20 days') d
+	UNION ALL SELECT format('month %s', to_char(r.month, 'YYYY-MM')), (to_jsonb(r) - '{data_through_at,computed_at}'::text[])::text FROM cs.revenue_monthly r
+	UNION ALL SELECT format('week %s', to_char(r.day, 'YYYY-MM-DD')), jsonb_build_array(r.numerator, r.denominator)::text FROM cs.churn_series('2024-01-01', NULL, 'week', NULL, 'event_over_start') r
+	UNION ALL SELECT format('mrr %s', to_char(d, 'YYYY-MM-DD')), cs.mrr(d::date)::text FROM generate_series(timestamp '2024-01-01', '2024-08-01', '20 days') d
 $$;
 
 -- ---- customers, segments and transfers add up --------------------------------------
