@@ -101,6 +101,21 @@ must_be_member(const char *table)
 }
 
 /*
+ * bears_on_customers: is everybody to be evaluated again?  What no stage reads
+ * changes nobody.
+ */
+static bool
+bears_on_customers(const char *table)
+{
+	static const char *const others[] = {"job", "outbox_topic", "churn_reason", "target"};
+
+	for (int i = 0; i < lengthof(others); i++)
+		if (strcmp(table, others[i]) == 0)
+			return false;
+	return true;
+}
+
+/*
  * cs_definition_trigger: AFTER INSERT OR UPDATE OR DELETE, FOR EACH ROW.
  */
 Datum
@@ -163,7 +178,7 @@ cs_definition_trigger(PG_FUNCTION_ARGS)
 	if (newtup == NULL)
 		cs_exec("DELETE FROM cs_internal.definition_status WHERE table_name = $1 AND key = $2",
 				CS_ARGS(cs_text(table), cs_text(key_of(rel, oldtup))));
-	if (strcmp(table, "job") != 0)
+	if (bears_on_customers(table))
 		cs_exec("INSERT INTO cs_internal.change_log (source) VALUES ('*')", CS_NO_ARGS);
 	cs_leave(&frame);
 
