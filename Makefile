@@ -48,6 +48,7 @@ SQL_PIECES = \
 	backtest \
 	rehearsal \
 	renewal \
+	target \
 	reason \
 	factor \
 	check \

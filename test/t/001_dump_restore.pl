@@ -41,6 +41,8 @@ $node->safe_psql('original', q{
 	INSERT INTO cs.alert_rule (name, rule, clear_rule, severity, dwell, message)
 	VALUES ('my_quiet', 'events_30d < 20', 'events_30d > 25', 'high', '0', $$format('only %s events', events_30d)$$);
 	INSERT INTO cs.job (name, kind, every, at) VALUES ('my_noon', 'snapshot', '1 day', '12:00');
+	INSERT INTO cs.target (metric, segment, period, value) VALUES ('grr', 'my_tier:big', '2025-05', 0.9), ('healthy_renewals', '(total)', 'this quarter', 0.9);
+	INSERT INTO cs.churn_reason (code, addressable, voluntary, description) VALUES ('price', true, true, 'too dear'), ('closed', false, false, NULL);
 	INSERT INTO cs.fx_rate (currency, valid_from, rate) VALUES ('USD', '2024-01-01', 0.92);
 	UPDATE cs.measure SET weight = 7 WHERE scorecard = 'default' AND metric = 'open_tickets';
 	DELETE FROM cs.alert_rule WHERE name = 'renewal_near';
@@ -59,6 +61,7 @@ my $movements = 'SELECT * FROM cs_internal.movement ORDER BY customer_id, at, se
 my $before_movements = $node->safe_psql('original', $movements);
 is($node->safe_psql('original', q{SELECT count(*) FROM cs_internal.subscription_version}), '6', 'rows overwritten in place have versions');
 is($node->safe_psql('original', q{SELECT cs.publish('2025-05', 'closed')}), '1', 'a month is published');
+$node->safe_psql('original', q{SELECT cs.set_root_cause('7', 'closed', 'bought by somebody', actor => 'ida')});
 my $alert = $node->safe_psql('original', 'SELECT min(id) FROM cs.open_alert');
 isnt($alert, '', 'alerts are open');
 
@@ -101,6 +104,8 @@ is($node->safe_psql('restored', $scores), $before_scores, 'the same scores after
 is($node->safe_psql('restored', $churn), $before_churn, 'the same churn');
 is($node->safe_psql('restored', $movements), $before_movements, 'the same ledger, with what was overwritten');
 is(contents('restored', 'cs_internal.subscription_version'), $before{'cs_internal.subscription_version'}, 'and no version more');
+is($node->safe_psql('restored', q{SELECT root FROM cs.churn_reason_detail('[2024-01-01,2025-07-01)') WHERE customer_id = '7'}), 'closed', 'and why one of them left');
+is($node->safe_psql('restored', 'SELECT count(*) FROM cs.check()'), '0', 'no invariant is broken');
 is($node->safe_psql('restored', q{SELECT count(*) FROM cs.restatement('2025-05')}), '0', 'what was published still holds');
 is($node->safe_psql('restored', q{SELECT cs.publish('2025-Q1')}), '2', 'and the next publication has a number of its own');
 is($node->safe_psql('restored', q{SELECT count(*) FROM cs.open_alert}), $node->safe_psql('original', q{SELECT count(*) FROM cs.open_alert}), 'no alert was doubled or lost');
