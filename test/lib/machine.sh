@@ -46,6 +46,7 @@ ensure_packages() {
 	[ -e /usr/share/zoneinfo/Europe/Berlin ] || want+=(tzdata)
 	if [ "$1" = test ]; then
 		[ -e "/usr/share/postgresql/$PG_MAJOR/extension/pgtap.control" ] || want+=("postgresql-$PG_MAJOR-pgtap")
+		[ -e "/usr/share/postgresql/$PG_MAJOR/extension/pg_cron.control" ] || want+=("postgresql-$PG_MAJOR-cron")
 		perl -MTest::More -MIPC::Run -e 1 2>/dev/null || want+=(perl libipc-run-perl)
 		command -v clang-format >/dev/null || want+=(clang-format)
 		command -v npm >/dev/null || want+=(nodejs npm)
