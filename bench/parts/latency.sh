@@ -52,7 +52,8 @@ write() { # TABLE
 }
 plain=$(write plain)
 sql -c "ALTER SYSTEM SET cs_ext.scheduler = on" -c "SELECT pg_reload_conf()" >/dev/null
-sql -c "CALL app.watch($changes, (SELECT coalesce(max(id), 0) FROM cs_internal.alert), now() + interval '3 minutes')" &
+since=$(sql -c "SELECT coalesce(max(id), 0) FROM cs_internal.alert")
+sql -c "CALL app.watch($changes, $since, now() + interval '3 minutes')" &
 watcher=$!
 write ticket >/dev/null
 wait "$watcher" || die "the watcher failed"

@@ -400,6 +400,8 @@ run_apart(JobUnit *u)
 			TimestampTzPlusMilliseconds(process->started_at, u->job->max_runtime_ms);
 		strlcpy(process->job, u->job->name, sizeof(process->job));
 	}
+	else
+		cs_shared->job_refused_at = GetCurrentTimestamp();
 	LWLockRelease(cs_shared->lock);
 	if (process == NULL)
 		return false;

@@ -59,6 +59,8 @@ job_exit(int code, Datum arg)
 	slot = cs_database_slot(place->dboid);
 	if (slot)
 	{
+		if (!slot->wake)
+			slot->woken_at = GetCurrentTimestamp();
 		slot->wake = true;
 		if (slot->worker_latch)
 			SetLatch(slot->worker_latch);

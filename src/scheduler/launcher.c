@@ -35,14 +35,16 @@
 #include "scheduler/scheduler.h"
 #include "scheduler/shared.h"
 
-#define SCAN_MS 10000  /* between two looks at pg_database */
-#define RESCAN_MS 1000 /* not sooner, whoever asks */
-#define KILL_MS 5000   /* grace of a job after max_runtime, before it is terminated */
+#define SCAN_MS 10000    /* between two looks at pg_database */
+#define RESCAN_MS 1000   /* not sooner, whoever asks */
+#define JOB_WAIT_MS 5000 /* how long a place is kept for a job that found none */
+#define KILL_MS 5000     /* grace of a job after max_runtime, before it is terminated */
 
 /* Handles of the workers that this launcher started, by slot. */
 static BackgroundWorkerHandle *handles[CS_MAX_DATABASES];
-static bool scarce = false; /* said already that there is no place for a worker */
-static bool full = false;   /* said already that there are more databases than slots */
+static bool scarce =
+	false; /* said already that there is no place for a worker, since settings were read */
+static bool full = false; /* said already that there are more databases than slots */
 
 /* Leaves shared memory as if no launcher had been there; the slots stay. */
 static void
@@ -237,8 +239,11 @@ watch_jobs(TimestampTz now)
 				 TimestampDifferenceExceeds(job->started_at, now, CS_START_MS))
 		{
 			/* where nothing can be served the outcome waits for the worker's own looks */
-			if (slot->probes == 0)
+			if (slot->probes == 0 && !slot->wake)
+			{
 				slot->wake = true;
+				slot->woken_at = now;
+			}
 		}
 	}
 	LWLockRelease(cs_shared->lock);
@@ -283,6 +288,20 @@ start_worker(int i)
 	return false;
 }
 
+/* Does a job of kind sql wait for a process while none runs? Then one place is kept for it. The caller holds the lock. */
+static bool
+job_waits(TimestampTz now)
+{
+	if (cs_max_workers < 2 ||
+		TimestampDifferenceExceeds(cs_shared->job_refused_at, now, JOB_WAIT_MS))
+		return false;
+	for (int i = 0; i < CS_MAX_JOB_PROCESSES; i++)
+		if (cs_shared->jobs[i].state == CS_JOB_REGISTERED ||
+			cs_shared->jobs[i].state == CS_JOB_RUNNING)
+			return false;
+	return true;
+}
+
 /*
  * Starts workers where there is work, the one that waits longest first.
  * Returns the milliseconds until the next slot comes due.
@@ -307,7 +326,7 @@ start_workers(void)
 
 			if (!OidIsValid(slot->dboid) || slot->starting || slot->worker_pid != 0)
 				continue;
-			due = slot->wake ? Min(slot->next_due, now) : slot->next_due;
+			due = slot->wake ? Min(slot->next_due, slot->woken_at) : slot->next_due;
 			due = Max(due, slot->not_before);
 			if (due > now)
 				next = Min(next, due);
@@ -317,12 +336,12 @@ start_workers(void)
 				chosen = i;
 			}
 		}
-		room = cs_worker_count() < cs_max_workers;
+		room = cs_worker_count() < cs_max_workers - (job_waits(now) ? 1 : 0);
+		cs_shared->waiting = chosen >= 0 && !room;
 		LWLockRelease(cs_shared->lock);
 
 		if (chosen < 0)
 		{
-			scarce = false;
 			if (next == DT_NOEND)
 				return SCAN_MS;
 			return Max(1, Min(SCAN_MS, TimestampDifferenceMilliseconds(now, next)));
@@ -373,6 +392,7 @@ cs_launcher_main(Datum arg)
 			ConfigReloadPending = false;
 			ProcessConfigFile(PGC_SIGHUP);
 			scanned = 0;
+			scarce = false;
 		}
 
 		MemoryContextSwitchTo(turn);

@@ -192,6 +192,7 @@ cs_scheduler_wake(void)
 	else if (!slot->wake)
 	{
 		slot->wake = true;
+		slot->woken_at = GetCurrentTimestamp();
 		latch = slot->worker_latch ? slot->worker_latch : cs_shared->launcher_latch;
 	}
 	if (latch)

@@ -30,6 +30,7 @@ typedef struct CsDatabaseSlot
 	pid_t worker_pid;       /* 0: no worker */
 	Latch *worker_latch;
 	bool wake;              /* something was committed since the worker last looked */
+	TimestampTz woken_at;   /* since when; who waits longest is served first */
 	TimestampTz next_due;   /* when to start a worker although nothing woke */
 	TimestampTz not_before; /* back-off and way for DROP DATABASE: not even when woken */
 	int probes;             /* looks in a row that found nothing to serve */
@@ -71,8 +72,10 @@ typedef struct CsShared
 	pid_t launcher_pid;
 	Latch *launcher_latch;
 	TimestampTz launcher_since;
-	bool rescan; /* an unknown database has work: read pg_database now */
-	int used;    /* no slot from here on was ever used: every commit looks its slot up */
+	bool waiting;               /* a database has work and there is no place: workers take turns */
+	TimestampTz job_refused_at; /* a job of kind sql found no place for its process */
+	bool rescan;                /* an unknown database has work: read pg_database now */
+	int used; /* no slot from here on was ever used: every commit looks its slot up */
 	CsDatabaseSlot databases[CS_MAX_DATABASES];
 	CsJobProcess jobs[CS_MAX_JOB_PROCESSES];
 } CsShared;
@@ -84,6 +87,9 @@ extern CsDatabaseSlot *cs_database_slot(Oid dboid);
 
 /* Is a process of ours with this pid alive? */
 extern bool cs_process_alive(pid_t pid);
+
+/* True when other databases wait for a place and this worker had its share. */
+extern bool cs_worker_turn_over(void);
 
 /* How many database workers and job processes there are or will soon be; the caller holds the lock. */
 extern int cs_worker_count(void);

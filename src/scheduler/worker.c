@@ -44,6 +44,7 @@
 #define JOBS_MS 500         /* between two looks at jobs while refreshes follow each other */
 #define BARREN_MS 50        /* first pause after a refresh that could do nothing ... */
 #define BARREN_MAX_MS 5000  /* ... doubled up to this */
+#define SHARE_MS 1000       /* works so long at least, when other databases wait for a place */
 #define LIFE_MS 600000      /* ends by then: a new one starts with fresh settings and memory */
 
 /* What a look at the database finds. */
@@ -60,6 +61,7 @@ static Oid database = InvalidOid;
 static bool attached = false; /* the slot is ours */
 static bool ended = false;    /* ended as it should */
 static bool dropped = false;  /* the last unit found no extension: no news for the log */
+static TimestampTz born = 0;  /* when this process began */
 static TimestampTz deadline = 0;
 static bool cancelled = false; /* somebody asked to cancel, between two units */
 static bool progress = false;  /* the last refresh did something */
@@ -144,6 +146,8 @@ leave(TimestampTz next_due, bool final)
 	{
 		slot->next_due = next_due;
 		slot->failures = 0;
+		slot->woken_at =
+			GetCurrentTimestamp(); /* who still has work goes to the end of the queue */
 	}
 	ended = true;
 	LWLockRelease(cs_shared->lock);
@@ -242,6 +246,13 @@ cs_worker_cancelled(void)
 
 	cancelled = false;
 	return answer;
+}
+
+/* cs_worker_turn_over: see shared.h. */
+bool
+cs_worker_turn_over(void)
+{
+	return cs_shared->waiting && TimestampDifferenceExceeds(born, GetCurrentTimestamp(), SHARE_MS);
 }
 
 /* cs_worker_deadline: see shared.h. */
@@ -509,6 +520,13 @@ cs_worker_refresh(bool force_scan, ErrorData **error)
 		if (!cs_unit(step_unit, &u, "refresh", CS_LOG_NEWS, error) ||
 			!cs_unit(number_unit, NULL, "numbering of alert events", CS_LOG_NEWS, error))
 			return false;
+
+		/* what is left is in tables: the next worker of this database goes on with it */
+		if (u.answer && !force_scan && cs_worker_turn_over())
+		{
+			progress = true;
+			return true;
+		}
 	}
 	if (u.answer)
 	{
@@ -623,8 +641,7 @@ void
 cs_worker_main(Datum arg)
 {
 	MemoryContext turn;
-	TimestampTz born = GetCurrentTimestamp();
-	TimestampTz last_work = born;
+	TimestampTz last_work;
 	TimestampTz jobs_looked = 0;
 	TimestampTz job_due = 0;
 
@@ -632,6 +649,7 @@ cs_worker_main(Datum arg)
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
 	database = DatumGetObjectId(arg);
+	born = last_work = GetCurrentTimestamp();
 	if (cs_shared == NULL)
 		proc_exit(0);
 	on_shmem_exit(worker_exit, 0);
@@ -692,6 +710,8 @@ cs_worker_main(Datum arg)
 			last_work = now;
 		if (TimestampDifferenceExceeds(born, now, LIFE_MS))
 			leave(due, true);
+		if (cs_worker_turn_over())
+			leave(worked ? now : due, true);
 		ms = LINGER_MS - TimestampDifferenceMilliseconds(last_work, now);
 		if (ms <= 0 && due > now)
 		{

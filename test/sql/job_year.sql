@@ -4,6 +4,7 @@
 -- Europe/Berlin, from before one change of the clocks to after the other.
 SET TimeZone = 'UTC';
 SET DateStyle = 'ISO, MDY';
+SET IntervalStyle = 'postgres';
 CREATE TABLE vjob (name text PRIMARY KEY, every interval, at time, on_day integer, zone text, skip_missed boolean DEFAULT false,
 	grp text, takes interval DEFAULT '1 minute', fails text DEFAULT 'never', max_retries integer DEFAULT 3, retry_after interval DEFAULT '1 minute',
 	-- job_state
