@@ -25,6 +25,9 @@ SELECT count(*) FROM cs.add_source('customers', 'customer', 'public.customers', 
 SELECT count(*) FROM cs.add_source('tickets', 'ticket', 'public.tickets',
 	'{"customer_id": "customer_id", "ticket_id": "id", "opened_at": "opened", "resolved_at": "resolved", "escalated": "escalated"}');
 INSERT INTO public.tickets VALUES (1, 3, now() - interval '1 hour', NULL, true);
+CREATE TABLE public.subscriptions (customer_id int, since timestamptz, mrr numeric);
+INSERT INTO public.subscriptions SELECT i, '2024-01-01', i * 700 FROM generate_series(1, 10) i;
+SELECT count(*) FROM cs.add_source('subscriptions', 'subscription', 'public.subscriptions', '{"customer_id": "customer_id", "start_at": "since", "mrr": "mrr"}');
 CREATE ROLE sleeper LOGIN;
 INSERT INTO cs.job (name, kind, command, run_as) VALUES ('sleeps', 'sql', 'SELECT pg_sleep(300)', 'sleeper');
 SQL
@@ -45,6 +48,10 @@ is($standby->safe_psql('postgres', q(SELECT status FROM cs.job_run WHERE job = '
 	'a run of the primary is none of the standby');
 my ($status, $out, $err) = $standby->psql('postgres', 'CALL cs.refresh()');
 isnt($status, 0, 'a refresh is refused there');
+is($standby->safe_psql('postgres', q(SELECT string_agg(segment || ' ' || denominator, ', ') FROM cs.churn_by('last month', 'tier'))),
+	'enterprise 3, mid 6, small 1, (none) 0, (total) 10', 'value tiers are restated from the ledger');
+($status, $out, $err) = $standby->psql('postgres', q(SELECT count(*) FROM cs.churn_by('last month', 'stage')));
+like($err, qr/segments of dimension "stage" cannot be restated on a standby/, 'what would run the stages is refused');
 
 $primary->safe_psql('postgres', q(INSERT INTO public.tickets VALUES (2, 4, now() - interval '1 hour', NULL, true)));
 ok($primary->poll_query_until('postgres', "SELECT ($alerts) = '1 open,2 open'"), 'another ticket on the primary');
