@@ -217,10 +217,12 @@ typedef struct CsBatch
 	Datum ids;
 	int nids;
 	bool kept;         /* rules see the state as history kept it at as_of, which is a day bound */
-	bool what_if;      /* recompute: no decided state is written, all is rolled back */
+	bool what_if;      /* recompute: nothing is written */
 	bool early_only;   /* of a what_if: early segments are all that is asked */
+	TimestampTz ahead; /* refresh_customer: as_of, to be kept in state; else 0 */
 	const char *cause; /* NULL, or 'definition' for changes by a changed definition */
 	CsPolicy *policy;
+	struct CsState *state; /* its rows of cs_internal.state, see refresh/state.h */
 } CsBatch;
 
 #endif /* CS_EXT_H */

@@ -342,8 +342,7 @@ read_relations(Kept *kept)
  * size: class of the largest array argument, UNREAD when there is none.
  *
  * Few rows: planned once for all values.  Many: for those at hand, each time.
- * Nothing that tells how many, or a user's query, of which nothing is known:
- * PostgreSQL decides.
+ * Nothing that tells how many: PostgreSQL decides.
  */
 static CsPlan *
 keep(const CsPlan *plan, const StringInfo key, uint32 hash, bool user, int size, int64 uses)
@@ -376,7 +375,7 @@ keep(const CsPlan *plan, const StringInfo key, uint32 hash, bool user, int size,
 
 	if (size > 0)
 		options = CURSOR_OPT_CUSTOM_PLAN;
-	else if (size == 0 && !user)
+	else if (size == 0)
 		options = CURSOR_OPT_GENERIC_PLAN;
 	foreach (lc, SPI_plan_get_plan_sources(plan->spi))
 		((CachedPlanSource *) lfirst(lc))->cursor_options |= options;

@@ -12,6 +12,7 @@
 #include "utils/datetime.h"
 
 #include "core/core.h"
+#include "core/hold.h"
 
 PG_FUNCTION_INFO_V1(cs_now_sql);
 PG_FUNCTION_INFO_V1(cs_caller_sql);
@@ -49,9 +50,13 @@ CsPolicy *
 cs_policy(bool missing_ok)
 {
 	MemoryContext context = CurrentMemoryContext;
+	void **held = cs_held(CS_HELD_POLICY, &context);
+	MemoryContext before = CurrentMemoryContext;
 	CsPolicy *policy;
 	char *s;
 
+	if (held != NULL && *held != NULL)
+		return *held;
 	cs_exec("SELECT run_as, time_zone, currency, period_edge = 'at', free_is_active, grace_days,"
 			" max_pause_days, gap_days_tenure, version, gap_days_money, reactivation_days,"
 			" recognition FROM cs.policy",
@@ -82,6 +87,9 @@ cs_policy(bool missing_ok)
 	policy->reactivation_days = s ? atoi(s) : -1;
 	policy->recognition = cs_cell(0, 12);
 	SPI_freetuptable(SPI_tuptable);
+	MemoryContextSwitchTo(before);
+	if (held != NULL)
+		*held = policy;
 	return policy;
 }
 

@@ -33,6 +33,7 @@
 
 #include "cs_ext.h"
 #include "decide/rule_call.h"
+#include "refresh/state.h"
 
 #define CHUNK_RULES 500
 #define MAX_FAILING 64
@@ -223,6 +224,7 @@ static CsResult *
 project_state(const CsBatch *batch, List *used, CsNames *names, List **unknown)
 {
 	StringInfoData columns;
+	CsResult *rows;
 	ListCell *lc;
 
 	initStringInfo(&columns);
@@ -244,16 +246,30 @@ project_state(const CsBatch *batch, List *used, CsNames *names, List **unknown)
 		}
 		appendStringInfo(&columns, ", %s AS %s", sql, quote_identifier(name));
 	}
-	return cs_query(psprintf("SELECT %s FROM %s"
-							 " LEFT JOIN cs_internal.customer c ON c.customer_id = s.customer_id%s",
-							 columns.data,
-							 batch && batch->kept
-								 ? kept_state
-								 : "cs_internal.state s LEFT JOIN cs_internal.health h"
-								   " ON h.customer_id = s.customer_id",
-							 batch ? " WHERE s.customer_id IN (SELECT b.customer_id FROM batch b)"
-								   : " WHERE false"),
-					CS_ARGS(cs_tstz(batch ? batch->as_of : 0)));
+	if (batch && batch->kept)
+		return cs_query(
+			psprintf("SELECT %s FROM %s"
+					 " LEFT JOIN cs_internal.customer c ON c.customer_id = s.customer_id"
+					 " WHERE s.customer_id IN (SELECT b.customer_id FROM batch b)",
+					 columns.data, kept_state),
+			CS_ARGS(cs_tstz(batch->as_of)));
+
+	/* A customer's row is in memory; of the others only those are joined that a column looks at. */
+	if (batch != NULL)
+		cs_state_show(batch);
+	rows = cs_query(
+		psprintf("SELECT %s FROM %s s%s%s%s", columns.data,
+				 batch ? "evaluated" : "cs_internal.state",
+				 strstr(columns.data, "c.") == NULL
+					 ? ""
+					 : " LEFT JOIN cs_internal.customer c ON c.customer_id = s.customer_id",
+				 strstr(columns.data, "h.") == NULL
+					 ? ""
+					 : " LEFT JOIN cs_internal.health h ON h.customer_id = s.customer_id",
+				 batch ? "" : " WHERE false"),
+		CS_NO_ARGS);
+	cs_state_hide();
+	return rows;
 }
 
 /* ---- checking a definition ---------------------------------------------- */

@@ -17,6 +17,7 @@
 
 #include "cs_ext.h"
 #include "decide/rule.h"
+#include "refresh/state.h"
 
 PG_FUNCTION_INFO_V1(cs_check_rule_sql);
 PG_FUNCTION_INFO_V1(cs_rule_names_sql);
@@ -122,6 +123,7 @@ cs_decide_batch(Datum ids, TimestampTz as_of, const char *cause)
 		batch->ids = PointerGetDatum(construct_empty_array(TEXTOID));
 	cs_register("batch", cs_query("SELECT u.id COLLATE \"C\" AS customer_id FROM unnest($1) u (id)",
 								  CS_ARGS(cs_textarray(batch->ids))));
+	cs_state_load(batch, false);
 	return batch;
 }
 

@@ -4,7 +4,7 @@
  *
  * In: the rows of state of a batch, the dimensions that are early (or late) and
  * their segments.  Out: state.segments, and unless this is a what-if the kept
- * history in cs_internal.membership.
+ * history in cs_internal.membership, of those who moved.
  *
  * Dimensions go in levels: those whose rules name other dimensions come after
  * these.  In a dimension the first segment by priority, then name, whose rule is
@@ -23,12 +23,16 @@
 #include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
+#include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/jsonb.h"
 
 #include "cs_ext.h"
 #include "decide/rule.h"
+#include "refresh/state.h"
 
 PG_FUNCTION_INFO_V1(cs_evaluate_segments_sql);
 
@@ -40,128 +44,204 @@ typedef struct Dimension
 	char *attribute; /* NULL: segments have rules */
 	char *fallback;
 	int level;
+	bool late; /* after health */
 	int first; /* its segments in the array of rules */
 	int count;
 } Dimension;
 
-/*
- * read_dimensions: enabled ones that are early, or late, in order of level.
- */
-static Dimension *
-read_dimensions(bool late, int *n)
+/* Definitions of dimensions and segments, and the order that follows from them. */
+typedef struct Definitions
 {
-	Dimension *dimensions;
+	Dimension *dimensions; /* enabled, in order of level, name */
+	int ndimensions;
+	CsRule *rules; /* of these, as they are tried */
+	char **names;  /* segment of rules[i] */
+} Definitions;
 
-	*n = (int) cs_exec(
-		"SELECT d.name, d.attribute, d.fallback, o.level"
-		" FROM cs_internal.dimension_order() o JOIN cs.dimension d ON d.name = o.dimension"
-		" WHERE o.late = $1 ORDER BY o.level, d.name",
-		CS_ARGS(cs_bool(late)));
-	dimensions = palloc0(sizeof(Dimension) * (*n + 1));
-	for (int i = 0; i < *n; i++)
+/* What cs_internal.dimension_order() says, which follows from the text of the definitions alone. */
+typedef struct Order
+{
+	char *text;
+	int n;
+	char **names;
+	bool *late;
+	int *levels;
+} Order;
+
+static Order *
+dimension_order(const char *text)
+{
+	static Order *order = NULL;
+	static MemoryContext memory = NULL;
+	MemoryContext old;
+	Order *fresh;
+
+	if (order != NULL && strcmp(order->text, text) == 0)
+		return order;
+	cs_exec("SELECT o.dimension, o.late, o.level FROM cs_internal.dimension_order() o"
+			" ORDER BY o.late, o.level, o.dimension",
+			CS_NO_ARGS);
+	order = NULL;
+	if (memory == NULL)
+		memory = AllocSetContextCreate(TopMemoryContext, "cs_ext dimensions", ALLOCSET_SMALL_SIZES);
+	MemoryContextReset(memory);
+	old = MemoryContextSwitchTo(memory);
+	fresh = palloc(sizeof(Order));
+	fresh->text = pstrdup(text);
+	fresh->n = (int) SPI_processed;
+	fresh->names = palloc(sizeof(char *) * (fresh->n + 1));
+	fresh->late = palloc(fresh->n + 1);
+	fresh->levels = palloc(sizeof(int) * (fresh->n + 1));
+	for (int i = 0; i < fresh->n; i++)
 	{
-		dimensions[i].name = cs_cell(i, 1);
-		dimensions[i].attribute = cs_cell(i, 2);
-		dimensions[i].fallback = cs_cell(i, 3);
-		dimensions[i].level = atoi(cs_cell(i, 4));
+		fresh->names[i] = MemoryContextStrdup(memory, cs_cell(i, 1));
+		fresh->late[i] = *cs_cell(i, 2) == 't';
+		fresh->levels[i] = atoi(cs_cell(i, 3));
 	}
-	return dimensions;
+	MemoryContextSwitchTo(old);
+	order = fresh;
+	return order;
 }
 
 /*
- * read_rules: the segments of these dimensions, in the order they are tried.
- * names[i] is the segment of rules[i].
+ * read_definitions: enabled dimensions and the rules of their segments.
  */
-static CsRule *
-read_rules(Dimension *dimensions, int ndimensions, int *nrules, char ***names)
+static Definitions *
+read_definitions(void)
 {
-	Datum *wanted = palloc(sizeof(Datum) * (ndimensions + 1));
-	CsRule *rules;
-	int d = 0;
+	Definitions *defs = palloc0(sizeof(Definitions));
+	StringInfoData text;
+	Order *order;
+	Dimension *all;
+	int nall;
+	char ***segments;
+	int nsegments;
 
-	for (int i = 0; i < ndimensions; i++)
-		wanted[i] = CStringGetTextDatum(dimensions[i].name);
-	*nrules = (int) cs_exec("SELECT u.n - 1, s.name, s.rule, s.search_path"
-							" FROM unnest($1) WITH ORDINALITY u (dimension, n) JOIN cs.segment s "
-							"ON s.dimension = u.dimension"
-							" ORDER BY u.n, s.priority, s.name COLLATE \"C\"",
-							CS_ARGS(cs_textarray(PointerGetDatum(construct_array(
-								wanted, ndimensions, TEXTOID, -1, false, TYPALIGN_INT)))));
-	rules = palloc0(sizeof(CsRule) * (*nrules + 1));
-	*names = palloc(sizeof(char *) * (*nrules + 1));
-	for (int i = 0; i < *nrules; i++)
+	initStringInfo(&text);
+	nall = (int) cs_exec("SELECT d.name, d.attribute, d.fallback FROM cs.dimension d"
+						 " WHERE d.enabled ORDER BY d.name COLLATE \"C\"",
+						 CS_NO_ARGS);
+	all = palloc0(sizeof(Dimension) * (nall + 1));
+	for (int i = 0; i < nall; i++)
 	{
-		for (; d < atoi(cs_cell(i, 1)); d++)
-			dimensions[d + 1].first = i;
-		dimensions[d].count++;
-		(*names)[i] = cs_cell(i, 2);
-		rules[i].table_name = "segment";
-		rules[i].key = psprintf("%s/%s", dimensions[d].name, (*names)[i]);
-		rules[i].expression = cs_cell(i, 3);
-		rules[i].search_path = cs_cell(i, 4);
-		rules[i].type = BOOLOID;
+		all[i].name = cs_cell(i, 1);
+		all[i].attribute = cs_cell(i, 2);
+		all[i].fallback = cs_cell(i, 3);
+		appendStringInfo(&text, "%s\n", all[i].name);
 	}
-	return rules;
-}
-
-/*
- * choose: rows (customer_id, dimension, segment, source, keep) from the values
- * of the rules.  keep: the segment is not known, the customer stays.
- */
-static CsResult *
-choose(const CsRuleValues *values, Dimension *dimensions, int ndimensions, char **names)
-{
-	CsResult *result = palloc0(sizeof(CsResult));
-
-	result->desc = CreateTemplateTupleDesc(5);
-	TupleDescInitEntry(result->desc, 1, "customer_id", TEXTOID, -1, 0);
-	TupleDescInitEntryCollation(result->desc, 1, C_COLLATION_OID);
-	TupleDescInitEntry(result->desc, 2, "dimension", TEXTOID, -1, 0);
-	TupleDescInitEntry(result->desc, 3, "segment", TEXTOID, -1, 0);
-	TupleDescInitEntry(result->desc, 4, "source", TEXTOID, -1, 0);
-	TupleDescInitEntry(result->desc, 5, "keep", BOOLOID, -1, 0);
-	result->store = tuplestore_begin_heap(true, false, CS_RESULT_MEM);
-
-	for (int d = 0; d < ndimensions; d++)
+	SPI_freetuptable(SPI_tuptable);
+	nsegments = (int) cs_exec("SELECT s.dimension, s.name, s.rule, s.search_path FROM cs.segment s"
+							  " ORDER BY s.dimension COLLATE \"C\", s.priority,"
+							  "  s.name COLLATE \"C\"",
+							  CS_NO_ARGS);
+	segments = palloc(sizeof(char **) * (nsegments + 1));
+	for (int i = 0; i < nsegments; i++)
 	{
-		Datum row[5];
-		bool isnull[5] = {false};
+		segments[i] = palloc(sizeof(char *) * 4);
+		for (int c = 0; c < 4; c++)
+			segments[i][c] = cs_cell(i, c + 1);
+		appendStringInfo(&text, "%s: %s\n", segments[i][0], segments[i][2]);
+	}
+	SPI_freetuptable(SPI_tuptable);
 
-		if (dimensions[d].attribute != NULL)
-			continue;
-		row[1] = CStringGetTextDatum(dimensions[d].name);
-		for (int c = 0; c < values->ncustomers; c++)
+	order = dimension_order(text.data);
+	defs->dimensions = palloc0(sizeof(Dimension) * (order->n + 1));
+	defs->rules = palloc0(sizeof(CsRule) * (nsegments + 1));
+	defs->names = palloc(sizeof(char *) * (nsegments + 1));
+	for (int o = 0, r = 0; o < order->n; o++)
+	{
+		Dimension *dimension = &defs->dimensions[defs->ndimensions++];
+
+		for (int i = 0; i < nall; i++)
+			if (strcmp(all[i].name, order->names[o]) == 0)
+				*dimension = all[i];
+		dimension->level = order->levels[o];
+		dimension->late = order->late[o];
+		dimension->first = r;
+		for (int i = 0; i < nsegments; i++)
 		{
-			const char *segment = dimensions[d].fallback;
-			const char *source = "fallback";
-			bool keep = false;
+			if (strcmp(segments[i][0], dimension->name) != 0)
+				continue;
+			defs->names[r] = segments[i][1];
+			defs->rules[r].table_name = "segment";
+			defs->rules[r].key = psprintf("%s/%s", dimension->name, segments[i][1]);
+			defs->rules[r].expression = segments[i][2];
+			defs->rules[r].search_path = segments[i][3];
+			defs->rules[r].type = BOOLOID;
+			dimension->count++;
+			r++;
+		}
+	}
+	return defs;
+}
 
-			for (int i = dimensions[d].first; i < dimensions[d].first + dimensions[d].count; i++)
+/* Where a customer is in one dimension. */
+typedef struct Place
+{
+	const char *segment; /* NULL: in none */
+	const char *source;
+	const char *reason;
+	bool keep; /* the segment is not known, the customer stays */
+} Place;
+
+/* The dimensions of one level with everybody's place in each. */
+typedef struct Level
+{
+	CsBatch *batch;
+	Dimension *dimensions;
+	int n;
+	Place *places; /* customers x dimensions; of who is in no relation, source is NULL */
+} Level;
+
+#define PLACE(level, customer, dimension) (&(level)->places[(customer) * (level)->n + (dimension)])
+
+static int
+dimension_of(const Level *level, const char *name)
+{
+	for (int d = 0; d < level->n; d++)
+		if (strcmp(level->dimensions[d].name, name) == 0)
+			return d;
+	return -1;
+}
+
+/*
+ * place_by_rules: the first segment whose rule is true.
+ */
+static void
+place_by_rules(Level *level, const Definitions *defs)
+{
+	int first = level->dimensions[0].first;
+	int n = level->dimensions[level->n - 1].first + level->dimensions[level->n - 1].count - first;
+	CsRuleValues *values = cs_rule_values(level->batch, defs->rules + first, n);
+
+	for (int c = 0; c < level->batch->state->n; c++)
+		for (int d = 0; d < level->n; d++)
+		{
+			Dimension *dimension = &level->dimensions[d];
+			Place *place = PLACE(level, c, d);
+
+			if (dimension->attribute != NULL)
+				continue;
+			place->segment = dimension->fallback;
+			place->source = "fallback";
+			for (int i = dimension->first - first; i < dimension->first - first + dimension->count;
+				 i++)
 			{
 				int cell = CS_CELL(values, c, i);
 
 				if (values->failed[cell])
 				{
-					keep = true;
+					place->keep = true;
 					break;
 				}
 				if (!values->isnull[cell] && DatumGetBool(values->values[cell]))
 				{
-					segment = names[i];
-					source = "rule";
+					place->segment = defs->names[first + i];
+					place->source = "rule";
 					break;
 				}
 			}
-			row[0] = CStringGetTextDatum(values->ids[c]);
-			isnull[2] = keep || segment == NULL;
-			row[2] = isnull[2] ? (Datum) 0 : CStringGetTextDatum(segment);
-			row[3] = CStringGetTextDatum(source);
-			row[4] = BoolGetDatum(keep);
-			tuplestore_putvalues(result->store, result->desc, row, isnull);
-			result->nrows++;
 		}
-	}
-	return result;
 }
 
 /*
@@ -169,16 +249,18 @@ choose(const CsRuleValues *values, Dimension *dimensions, int ndimensions, char 
  * known) of the batch for dimensions by attribute.
  */
 static CsResult *
-attribute_values(const CsBatch *batch, ArrayType *attributes, int n)
+attribute_values(const Level *level, int nattributes)
 {
-	/* nearly always there is none, and nothing is asked */
-	if (n == 0)
-		return cs_query("SELECT NULL::text COLLATE \"C\" AS customer_id, NULL::text AS dimension,"
-						" NULL::text AS value, NULL::boolean AS known WHERE false",
-						CS_NO_ARGS);
+	Datum *names = palloc(sizeof(Datum) * nattributes);
+	int n = 0;
+
+	for (int d = 0; d < level->n; d++)
+		if (level->dimensions[d].attribute != NULL)
+			names[n++] = CStringGetTextDatum(level->dimensions[d].name);
 	return cs_query("SELECT * FROM cs_internal.attribute_of($1, $2, $3, true)",
-					CS_ARGS(cs_textarray(batch->ids), cs_tstz(batch->as_of),
-							cs_textarray(PointerGetDatum(attributes))));
+					CS_ARGS(cs_textarray(level->batch->ids), cs_tstz(level->batch->as_of),
+							cs_textarray(PointerGetDatum(
+								construct_array(names, n, TEXTOID, -1, false, TYPALIGN_INT)))));
 }
 
 /*
@@ -218,52 +300,266 @@ note_attribute_values(const CsBatch *batch, Dimension *dimension)
 }
 
 /*
- * write_state: chosen segments, attribute values and assignments of one level
- * into state.segments; returns what holds now, as the relation for membership.
- * whole: segments of other dimensions go (the first level starts anew).
+ * place_by_attribute: dimensions whose segments are the values of an attribute.
+ */
+static void
+place_by_attribute(Level *level)
+{
+	int nattributes = 0;
+	CsResult *attribute;
+
+	/* nearly always there is none, and nothing is asked */
+	for (int d = 0; d < level->n; d++)
+		nattributes += level->dimensions[d].attribute != NULL;
+	if (nattributes == 0)
+		return;
+	attribute = attribute_values(level, nattributes);
+	cs_register("attribute", attribute);
+	for (int d = 0; d < level->n; d++)
+	{
+		Dimension *dimension = &level->dimensions[d];
+		uint64 n;
+
+		if (dimension->attribute == NULL)
+			continue;
+		note_attribute_values(level->batch, dimension);
+		n = cs_exec("SELECT a.customer_id, k.value, a.known FROM attribute a"
+					" LEFT JOIN cs_internal.attribute_value k ON k.dimension = a.dimension"
+					"  AND k.value = a.value WHERE a.dimension = $1",
+					CS_ARGS(cs_text(dimension->name)));
+		for (uint64 i = 0; i < n; i++)
+		{
+			int row = cs_state_row(level->batch->state, cs_cell(i, 1));
+			bool isnull;
+			Place *place;
+
+			if (row < 0)
+				continue;
+			place = PLACE(level, row, d);
+			place->segment = cs_cell(i, 2);
+			place->source = place->segment ? "attribute" : "fallback";
+			if (place->segment == NULL)
+				place->segment = dimension->fallback;
+			place->keep = !DatumGetBool(cs_cell_datum(i, 3, &isnull));
+		}
+		SPI_freetuptable(SPI_tuptable);
+	}
+	cs_unregister("attribute");
+	tuplestore_end(attribute->store);
+}
+
+/*
+ * place_as_before: where a rule raised, the customer stays where he is.
+ */
+static void
+place_as_before(Level *level)
+{
+	bool any = false;
+	uint64 n;
+
+	for (int i = 0; i < level->batch->state->n * level->n; i++)
+	{
+		any |= level->places[i].keep;
+		if (level->places[i].keep)
+			level->places[i].segment = level->places[i].source = NULL;
+	}
+	if (!any)
+		return;
+	n = cs_exec("SELECT m.customer_id, m.dimension, m.segment, m.source"
+				" FROM cs_internal.membership m JOIN batch b ON b.customer_id = m.customer_id"
+				" WHERE m.valid_to IS NULL",
+				CS_NO_ARGS);
+	for (uint64 i = 0; i < n; i++)
+	{
+		int row = cs_state_row(level->batch->state, cs_cell(i, 1));
+		int d = dimension_of(level, cs_cell(i, 2));
+		Place *place = row < 0 || d < 0 ? NULL : PLACE(level, row, d);
+
+		if (place == NULL || !place->keep)
+			continue;
+		place->segment = cs_cell(i, 3);
+		place->source = cs_cell(i, 4);
+	}
+	SPI_freetuptable(SPI_tuptable);
+}
+
+/*
+ * place_by_hand: assignments win.
+ */
+static void
+place_by_hand(Level *level)
+{
+	uint64 n = cs_exec("SELECT a.customer_id, a.dimension, a.segment, a.reason"
+					   " FROM cs_internal.segment_assignment a WHERE a.customer_id = ANY ($2)"
+					   " AND (a.expires_at > $1 OR a.expires_at IS NULL)"
+					   " AND a.assigned_at <= $1",
+					   CS_ARGS(cs_tstz(level->batch->as_of), cs_textarray(level->batch->ids)));
+
+	for (uint64 i = 0; i < n; i++)
+	{
+		int row = cs_state_row(level->batch->state, cs_cell(i, 1));
+		int d = dimension_of(level, cs_cell(i, 2));
+		Place *place = row < 0 || d < 0 ? NULL : PLACE(level, row, d);
+
+		/* of a customer whose attributes nobody knows, nothing is known */
+		if (place == NULL || (place->source == NULL && !place->keep))
+			continue;
+		place->segment = cs_cell(i, 3);
+		place->source = "manual";
+		place->reason = cs_cell(i, 4);
+	}
+	SPI_freetuptable(SPI_tuptable);
+}
+
+/*
+ * segments_json: {"dimension": "segment"} of what was there, without the
+ * dimensions of the level, and the places of the customer.
+ */
+static Jsonb *
+segments_json(const Level *level, int customer, Jsonb *before)
+{
+	JsonbParseState *parse = NULL;
+	JsonbValue key;
+	JsonbValue value;
+
+	pushJsonbValue(&parse, WJB_BEGIN_OBJECT, NULL);
+	if (before != NULL)
+	{
+		JsonbIterator *it = JsonbIteratorInit(&before->root);
+		JsonbIteratorToken token;
+
+		while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
+		{
+			if (token == WJB_KEY)
+				key = value;
+			else if (token == WJB_VALUE &&
+					 dimension_of(level, pnstrdup(key.val.string.val, key.val.string.len)) < 0)
+			{
+				pushJsonbValue(&parse, WJB_KEY, &key);
+				pushJsonbValue(&parse, WJB_VALUE, &value);
+			}
+		}
+	}
+	for (int d = 0; d < level->n; d++)
+	{
+		const Place *place = PLACE(level, customer, d);
+
+		if (place->segment == NULL)
+			continue;
+		key.type = value.type = jbvString;
+		key.val.string.val = level->dimensions[d].name;
+		key.val.string.len = strlen(level->dimensions[d].name);
+		value.val.string.val = (char *) place->segment;
+		value.val.string.len = strlen(place->segment);
+		pushJsonbValue(&parse, WJB_KEY, &key);
+		pushJsonbValue(&parse, WJB_VALUE, &value);
+	}
+	return JsonbValueToJsonb(pushJsonbValue(&parse, WJB_END_OBJECT, NULL));
+}
+
+/*
+ * is_at: does the stored {"dimension": "segment"} say the same?
+ */
+static bool
+is_at(Jsonb *stored, const char *dimension, const char *segment)
+{
+	JsonbValue found;
+
+	if (getKeyJsonValueFromContainer(&stored->root, dimension, strlen(dimension), &found) == NULL)
+		return segment == NULL;
+	return segment != NULL && found.type == jbvString &&
+		   found.val.string.len == (int) strlen(segment) &&
+		   memcmp(found.val.string.val, segment, found.val.string.len) == 0;
+}
+
+/*
+ * write_state: into state.segments.  whole: segments of other dimensions go
+ * (the first level starts anew).  Customers beside each other are often in the
+ * same segments, so what was made for the one before is taken where it fits.
+ */
+static void
+write_state(const Level *level, bool whole)
+{
+	CsState *state = level->batch->state;
+	Jsonb *last = NULL;
+	Jsonb *last_before = NULL;
+	int last_row = -1;
+
+	for (int c = 0; c < state->n; c++)
+	{
+		Size cell = CS_STATE_CELL(c, CS_STATE_SEGMENTS);
+		Jsonb *before = whole || state->nulls[cell] ? NULL : DatumGetJsonbP(state->values[cell]);
+		bool same =
+			last != NULL &&
+			(before == last_before ||
+			 (before != NULL && last_before != NULL &&
+			  datumIsEqual(PointerGetDatum(before), PointerGetDatum(last_before), false, -1)));
+
+		for (int d = 0; same && d < level->n; d++)
+		{
+			const char *a = PLACE(level, c, d)->segment;
+			const char *b = PLACE(level, last_row, d)->segment;
+
+			same = a == b || (a != NULL && b != NULL && strcmp(a, b) == 0);
+		}
+		if (!same)
+		{
+			last = segments_json(level, c, before);
+			last_before = before;
+			last_row = c;
+		}
+		cs_state_set(state, c, CS_STATE_SEGMENTS, PointerGetDatum(last), false);
+	}
+}
+
+/*
+ * moved: rows (customer_id, dimension, segment, source, reason) of places that
+ * are others than the stored row says.  It says what membership says, for both
+ * are written together; without one (after a restore) all are looked at.
  */
 static CsResult *
-write_state(const CsBatch *batch, CsResult *chosen, bool whole)
+moved(const Level *level)
 {
-	CsResult *seg;
+	CsState *state = level->batch->state;
+	CsResult *result = palloc0(sizeof(CsResult));
 
-	cs_register("chosen", chosen);
-	seg =
-		cs_query("WITH here AS ("
-				 " SELECT c.customer_id, c.dimension, c.segment, c.source, c.keep FROM chosen c"
-				 " UNION ALL"
-				 " SELECT a.customer_id, a.dimension, coalesce(k.value, d.fallback),"
-				 "  CASE WHEN k.value IS NULL THEN 'fallback' ELSE 'attribute' END, NOT a.known"
-				 " FROM attribute a JOIN cs.dimension d ON d.name = a.dimension"
-				 "  LEFT JOIN cs_internal.attribute_value k ON k.dimension = a.dimension"
-				 "   AND k.value = a.value)"
-				 " SELECT h.customer_id, h.dimension,"
-				 "  CASE WHEN a.customer_id IS NOT NULL THEN a.segment WHEN h.keep THEN m.segment "
-				 "ELSE h.segment END AS segment,"
-				 "  CASE WHEN a.customer_id IS NOT NULL THEN 'manual' WHEN h.keep THEN m.source "
-				 "ELSE h.source END AS source,"
-				 "  a.reason"
-				 " FROM here h JOIN cs_internal.state s ON s.customer_id = h.customer_id"
-				 "  LEFT JOIN cs_internal.segment_assignment a ON a.customer_id = h.customer_id"
-				 "   AND a.dimension = h.dimension AND (a.expires_at > $1 OR a.expires_at IS NULL)"
-				 "   AND a.assigned_at <= $1"
-				 "  LEFT JOIN cs_internal.membership m ON h.keep AND m.customer_id = h.customer_id"
-				 "   AND m.dimension = h.dimension AND m.valid_to IS NULL",
-				 CS_ARGS(cs_tstz(batch->as_of)));
-	cs_unregister("chosen");
-	cs_register("seg", seg);
-	cs_exec("UPDATE cs_internal.state s SET segments = n.segments"
-			" FROM (SELECT x.customer_id,"
-			"   (CASE WHEN $1 THEN '{}'::jsonb ELSE x.segments END) ||"
-			"   coalesce(jsonb_object_agg(g.dimension, g.segment) FILTER (WHERE g.segment IS NOT "
-			"NULL), '{}'::jsonb) AS segments"
-			"  FROM batch b JOIN cs_internal.state x ON x.customer_id = b.customer_id"
-			"   LEFT JOIN seg g ON g.customer_id = b.customer_id"
-			"  GROUP BY x.customer_id, x.segments) n"
-			" WHERE s.customer_id = n.customer_id AND s.segments IS DISTINCT FROM n.segments",
-			CS_ARGS(cs_bool(whole)));
-	cs_unregister("seg");
-	return seg;
+	result->desc = CreateTemplateTupleDesc(5);
+	TupleDescInitEntry(result->desc, 1, "customer_id", TEXTOID, -1, 0);
+	TupleDescInitEntryCollation(result->desc, 1, C_COLLATION_OID);
+	TupleDescInitEntry(result->desc, 2, "dimension", TEXTOID, -1, 0);
+	TupleDescInitEntry(result->desc, 3, "segment", TEXTOID, -1, 0);
+	TupleDescInitEntry(result->desc, 4, "source", TEXTOID, -1, 0);
+	TupleDescInitEntry(result->desc, 5, "reason", TEXTOID, -1, 0);
+	result->store = tuplestore_begin_heap(true, false, CS_RESULT_MEM);
+	for (int c = 0; c < state->n; c++)
+	{
+		Size cell = CS_STATE_CELL(c, CS_STATE_SEGMENTS);
+		Jsonb *stored = state->is_stored[c] && !state->stored_nulls[cell]
+							? DatumGetJsonbP(state->stored[cell])
+							: NULL;
+
+		for (int d = 0; d < level->n; d++)
+		{
+			const Place *place = PLACE(level, c, d);
+			const char *name = level->dimensions[d].name;
+			const char *texts[] = {state->ids[c], name, place->segment, place->source,
+								   place->reason};
+			Datum row[5];
+			bool isnull[5];
+
+			if (!state->there[c] || (place->source == NULL && !place->keep) ||
+				(stored != NULL && is_at(stored, name, place->segment)))
+				continue;
+			for (int i = 0; i < 5; i++)
+			{
+				isnull[i] = texts[i] == NULL;
+				row[i] = isnull[i] ? (Datum) 0 : CStringGetTextDatum(texts[i]);
+			}
+			tuplestore_putvalues(result->store, result->desc, row, isnull);
+			result->nrows++;
+		}
+	}
+	return result;
 }
 
 /*
@@ -274,6 +570,8 @@ write_membership(const CsBatch *batch, CsResult *seg)
 {
 	CsArg at[] = {cs_tstz(batch->as_of)};
 
+	if (seg->nrows == 0)
+		return;
 	cs_register("seg", seg);
 
 	/* An entry at this very instant that no longer holds never was. */
@@ -306,68 +604,96 @@ write_membership(const CsBatch *batch, CsResult *seg)
 }
 
 /*
+ * any_gone: is somebody in a dimension that is not there, or is that unknown?
+ */
+static bool
+any_gone(const CsBatch *batch, const Definitions *defs)
+{
+	CsState *state = batch->state;
+	Level all = {.dimensions = defs->dimensions, .n = defs->ndimensions};
+	Jsonb *last = NULL;
+
+	for (int c = 0; c < state->n; c++)
+	{
+		Size cell = CS_STATE_CELL(c, CS_STATE_SEGMENTS);
+		Jsonb *stored;
+		JsonbIterator *it;
+		JsonbIteratorToken token;
+		JsonbValue value;
+
+		if (!state->is_stored[c] || state->stored_nulls[cell])
+			return true;
+		stored = DatumGetJsonbP(state->stored[cell]);
+		if (last != NULL && datumIsEqual(PointerGetDatum(last), PointerGetDatum(stored), false, -1))
+			continue;
+		last = stored;
+		it = JsonbIteratorInit(&stored->root);
+		while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
+			if (token == WJB_KEY &&
+				dimension_of(&all, pnstrdup(value.val.string.val, value.val.string.len)) < 0)
+				return true;
+	}
+	return false;
+}
+
+/*
  * end_gone: memberships of dimensions that are no longer there, and
  * assignments that are over.
  */
 static void
-end_gone(const CsBatch *batch)
+end_gone(const CsBatch *batch, const Definitions *defs)
 {
-	CsArg at[] = {cs_tstz(batch->as_of)};
+	CsArg at[] = {cs_tstz(batch->as_of), cs_textarray(batch->ids)};
 	const char *gone = " JOIN batch b ON b.customer_id = x.customer_id"
 					   " WHERE x.valid_to IS NULL AND NOT EXISTS (SELECT 1 FROM cs.dimension d"
 					   "  WHERE d.name = x.dimension AND d.enabled)";
 
-	cs_exec(psprintf("DELETE FROM cs_internal.membership m USING (SELECT x.customer_id, x.dimension"
+	if (any_gone(batch, defs))
+	{
+		cs_exec(
+			psprintf("DELETE FROM cs_internal.membership m USING (SELECT x.customer_id, x.dimension"
 					 " FROM cs_internal.membership x%s) g"
 					 " WHERE m.customer_id = g.customer_id AND m.dimension = g.dimension"
 					 " AND m.valid_to IS NULL AND m.valid_from >= $1",
 					 gone),
 			at, 1);
-	cs_exec(psprintf("UPDATE cs_internal.membership m SET valid_to = $1 FROM (SELECT "
-					 "x.customer_id, x.dimension"
-					 " FROM cs_internal.membership x%s) g"
-					 " WHERE m.customer_id = g.customer_id AND m.dimension = g.dimension AND "
-					 "m.valid_to IS NULL",
-					 gone),
-			at, 1);
-	cs_exec("DELETE FROM cs_internal.segment_assignment a USING batch b"
-			" WHERE a.customer_id = b.customer_id AND a.expires_at <= $1",
-			at, 1);
+		cs_exec(psprintf("UPDATE cs_internal.membership m SET valid_to = $1 FROM (SELECT "
+						 "x.customer_id, x.dimension"
+						 " FROM cs_internal.membership x%s) g"
+						 " WHERE m.customer_id = g.customer_id AND m.dimension = g.dimension AND "
+						 "m.valid_to IS NULL",
+						 gone),
+				at, 1);
+	}
+	cs_exec("DELETE FROM cs_internal.segment_assignment a"
+			" WHERE a.customer_id = ANY ($2) AND a.expires_at <= $1",
+			at, 2);
 }
 
 /*
  * stage_level: dimensions that need nothing of each other.
  */
 static void
-stage_level(CsBatch *batch, Dimension *dimensions, int n, bool whole)
+stage_level(CsBatch *batch, const Definitions *defs, Dimension *dimensions, int n, bool whole)
 {
-	int nrules;
-	char **names;
-	CsRule *rules = read_rules(dimensions, n, &nrules, &names);
-	CsRuleValues *values = cs_rule_values(batch, rules, nrules);
-	Datum *attributes = palloc(sizeof(Datum) * (n + 1));
-	int nattributes = 0;
-	CsResult *chosen = choose(values, dimensions, n, names);
-	CsResult *attribute;
-	CsResult *seg;
+	Level level = {.batch = batch, .dimensions = dimensions, .n = n};
 
-	for (int d = 0; d < n; d++)
-		if (dimensions[d].attribute != NULL)
-			attributes[nattributes++] = CStringGetTextDatum(dimensions[d].name);
-	attribute = attribute_values(
-		batch, construct_array(attributes, nattributes, TEXTOID, -1, false, TYPALIGN_INT),
-		nattributes);
-	cs_register("attribute", attribute);
-	for (int d = 0; d < n; d++)
-		if (dimensions[d].attribute != NULL)
-			note_attribute_values(batch, &dimensions[d]);
-	seg = write_state(batch, chosen, whole);
-	cs_unregister("attribute");
-	tuplestore_end(attribute->store);
+	level.places = palloc0(sizeof(Place) * ((Size) batch->state->n * n + 1));
+	if (n > 0)
+	{
+		place_by_rules(&level, defs);
+		place_by_attribute(&level);
+		place_as_before(&level);
+		place_by_hand(&level);
+	}
+	write_state(&level, whole);
 	if (!batch->what_if)
+	{
+		CsResult *seg = moved(&level);
+
 		write_membership(batch, seg);
-	tuplestore_end(chosen->store);
-	tuplestore_end(seg->store);
+		tuplestore_end(seg->store);
+	}
 }
 
 /*
@@ -377,22 +703,29 @@ stage_level(CsBatch *batch, Dimension *dimensions, int n, bool whole)
 void
 cs_stage_segments(CsBatch *batch, bool late)
 {
-	int n;
-	Dimension *dimensions = read_dimensions(late, &n);
+	Definitions *defs = read_definitions();
+	bool whole = !late;
 	int first = 0;
 
 	if (!late && !batch->what_if)
-		end_gone(batch);
-	do
+		end_gone(batch, defs);
+	while (first < defs->ndimensions)
 	{
+		Dimension *dimension = &defs->dimensions[first];
 		int next = first;
 
-		while (next < n && dimensions[next].level == dimensions[first].level)
+		while (next < defs->ndimensions && defs->dimensions[next].level == dimension->level &&
+			   defs->dimensions[next].late == dimension->late)
 			next++;
-		if (next > first || !late)
-			stage_level(batch, dimensions + first, next - first, !late && first == 0);
+		if (dimension->late == late)
+		{
+			stage_level(batch, defs, dimension, next - first, whole);
+			whole = false;
+		}
 		first = next;
-	} while (first < n);
+	}
+	if (whole)
+		stage_level(batch, defs, NULL, 0, true);
 }
 
 /*
@@ -407,6 +740,7 @@ cs_evaluate_segments_sql(PG_FUNCTION_ARGS)
 	cs_enter(&frame);
 	batch = cs_decide_batch(PG_GETARG_DATUM(0), PG_GETARG_TIMESTAMPTZ(1), NULL);
 	cs_stage_segments(batch, PG_GETARG_BOOL(2));
+	cs_state_write(batch);
 	cs_leave(&frame);
 	PG_RETURN_VOID();
 }

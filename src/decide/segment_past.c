@@ -152,14 +152,13 @@ by_ledger(const char *dimension, TimestampTz at)
 }
 
 /*
- * by_stages: a batch of customers at a time, each in its turn.
+ * by_stages: a batch of customers at a time.
  */
 static void
 by_stages(const char *dimension, TimestampTz at, bool late, ReturnSetInfo *rsinfo)
 {
 	char *after = pstrdup("");
-	char *sql = psprintf("SELECT s.customer_id, s.segments ->> %s FROM cs_internal.state s"
-						 " JOIN batch b USING (customer_id)",
+	char *sql = psprintf("SELECT s.customer_id, s.segments ->> %s FROM evaluated s",
 						 quote_literal_cstr(dimension));
 
 	if (RecoveryInProgress())
@@ -181,9 +180,7 @@ by_stages(const char *dimension, TimestampTz at, bool late, ReturnSetInfo *rsinf
 			break;
 		cs_exec("SELECT ($1)[$2]", CS_ARGS(cs_textarray(ids), cs_int4(n)));
 		after = cs_value();
-		cs_take_turn();
 		put_rows(cs_what_if_segments(ids, n, at, late, sql), rsinfo);
-		cs_end_turn();
 	}
 }
 

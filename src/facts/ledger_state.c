@@ -4,7 +4,7 @@
  *
  * In: cs_internal.movement (the balance is one index probe a customer) and,
  * as they were known at the evaluated instant, subscription and licence rows.
- * Out: the ledger columns of cs_internal.state, and the same as metrics see
+ * Out: the ledger columns of state, and the same as metrics see
  * them, with balances some days ago.
  */
 #include "cs_ext.h"
@@ -18,6 +18,7 @@
 #include "facts/ledger.h"
 #include "facts/ledger_facts.h"
 #include "facts/source.h"
+#include "refresh/state.h"
 
 /*
  * Of the rows of one source, what the ledger columns need of each customer.
@@ -189,8 +190,8 @@ owners(Datum family, CsMergeFact *merges, int nmerges, TimestampTz as_of, bool e
 }
 
 /*
- * Stage: mrr, active, in_trial, seats, tenure_days, days_to_renewal of
- * cs_internal.state for the batch (SURFACE 7, ledger columns).  Where no
+ * Stage: mrr, active, in_trial, seats, tenure_days, days_to_renewal of the
+ * batch's rows of state (SURFACE 7, ledger columns).  Where no
  * subscription source is registered all are NULL: nothing is known.  While one
  * cannot be read, so are those that do not come from the ledger.
  */
@@ -208,13 +209,13 @@ cs_stage_ledger(CsBatch *batch)
 	CsResult *owner;
 	bool readable;
 	bool licences_readable;
+	uint64 n;
 
 	if (cs_sources("subscription") == NIL)
 	{
-		cs_exec("UPDATE cs_internal.state s SET mrr = NULL, active = NULL, in_trial = NULL,"
-				" seats = NULL, tenure_days = NULL, days_to_renewal = NULL"
-				" FROM batch b WHERE s.customer_id = b.customer_id",
-				CS_NO_ARGS);
+		for (int i = 0; i < batch->state->n; i++)
+			for (int c = CS_STATE_MRR; c <= CS_STATE_DAYS_TO_RENEWAL; c++)
+				cs_state_set(batch->state, i, c, (Datum) 0, true);
 		return;
 	}
 	family = cs_merge_family(batch->ids, &merges, &nmerges);
@@ -232,17 +233,16 @@ cs_stage_ledger(CsBatch *batch)
 	cs_register("ledger_facts", facts);
 	cs_register("ledger_licences", licences);
 	cs_register("ledger_owner", owner);
-	cs_exec(
+	n = cs_exec(
 		psprintf(
-			"UPDATE cs_internal.state s SET"
-			" mrr = coalesce(m.mrr_after, 0),"
-			" active = coalesce(m.active_after, false),"
-			" in_trial = CASE WHEN $4 THEN coalesce(f.in_trial, false) END,"
-			" seats = CASE WHEN $5 THEN CASE WHEN $6 THEN coalesce(l.seats, 0) END"
+			"SELECT b.customer_id, coalesce(m.mrr_after, 0)::numeric(20,6),"
+			" coalesce(m.active_after, false),"
+			" CASE WHEN $4 THEN coalesce(f.in_trial, false) END,"
+			" CASE WHEN $5 THEN CASE WHEN $6 THEN coalesce(l.seats, 0) END"
 			" WHEN m.active_after AND f.seats_due IS NOT NULL"
 			" THEN coalesce(f.seats, 0) + f.seats_due ELSE f.seats END,"
-			" tenure_days = CASE WHEN m.active_after THEN $2 - p.since::date END,"
-			" days_to_renewal = f.renews_at::date - $2"
+			" CASE WHEN m.active_after THEN $2 - p.since::date END,"
+			" f.renews_at::date - $2"
 			" FROM batch b"
 			" LEFT JOIN LATERAL ("
 			"SELECT v.mrr_after, v.active_after FROM cs_internal.movement v"
@@ -266,11 +266,23 @@ cs_stage_ledger(CsBatch *batch)
 			" LEFT JOIN (SELECT coalesce(o.customer_id, r.customer_id) AS customer_id,"
 			" sum(r.seats) AS seats"
 			" FROM ledger_licences r LEFT JOIN ledger_owner o ON o.fact_id = r.customer_id"
-			" GROUP BY 1) l ON l.customer_id = b.customer_id"
-			" WHERE s.customer_id = b.customer_id",
+			" GROUP BY 1) l ON l.customer_id = b.customer_id",
 			until),
 		CS_ARGS(cs_tstz(batch->as_of), cs_date(batch->as_of_day), cs_int4(policy->gap_days_tenure),
 				cs_bool(readable), cs_bool(licensed), cs_bool(licences_readable)));
+	for (uint64 r = 0; r < n; r++)
+	{
+		int row = cs_state_row(batch->state, cs_cell(r, 1));
+
+		for (int c = CS_STATE_MRR; row >= 0 && c <= CS_STATE_DAYS_TO_RENEWAL; c++)
+		{
+			bool isnull;
+			Datum value = cs_cell_datum(r, c - CS_STATE_MRR + 2, &isnull);
+
+			cs_state_set(batch->state, row, c, value, isnull);
+		}
+	}
+	SPI_freetuptable(SPI_tuptable);
 	cs_unregister("ledger_facts");
 	cs_unregister("ledger_licences");
 	cs_unregister("ledger_owner");
@@ -292,6 +304,7 @@ cs_ledger_rows(const CsBatch *batch, List *ago_days)
 	CsArg *args = palloc(sizeof(CsArg) * (nago + 1));
 	StringInfoData columns;
 	StringInfoData joins;
+	CsResult *rows;
 	ListCell *lc;
 	int i = 0;
 
@@ -312,10 +325,13 @@ cs_ledger_rows(const CsBatch *batch, List *ago_days)
 						 " ORDER BY v.at DESC, v.seq DESC LIMIT 1) a%d ON true",
 						 policy->edge_at ? "<=" : "<", i, i);
 	}
-	return cs_query(psprintf("SELECT s.customer_id, s.mrr, s.tenure_days, s.days_to_renewal,"
+	cs_state_show(batch);
+	rows = cs_query(psprintf("SELECT s.customer_id, s.mrr, s.tenure_days, s.days_to_renewal,"
 							 " s.seats%s"
-							 " FROM batch b JOIN cs_internal.state s"
+							 " FROM batch b JOIN evaluated s"
 							 " ON s.customer_id = b.customer_id%s",
 							 columns.data, joins.data),
 					args, i);
+	cs_state_hide();
+	return rows;
 }

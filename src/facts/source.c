@@ -26,6 +26,7 @@
 #include "utils/uuid.h"
 #include "utils/varlena.h"
 
+#include "core/hold.h"
 #include "facts/source_kind.h"
 
 static List *columns_from_json(const char *name, const char *json);
@@ -407,11 +408,49 @@ cs_source_analyse(CsSource *source, CsMapped **failed)
 	return error;
 }
 
+static List *read_sources(const char *kind);
+
 /*
  * cs_sources: see source.h.
  */
 List *
 cs_sources(const char *kind)
+{
+	static bool reading = false; /* making one of them asks for the users' */
+	MemoryContext memory;
+	void **held = cs_held(CS_HELD_SOURCES, &memory);
+	List *result = NIL;
+	ListCell *lc;
+
+	if (held == NULL || reading)
+		return read_sources(kind);
+	if (*held == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(memory);
+
+		reading = true;
+		PG_TRY();
+		{
+			*held = read_sources(NULL);
+		}
+		PG_FINALLY();
+		{
+			reading = false;
+		}
+		PG_END_TRY();
+		MemoryContextSwitchTo(old);
+	}
+	foreach (lc, (List *) *held)
+		if (kind == NULL || strcmp(((CsSource *) lfirst(lc))->kind, kind) == 0)
+			result = lappend(result, lfirst(lc));
+	return result;
+}
+
+/*
+ * read_sources: enabled ones of a kind, NULL: of all, by name.
+ */
+static List *
+read_sources(const char *kind)
 {
 	List *result = NIL;
 	uint64 n;

@@ -74,8 +74,7 @@ cs_recompute_score(PG_FUNCTION_ARGS)
 	bool isnull = true;
 
 	cs_enter(&frame);
-	rows = cs_what_if(PointerGetDatum(ids), 1, as_of,
-					  "SELECT s.score FROM cs_internal.state s JOIN batch USING (customer_id)");
+	rows = cs_what_if(PointerGetDatum(ids), 1, as_of, "SELECT score FROM evaluated");
 	slot = MakeSingleTupleTableSlot(rows->desc, &TTSOpsMinimalTuple);
 	if (tuplestore_gettupleslot(rows->store, true, false, slot))
 		score = slot_getattr(slot, 1, &isnull);

@@ -52,9 +52,6 @@ copy_rows(CsResult *rows, ReturnSetInfo *rsinfo)
  * cs_internal.evaluated_at(customers text[], as_of timestamptz): what the
  * stages make of these customers at that instant, from the facts and by the
  * definitions as they stand now; NULL: of every customer there was by then.
- *
- * A chunk takes its turn with the refresher, for both write cs_internal.state
- * (this one rolls back), and gives it back before the next.
  */
 Datum
 cs_evaluated_at_sql(PG_FUNCTION_ARGS)
@@ -94,14 +91,12 @@ cs_evaluated_at_sql(PG_FUNCTION_ARGS)
 		cs_exec("SELECT ($1)[$2]", CS_ARGS(cs_textarray(ids), cs_int4(n)));
 		after = MemoryContextStrdup(outer, cs_value());
 
-		cs_take_turn();
 		copy_rows(cs_what_if(ids, n, PG_GETARG_TIMESTAMPTZ(1),
 							 "SELECT s.customer_id, s.\"values\", s.segments,"
 							 " coalesce(s.active, false), coalesce(s.in_trial, false),"
 							 " s.scorecard, s.score, s.coverage, s.score_reason, s.health_inputs"
-							 " FROM cs_internal.state s JOIN batch b USING (customer_id)"),
+							 " FROM evaluated s"),
 				  rsinfo);
-		cs_end_turn();
 		cs_leave(&frame);
 	}
 	return (Datum) 0;

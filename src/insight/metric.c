@@ -21,10 +21,12 @@
 #include "utils/array.h"
 #include "utils/lsyscache.h"
 
+#include "core/hold.h"
 #include "facts/ledger.h"
 #include "facts/source.h"
 #include "facts/usage.h"
 #include "insight/metric.h"
+#include "refresh/state.h"
 
 /* A metric that fails for this many customers and works for none is given up for the batch. */
 #define GIVE_UP_AFTER 20
@@ -44,10 +46,14 @@ typedef struct Matrix
 List *
 cs_metrics(void)
 {
+	MemoryContext before = CurrentMemoryContext;
 	MemoryContext context = CurrentMemoryContext;
+	void **held = cs_held(CS_HELD_METRICS, &context);
 	List *metrics = NIL;
 	uint64 n;
 
+	if (held != NULL && *held != NULL)
+		return *held;
 	n = cs_exec("SELECT m.name, m.source, m.expression, m.search_path, s.slot,"
 				" extract(epoch FROM m.max_lag) * 1000000"
 				" FROM cs.metric m JOIN cs_internal.metric_slot s ON s.metric = m.name"
@@ -68,6 +74,9 @@ cs_metrics(void)
 		metrics = lappend(metrics, metric);
 	}
 	SPI_freetuptable(SPI_tuptable);
+	MemoryContextSwitchTo(before);
+	if (held != NULL)
+		*held = metrics;
 	return metrics;
 }
 
@@ -169,7 +178,7 @@ row_of(Matrix *m, char *id)
 static void
 put(Matrix *m, int row, int slot, Datum value, bool isnull)
 {
-	int i = row * m->nslots + slot - 1;
+	Size i = (Size) row * m->nslots + slot - 1;
 	double v = isnull ? 0 : DatumGetFloat8(value);
 
 	m->nulls[i] = isnull || isnan(v) || isinf(v);
@@ -577,39 +586,25 @@ compute_formulas(Matrix *m, List *all)
 /* ---- the stage --------------------------------------------------------- */
 
 /*
- * write_values: the arrays into state, only where they differ.
+ * write_values: the arrays into state.
  */
 static void
 write_values(Matrix *m)
 {
-	CsResult *rows = palloc0(sizeof(CsResult));
 	Datum *elems = palloc(sizeof(Datum) * m->nslots);
-	Datum values[2];
-	bool nulls[2] = {false, false};
 	int lbound = 1;
 
-	rows->desc = CreateTemplateTupleDesc(2);
-	TupleDescInitEntry(rows->desc, 1, "customer_id", TEXTOID, -1, 0);
-	TupleDescInitEntry(rows->desc, 2, "values", FLOAT8ARRAYOID, -1, 0);
-	rows->store = tuplestore_begin_heap(true, false, CS_RESULT_MEM);
-	rows->nrows = m->batch->nids;
 	for (int i = 0; i < m->batch->nids; i++)
 	{
+		ArrayType *array;
+
 		for (int s = 0; s < m->nslots; s++)
-			elems[s] = Float8GetDatum(m->values[i * m->nslots + s]);
-		values[0] = CStringGetTextDatum(m->ids[i]);
-		values[1] = PointerGetDatum(construct_md_array(elems, m->nulls + (Size) i * m->nslots, 1,
-													   &m->nslots, &lbound, FLOAT8OID, 8,
-													   FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
-		tuplestore_putvalues(rows->store, rows->desc, values, nulls);
-		pfree(DatumGetPointer(values[0]));
-		pfree(DatumGetPointer(values[1]));
+			elems[s] = Float8GetDatum(m->values[(Size) i * m->nslots + s]);
+		array = construct_md_array(elems, m->nulls + (Size) i * m->nslots, 1, &m->nslots, &lbound,
+								   FLOAT8OID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE);
+		cs_state_set(m->batch->state, i, CS_STATE_VALUES, PointerGetDatum(array), false);
+		pfree(array);
 	}
-	cs_register("computed", rows);
-	cs_exec("UPDATE cs_internal.state s SET \"values\" = c.\"values\" FROM computed c"
-			" WHERE s.customer_id = c.customer_id AND s.\"values\" IS DISTINCT FROM c.\"values\"",
-			CS_NO_ARGS);
-	cs_unregister("computed");
 }
 
 /*
@@ -621,7 +616,6 @@ cs_stage_metrics(CsBatch *batch)
 	List *all = cs_metrics();
 	List *done = NIL;
 	Matrix m = {0};
-	Datum *elems;
 	ListCell *lc;
 
 	m.batch = batch;
@@ -629,11 +623,7 @@ cs_stage_metrics(CsBatch *batch)
 		m.nslots = Max(m.nslots, ((CsMetric *) lfirst(lc))->slot);
 	if (m.nslots == 0)
 		return;
-	deconstruct_array(DatumGetArrayTypeP(batch->ids), TEXTOID, -1, false, TYPALIGN_INT, &elems,
-					  NULL, &batch->nids);
-	m.ids = palloc(sizeof(char *) * batch->nids);
-	for (int i = 0; i < batch->nids; i++)
-		m.ids[i] = TextDatumGetCString(elems[i]);
+	m.ids = batch->state->ids;
 	m.values = palloc0(sizeof(double) * batch->nids * m.nslots);
 	m.nulls = palloc(sizeof(bool) * batch->nids * m.nslots);
 	memset(m.nulls, true, sizeof(bool) * batch->nids * m.nslots);

@@ -2,9 +2,9 @@
  * scorecard_stage.c
  *		The stage of evaluate that scores a batch.
  *
- * In: "values", segments, active and in_trial of cs_internal.state, the band
+ * In: "values", segments, active and in_trial of the batch's state, the band
  * of before, the override in force.  Out, set-wise: the automatic score into
- * cs_internal.state; unless what_if the score and band that people see into
+ * the state; unless what_if the score and band that people see into
  * cs_internal.health, and a row of cs_internal.health_history per change of
  * band.
  */
@@ -20,6 +20,7 @@
 
 #include "decide/rule.h"
 #include "insight/scorecard.h"
+#include "refresh/state.h"
 
 /* Columns of what is read of the batch. */
 enum
@@ -43,7 +44,7 @@ static const char *const read_sql =
 	"SELECT b.customer_id, coalesce(s.active, false) OR coalesce(s.in_trial, false),"
 	" s.\"values\", s.segments, h.auto_band, h.band, h.band_since,"
 	" o.value, o.delta, o.band, o.reason, %s"
-	" FROM batch b JOIN cs_internal.state s ON s.customer_id = b.customer_id"
+	" FROM evaluated s JOIN batch b ON b.customer_id = s.customer_id"
 	" LEFT JOIN cs_internal.health h ON h.customer_id = b.customer_id AND NOT $2"
 	" LEFT JOIN LATERAL (SELECT x.value, x.delta, x.band, x.reason"
 	"   FROM cs_internal.health_override x"
@@ -81,13 +82,6 @@ static const struct
 	{"version", INT8OID},        {"old_band", TEXTOID},     {"old_band_since", TIMESTAMPTZOID},
 	{"health_inputs", JSONBOID},
 };
-
-static const char *const write_state_sql =
-	"UPDATE cs_internal.state s SET scorecard = n.scorecard, score = n.auto_score,"
-	" coverage = n.coverage, score_reason = n.score_reason, health_inputs = n.health_inputs"
-	" FROM health_new n WHERE s.customer_id = n.customer_id"
-	" AND (s.scorecard, s.score, s.coverage, s.score_reason, s.health_inputs) IS DISTINCT FROM"
-	"     (n.scorecard, n.auto_score, n.coverage, n.score_reason, n.health_inputs)";
 
 /* Who was never scored has no row. */
 static const char *const write_health_sql =
@@ -501,6 +495,27 @@ score_row(const CsBatch *batch, List *cards, const CsRuleValues *caps, HeapTuple
 }
 
 /*
+ * put_state: what of a row goes into the state.
+ */
+static void
+put_state(const CsBatch *batch, const Datum *out, const bool *nulls)
+{
+	static const struct
+	{
+		int from;
+		int to;
+	} kept[] = {
+		{OUT_SCORECARD, CS_STATE_SCORECARD},  {OUT_AUTO_SCORE, CS_STATE_SCORE},
+		{OUT_COVERAGE, CS_STATE_COVERAGE},    {OUT_SCORE_REASON, CS_STATE_SCORE_REASON},
+		{OUT_INPUTS, CS_STATE_HEALTH_INPUTS},
+	};
+	int row = cs_state_row(batch->state, TextDatumGetCString(out[OUT_CUSTOMER]));
+
+	for (int i = 0; i < lengthof(kept); i++)
+		cs_state_set(batch->state, row, kept[i].to, out[kept[i].from], nulls[kept[i].from]);
+}
+
+/*
  * cs_stage_health: see scorecard.h.  Call inside a frame, with the relation
  * "batch" registered.
  */
@@ -526,8 +541,10 @@ cs_stage_health(CsBatch *batch)
 			"UPDATE cs_internal.health_override o SET ended_at = o.expires_at FROM batch b"
 			" WHERE o.customer_id = b.customer_id AND o.ended_at IS NULL AND o.expires_at <= $1",
 			CS_ARGS(cs_tstz(batch->as_of)));
+	cs_state_show(batch);
 	cs_exec(psprintf(read_sql, carried_sql(cards, batch)),
 			CS_ARGS(cs_tstz(batch->as_of), cs_bool(batch->what_if)));
+	cs_state_hide();
 	table = SPI_tuptable;
 	rows.nrows = SPI_processed;
 	for (uint64 r = 0; r < rows.nrows; r++)
@@ -539,21 +556,21 @@ cs_stage_health(CsBatch *batch)
 		CHECK_FOR_INTERRUPTS();
 		score_row(batch, cards, caps, table->vals[r], table->tupdesc, out, nulls);
 		MemoryContextSwitchTo(before);
+		put_state(batch, out, nulls);
 		tuplestore_putvalues(rows.store, rows.desc, out, nulls);
 		MemoryContextReset(per_row);
 	}
 	SPI_freetuptable(table);
 	MemoryContextDelete(per_row);
 
-	cs_register("health_new", &rows);
-	cs_exec(write_state_sql, CS_NO_ARGS);
 	if (!batch->what_if)
 	{
 		CsArg args[] = {cs_tstz(batch->as_of), cs_tstz(batch->computed_at)};
 
+		cs_register("health_new", &rows);
 		cs_exec(write_health_sql, args, lengthof(args));
 		cs_exec(write_history_sql, args, lengthof(args));
+		cs_unregister("health_new");
 	}
-	cs_unregister("health_new");
 	tuplestore_end(rows.store);
 }

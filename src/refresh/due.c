@@ -17,6 +17,7 @@
 #include "facts/source_kind.h"
 #include "facts/usage.h"
 #include "refresh/refresh.h"
+#include "refresh/state.h"
 
 /*
  * future_of: SQL of the least instant at or after as_of among a source's time
@@ -43,17 +44,25 @@ future_of(const CsSource *source)
 }
 
 /*
- * decided_due: deadlines of alerts and assignments, ends of overrides.  What is
- * past was seen by this evaluation; taken again it would keep the worker busy.
+ * sooner: customers with instants, of the last cs_exec, into due_at where they
+ * come before what stands there.  What is past was seen by this evaluation;
+ * taken again it would keep the worker busy.
  */
 static void
-decided_due(CsBatch *batch, const char *function)
+sooner(CsBatch *batch)
 {
-	cs_exec(
-		psprintf("UPDATE cs_internal.state s SET due_at = d.due_at FROM cs_internal.%s($1) d"
-				 " WHERE s.customer_id = d.customer_id AND d.due_at < s.due_at AND d.due_at > $2",
-				 function),
-		CS_ARGS(cs_textarray(batch->ids), cs_tstz(batch->as_of)));
+	for (uint64 r = 0; r < SPI_processed; r++)
+	{
+		int row = cs_state_row(batch->state, cs_cell(r, 1));
+		bool isnull;
+		Datum at = cs_cell_datum(r, 2, &isnull);
+
+		if (row >= 0 && !isnull && DatumGetTimestampTz(at) > batch->as_of &&
+			DatumGetTimestampTz(at) <
+				DatumGetTimestampTz(batch->state->values[CS_STATE_CELL(row, CS_STATE_DUE_AT)]))
+			cs_state_set(batch->state, row, CS_STATE_DUE_AT, at, false);
+	}
+	SPI_freetuptable(SPI_tuptable);
 }
 
 /*
@@ -66,13 +75,20 @@ cs_stage_due(CsBatch *batch)
 	bool running_day = cs_usage_sees_today();
 	ListCell *lc;
 
-	cs_exec("UPDATE cs_internal.state s SET due_at = least($1,"
-			" (SELECT min(m.at) + interval '1 microsecond' FROM cs_internal.movement m"
-			"   WHERE m.customer_id = s.customer_id AND m.at >= $2))"
-			" FROM batch b WHERE s.customer_id = b.customer_id",
-			CS_ARGS(cs_tstz(midnight), cs_tstz(batch->as_of)));
-	decided_due(batch, "alert_due");
-	decided_due(batch, "health_due");
+	for (int i = 0; i < batch->state->n; i++)
+		cs_state_set(batch->state, i, CS_STATE_DUE_AT, TimestampTzGetDatum(midnight), false);
+	cs_exec("SELECT b.customer_id, (SELECT min(m.at) + interval '1 microsecond'"
+			"  FROM cs_internal.movement m WHERE m.customer_id = b.customer_id AND m.at >= $1)"
+			" FROM batch b",
+			CS_ARGS(cs_tstz(batch->as_of)));
+	sooner(batch);
+	/* deadlines of alerts and assignments, ends of overrides */
+	cs_exec("SELECT d.customer_id, d.due_at FROM cs_internal.alert_due($1) d",
+			CS_ARGS(cs_textarray(batch->ids)));
+	sooner(batch);
+	cs_exec("SELECT d.customer_id, d.due_at FROM cs_internal.health_due($1) d",
+			CS_ARGS(cs_textarray(batch->ids)));
+	sooner(batch);
 
 	foreach (lc, cs_sources(NULL))
 	{
@@ -100,11 +116,8 @@ cs_stage_due(CsBatch *batch)
 		if (rows == NULL)
 			continue;
 		cs_register("future", rows);
-		cs_exec("UPDATE cs_internal.state s SET due_at = least(s.due_at, f.at + interval '1 "
-				"microsecond')"
-				" FROM future f WHERE s.customer_id = f.customer_id AND f.at + interval '1 "
-				"microsecond' < s.due_at",
-				CS_NO_ARGS);
+		cs_exec("SELECT f.customer_id, f.at + interval '1 microsecond' FROM future f", CS_NO_ARGS);
+		sooner(batch);
 		cs_unregister("future");
 		tuplestore_end(rows->store);
 	}

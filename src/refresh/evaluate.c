@@ -2,10 +2,11 @@
  * evaluate.c
  *		The stages a customer goes through, in order, and nowhere else.
  *
- * A stage reads and writes cs_internal.state for the customers in the relation
- * "batch", on the batch's snapshot, which sees what earlier stages wrote.
- * With what_if no decided state is written and the caller rolls back, so the
- * past is evaluated by the very code that evaluates the present.
+ * A stage reads and changes the batch's rows of cs_internal.state in memory
+ * (state.c); its statements run on the batch's snapshot, over the customers in
+ * the relation "batch".  At the end the rows that changed are written.  With
+ * what_if nothing is, so the past is evaluated by the very code that evaluates
+ * the present.
  */
 #include "cs_ext.h"
 
@@ -19,6 +20,7 @@
 #include "insight/metric.h"
 #include "insight/scorecard.h"
 #include "refresh/refresh.h"
+#include "refresh/state.h"
 
 static void
 early_segments(CsBatch *batch)
@@ -65,6 +67,7 @@ cs_batch_make(Datum ids, int nids, TimestampTz as_of, bool what_if)
 	batch->what_if = what_if;
 	cs_register("batch", cs_query("SELECT i COLLATE \"C\" AS customer_id FROM unnest($1) i",
 								  CS_ARGS(cs_textarray(ids))));
+	cs_state_load(batch, true);
 	return batch;
 }
 
@@ -78,12 +81,12 @@ cs_evaluate(CsBatch *batch)
 		AllocSetContextCreate(CurrentMemoryContext, "cs_ext stage", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(stage);
 
-	cs_exec("INSERT INTO cs_internal.state (customer_id) SELECT customer_id FROM batch ON CONFLICT "
-			"DO NOTHING",
-			CS_NO_ARGS);
-	cs_exec("UPDATE cs_internal.state s SET as_of_day = $1 FROM batch b"
-			" WHERE s.customer_id = b.customer_id AND s.as_of_day IS DISTINCT FROM $1",
-			CS_ARGS(cs_date(batch->as_of_day)));
+	for (int i = 0; i < batch->state->n; i++)
+	{
+		cs_state_set(batch->state, i, CS_STATE_AS_OF_DAY, DateADTGetDatum(batch->as_of_day), false);
+		cs_state_set(batch->state, i, CS_STATE_AHEAD, TimestampTzGetDatum(batch->ahead),
+					 batch->ahead == 0);
+	}
 	for (int i = 0; i < lengthof(stages); i++)
 	{
 		CHECK_FOR_INTERRUPTS();
@@ -92,6 +95,8 @@ cs_evaluate(CsBatch *batch)
 		stages[i].run(batch);
 		MemoryContextReset(stage);
 	}
+	if (!batch->what_if)
+		cs_state_write(batch);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(stage);
 }
@@ -118,7 +123,9 @@ what_if(Datum ids, int nids, TimestampTz as_of, bool early_only, bool writable, 
 	batch = cs_batch_make(ids, nids, as_of, true);
 	batch->early_only = early_only;
 	cs_evaluate(batch);
+	cs_state_show(batch);
 	cs_exec(sql, CS_NO_ARGS);
+	cs_state_hide();
 	MemoryContextSwitchTo(context);
 	result->desc = CreateTupleDescCopy(SPI_tuptable->tupdesc);
 	result->nrows = SPI_processed;

@@ -7,6 +7,8 @@
  */
 #include "cs_ext.h"
 
+#include "lib/stringinfo.h"
+
 #include "facts/source.h"
 #include "refresh/refresh.h"
 
@@ -41,27 +43,32 @@ read_sources(List *sources, Datum ids, const char *columns, List **results)
 	return true;
 }
 
+/* What is known of a customer by each kind of source, of `present`. */
+static const char *const of_customer =
+	"SELECT %d AS n, p.customer_id, p.name::text, p.owner::text, p.parent_id::text, p.created_at,"
+	" p.attributes, true AS customer, false AS subscription, false AS other FROM present_%d p";
+static const char *const of_other =
+	"SELECT %d AS n, p.customer_id, NULL::text AS name, NULL::text AS owner,"
+	" NULL::text AS parent_id, NULL::timestamptz AS created_at, NULL::jsonb AS attributes,"
+	" false AS customer, %s AS subscription, %s AS other FROM present_%d p";
+
 /*
- * mark_present: which of the ids have a usable row in any of the sources.
+ * show: the rows of some sources as relations present_<n>, and into the union.
  */
 static void
-mark_present(List *results, Datum ids, const char *column)
+show(StringInfo all, int *n, List *results, const char *subscription, const char *other)
 {
 	ListCell *lc;
 
-	cs_exec(
-		psprintf("UPDATE cs_internal.customer SET %s = false WHERE customer_id = ANY ($1) AND %s",
-				 column, column),
-		CS_ARGS(cs_textarray(ids)));
 	foreach (lc, results)
 	{
-		cs_register("present", lfirst(lc));
-		cs_exec(psprintf("INSERT INTO cs_internal.customer (customer_id, %s) SELECT DISTINCT "
-						 "customer_id, true FROM present"
-						 " ON CONFLICT (customer_id) DO UPDATE SET %s = true",
-						 column, column),
-				CS_NO_ARGS);
-		cs_unregister("present");
+		(*n)++;
+		cs_register(psprintf("present_%d", *n), lfirst(lc));
+		appendStringInfoString(all, *n > 1 ? " UNION ALL " : "");
+		if (subscription == NULL)
+			appendStringInfo(all, of_customer, *n, *n);
+		else
+			appendStringInfo(all, of_other, *n, subscription, other, *n);
 	}
 }
 
@@ -79,7 +86,8 @@ cs_identity_ingest(Datum ids)
 	List *customer_rows = NIL;
 	List *subscription_rows = NIL;
 	List *other_rows = NIL;
-	ListCell *lc;
+	StringInfoData all;
+	int n = 0;
 
 	/* Of several rows of one customer the oldest counts, ties by content, so that order never matters. */
 	if (!read_sources(
@@ -94,41 +102,52 @@ cs_identity_ingest(Datum ids)
 		(others && !read_sources(cs_sources(NULL), ids, "", &other_rows)))
 		return;
 
-	cs_exec(
-		"UPDATE cs_internal.customer SET name = NULL, owner = NULL, parent_id = NULL, created_at = "
-		"NULL,"
-		" attributes = NULL, from_customer = false WHERE customer_id = ANY ($1) AND from_customer",
-		CS_ARGS(cs_textarray(ids)));
-	foreach (lc, customer_rows)
-	{
-		cs_register("present", lfirst(lc));
-		cs_exec("INSERT INTO cs_internal.customer AS c (customer_id, name, owner, parent_id, "
-				"created_at, attributes, from_customer)"
-				" SELECT DISTINCT ON (customer_id) customer_id, name, owner, parent_id, "
-				"created_at, attributes, true"
-				" FROM present ORDER BY customer_id, created_at"
-				" ON CONFLICT (customer_id) DO UPDATE SET name = coalesce(c.name, excluded.name),"
-				" owner = coalesce(c.owner, excluded.owner), parent_id = coalesce(c.parent_id, "
-				"excluded.parent_id),"
-				" created_at = least(c.created_at, excluded.created_at),"
-				" attributes = coalesce(c.attributes, excluded.attributes), from_customer = true",
-				CS_NO_ARGS);
-		cs_unregister("present");
-	}
-	mark_present(subscription_rows, ids, "from_subscription");
+	/* Of several sources the first by name that says something; a row that stays as it is is not touched. */
+	initStringInfo(&all);
+	show(&all, &n, customer_rows, NULL, NULL);
+	show(&all, &n, subscription_rows, "true", "false");
+	show(&all, &n, other_rows, "false", "true");
 	if (others)
-	{
-		mark_present(other_rows, ids, "from_other");
-		cs_exec("INSERT INTO cs_internal.customer (customer_id, from_other) SELECT DISTINCT "
-				"customer_id, true FROM cs_internal.usage_sealed WHERE customer_id = ANY ($1) ON "
-				"CONFLICT (customer_id) DO UPDATE SET from_other = true",
-				CS_ARGS(cs_textarray(ids)));
-	}
-	else
-		cs_exec("UPDATE cs_internal.customer SET from_other = false"
-				" WHERE customer_id = ANY ($1) AND from_other",
-				CS_ARGS(cs_textarray(ids)));
-	cs_exec("DELETE FROM cs_internal.customer WHERE customer_id = ANY ($1)"
-			" AND NOT (from_customer OR from_subscription OR from_other)",
+		appendStringInfo(&all,
+						 "%sSELECT 0 AS n, u.customer_id, NULL::text AS name, NULL::text AS owner,"
+						 " NULL::text AS parent_id, NULL::timestamptz AS created_at,"
+						 " NULL::jsonb AS attributes, false AS customer, false AS subscription,"
+						 " true AS other FROM cs_internal.usage_sealed u"
+						 " WHERE u.customer_id = ANY ($1)",
+						 n > 0 ? " UNION ALL " : "");
+	if (all.len > 0)
+		cs_exec(
+			psprintf("INSERT INTO cs_internal.customer AS c (customer_id, name, owner, parent_id,"
+					 "  created_at, attributes, from_customer, from_subscription, from_other)"
+					 " SELECT p.customer_id,"
+					 "  (array_agg(p.name ORDER BY p.n) FILTER (WHERE p.name IS NOT NULL))[1],"
+					 "  (array_agg(p.owner ORDER BY p.n) FILTER (WHERE p.owner IS NOT NULL))[1],"
+					 "  (array_agg(p.parent_id ORDER BY p.n)"
+					 "   FILTER (WHERE p.parent_id IS NOT NULL))[1],"
+					 "  min(p.created_at),"
+					 "  (array_agg(p.attributes ORDER BY p.n)"
+					 "   FILTER (WHERE p.attributes IS NOT NULL))[1],"
+					 "  bool_or(p.customer), bool_or(p.subscription), bool_or(p.other)"
+					 " FROM (%s) p WHERE p.customer_id IS NOT NULL GROUP BY p.customer_id"
+					 " ON CONFLICT (customer_id) DO UPDATE SET name = excluded.name,"
+					 "  owner = excluded.owner, parent_id = excluded.parent_id,"
+					 "  created_at = excluded.created_at, attributes = excluded.attributes,"
+					 "  from_customer = excluded.from_customer,"
+					 "  from_subscription = excluded.from_subscription,"
+					 "  from_other = excluded.from_other"
+					 " WHERE (c.name, c.owner, c.parent_id, c.created_at, c.attributes,"
+					 "  c.from_customer, c.from_subscription, c.from_other) IS DISTINCT FROM"
+					 "  (excluded.name, excluded.owner, excluded.parent_id, excluded.created_at,"
+					 "   excluded.attributes, excluded.from_customer, excluded.from_subscription,"
+					 "   excluded.from_other)",
+					 all.data),
 			CS_ARGS(cs_textarray(ids)));
+	cs_exec(all.len > 0 ? psprintf("DELETE FROM cs_internal.customer c WHERE c.customer_id = ANY ($1)"
+							 " AND NOT EXISTS (SELECT 1 FROM (%s) p"
+							 "  WHERE p.customer_id = c.customer_id)",
+							 all.data)
+				  : "DELETE FROM cs_internal.customer c WHERE c.customer_id = ANY ($1)",
+			CS_ARGS(cs_textarray(ids)));
+	for (; n > 0; n--)
+		cs_unregister(psprintf("present_%d", n));
 }

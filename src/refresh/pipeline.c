@@ -45,6 +45,7 @@
 #include "utils/guc.h"
 #include "utils/snapmgr.h"
 
+#include "core/hold.h"
 #include "decide/decide.h"
 #include "facts/ledger.h"
 #include "facts/source.h"
@@ -140,9 +141,10 @@ cs_has_turn(void)
 
 /*
  * with_snapshot: runs a step on one snapshot, taken now, after the locks.
+ * hold: the step changes nothing of sources and definitions.
  */
 static bool
-with_snapshot(bool (*step)(CsRefresh *run), CsRefresh *run)
+with_snapshot(bool (*step)(CsRefresh *run), CsRefresh *run, bool hold)
 {
 	Snapshot snapshot = RegisterSnapshot(GetTransactionSnapshot());
 	volatile bool worked = false;
@@ -151,12 +153,14 @@ with_snapshot(bool (*step)(CsRefresh *run), CsRefresh *run)
 	{
 		cs_set_snapshot(snapshot);
 		PushActiveSnapshot(snapshot);
+		cs_hold(hold);
 		worked = step(run);
 		PopActiveSnapshot();
 	}
 	PG_FINALLY();
 	{
 		cs_set_snapshot(NULL);
+		cs_hold(false);
 	}
 	PG_END_TRY();
 	UnregisterSnapshot(snapshot);
@@ -473,9 +477,6 @@ step_evaluate(CsRefresh *run)
 	batch = cs_batch_make(ids, n, run->as_of, false);
 	batch->cause = passes[run->pass].cause;
 	cs_evaluate(batch);
-	cs_exec("UPDATE cs_internal.state SET ahead = NULL WHERE customer_id = ANY ($1)"
-			" AND ahead IS NOT NULL",
-			CS_ARGS(cs_textarray(ids)));
 	cs_exec("DELETE FROM cs_internal.dirty WHERE customer_id = ANY ($1)",
 			CS_ARGS(cs_textarray(ids)));
 	run->evaluated += n;
@@ -603,23 +604,23 @@ cs_refresh_step(CsRefresh *run)
 	switch (run->phase)
 	{
 		case PHASE_COLLECT:
-			with_snapshot(step_collect, run);
+			with_snapshot(step_collect, run, false);
 			run->phase = PHASE_INGEST;
 			break;
 		case PHASE_INGEST:
 			if (choose_chunk(run))
-				with_snapshot(step_ingest, run);
+				with_snapshot(step_ingest, run, true);
 			else
 				run->phase = PHASE_EXTENT;
 			break;
 		case PHASE_EXTENT:
-			with_snapshot(step_extent, run);
+			with_snapshot(step_extent, run, false);
 			(void) cs_references_fix(cs_local_day(run->as_of, cs_policy(false)->time_zone), false);
 			run->phase = PHASE_EVALUATE;
 			break;
 		case PHASE_EVALUATE:
 			if (choose_batch(run))
-				with_snapshot(step_evaluate, run);
+				with_snapshot(step_evaluate, run, true);
 			else if (!first_references(run))
 			{
 				remember(&run->after, NULL);
@@ -780,6 +781,7 @@ customer_now(CsRefresh *run)
 {
 	Datum ids = chosen_ids;
 	CsPolicy *policy = cs_policy(false);
+	CsBatch *batch;
 	bool isnull;
 	TimestampTz since;
 	TimestampTz until;
@@ -817,9 +819,9 @@ customer_now(CsRefresh *run)
 	if (cs_exec("SELECT 1 FROM cs_internal.customer WHERE customer_id = ($1)[1]",
 				CS_ARGS(cs_textarray(ids))) == 0)
 		return false;
-	cs_evaluate(cs_batch_make(ids, 1, run->as_of, false));
-	cs_exec("UPDATE cs_internal.state SET ahead = $2 WHERE customer_id = ($1)[1]",
-			CS_ARGS(cs_textarray(ids), cs_tstz(run->as_of)));
+	batch = cs_batch_make(ids, 1, run->as_of, false);
+	batch->ahead = run->as_of;
+	cs_evaluate(batch);
 	return true;
 }
 
@@ -855,7 +857,7 @@ cs_refresh_customer_sql(PG_FUNCTION_ARGS)
 	cs_exec("SELECT pg_advisory_xact_lock($1, hashtext($2))",
 			CS_ARGS(cs_int4(LOCK_CLASS), cs_text(id)));
 	cs_capture_flush();
-	if (!with_snapshot(customer_now, &run))
+	if (!with_snapshot(customer_now, &run, true))
 		ereport(ERROR, errcode(ERRCODE_NO_DATA_FOUND), errmsg("there is no customer \"%s\"", id),
 				errhint("Customers are the ids of customer and subscription sources; see "
 						"cs.source_status."));

@@ -41,9 +41,9 @@ extern void cs_evaluate(CsBatch *batch);
 extern CsBatch *cs_batch_make(Datum ids, int nids, TimestampTz as_of, bool what_if);
 
 /*
- * Evaluates customers at an instant without leaving a trace: all stages run in
- * a subtransaction on cs_internal.state, `sql` (over state and batch) reads the
- * outcome, all is rolled back.  Rows in the caller's context.
+ * Evaluates customers at an instant without leaving a trace: `sql` reads the
+ * outcome from the relation "evaluated", which has the columns of
+ * cs_internal.state.  Rows in the caller's context.
  */
 extern CsResult *cs_what_if(Datum ids, int nids, TimestampTz as_of, const char *sql);
 
@@ -54,10 +54,7 @@ extern CsResult *cs_what_if(Datum ids, int nids, TimestampTz as_of, const char *
 extern CsResult *cs_what_if_segments(Datum ids, int nids, TimestampTz as_of, bool late,
 									 const char *sql);
 
-/*
- * Turns with the refresher, for who writes cs_internal.state and rolls back:
- * until cs_end_turn or the end of the transaction there is no other one.
- */
+/* Turns with the refresher: until cs_end_turn or the end of the transaction there is no other one. */
 extern void cs_take_turn(void);
 extern void cs_end_turn(void);
 extern bool cs_has_turn(void);

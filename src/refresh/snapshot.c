@@ -54,9 +54,8 @@ cs_take_snapshot_sql(PG_FUNCTION_ARGS)
 		cs_enter(&batch_frame);
 		rows = cs_what_if(
 			ids, n, as_of,
-			"SELECT s.customer_id, s.\"values\", s.segments, s.score, s.coverage, s.scorecard,"
-			" s.health_inputs FROM cs_internal.state s JOIN batch b ON b.customer_id = "
-			"s.customer_id");
+			"SELECT customer_id, \"values\", segments, score, coverage, scorecard, health_inputs"
+			" FROM evaluated");
 		cs_register("snapshot", rows);
 		cs_exec("INSERT INTO cs_internal.metric_history (customer_id, as_of, \"values\", segments, "
 				"health_inputs, computed_at)"

@@ -1,0 +1,283 @@
+/*
+ * state.c
+ *		The rows of cs_internal.state of a batch, in memory while the stages run.
+ *
+ * In: the rows as they stand.  The stages read and change them here, by
+ * customer and column, or as the relation "evaluated" in statements.  Out: one
+ * statement that writes the rows that are different at the end, so that a row
+ * is written at most once an evaluation, and not at all where nothing changed.
+ *
+ * Cases.
+ * What-if: nothing is written, so it needs no turn with the refresher.
+ * Concurrent writer: who evaluates a customer holds the customer's lock.
+ * Crash, abort: the statement is of the batch's transaction.
+ */
+#include "cs_ext.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_collation.h"
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/datum.h"
+
+#include "refresh/state.h"
+
+static const struct
+{
+	const char *name;
+	Oid type;
+	int16 length;
+	bool byval;
+} columns[CS_STATE_COLUMNS] = {
+	{"customer_id", TEXTOID, -1, false},
+	{"as_of_day", DATEOID, 4, true},
+	{"mrr", NUMERICOID, -1, false},
+	{"active", BOOLOID, 1, true},
+	{"in_trial", BOOLOID, 1, true},
+	{"seats", NUMERICOID, -1, false},
+	{"tenure_days", INT4OID, 4, true},
+	{"days_to_renewal", INT4OID, 4, true},
+	{"values", FLOAT8ARRAYOID, -1, false},
+	{"segments", JSONBOID, -1, false},
+	{"scorecard", TEXTOID, -1, false},
+	{"score", FLOAT8OID, 8, FLOAT8PASSBYVAL},
+	{"coverage", FLOAT8OID, 8, FLOAT8PASSBYVAL},
+	{"score_reason", TEXTOID, -1, false},
+	{"health_inputs", JSONBOID, -1, false},
+	{"due_at", TIMESTAMPTZOID, 8, FLOAT8PASSBYVAL},
+	{"ahead", TIMESTAMPTZOID, 8, FLOAT8PASSBYVAL},
+};
+
+static const char *const load_sql =
+	"SELECT s.customer_id, s.as_of_day, s.mrr, s.active, s.in_trial, s.seats, s.tenure_days,"
+	" s.days_to_renewal, s.\"values\", s.segments, s.scorecard, s.score, s.coverage,"
+	" s.score_reason, s.health_inputs, s.due_at, s.ahead"
+	" FROM batch b JOIN cs_internal.state s ON s.customer_id = b.customer_id";
+
+static const char *const write_sql =
+	"INSERT INTO cs_internal.state (customer_id, as_of_day, mrr, active, in_trial, seats,"
+	"  tenure_days, days_to_renewal, \"values\", segments, scorecard, score, coverage,"
+	"  score_reason, health_inputs, due_at, ahead)"
+	" SELECT e.customer_id, e.as_of_day, e.mrr, e.active, e.in_trial, e.seats, e.tenure_days,"
+	"  e.days_to_renewal, e.\"values\", e.segments, e.scorecard, e.score, e.coverage,"
+	"  e.score_reason, e.health_inputs, e.due_at, e.ahead FROM evaluated e"
+	" ON CONFLICT (customer_id) DO UPDATE SET as_of_day = excluded.as_of_day,"
+	"  mrr = excluded.mrr, active = excluded.active, in_trial = excluded.in_trial,"
+	"  seats = excluded.seats, tenure_days = excluded.tenure_days,"
+	"  days_to_renewal = excluded.days_to_renewal, \"values\" = excluded.\"values\","
+	"  segments = excluded.segments, scorecard = excluded.scorecard, score = excluded.score,"
+	"  coverage = excluded.coverage, score_reason = excluded.score_reason,"
+	"  health_inputs = excluded.health_inputs, due_at = excluded.due_at, ahead = excluded.ahead";
+
+/*
+ * copy: into the current memory, varlena in its one plain form.
+ */
+static Datum
+copy(int column, Datum value)
+{
+	if (columns[column].byval)
+		return value;
+	if (columns[column].length == -1)
+	{
+		struct varlena *plain = PG_DETOAST_DATUM(value);
+
+		if (plain != (struct varlena *) DatumGetPointer(value))
+			return PointerGetDatum(plain);
+	}
+	return datumCopy(value, false, columns[column].length);
+}
+
+static int
+compare_ids(const void *a, const void *b)
+{
+	return strcmp(*(char *const *) a, *(char *const *) b);
+}
+
+int
+cs_state_row(const CsState *state, const char *id)
+{
+	char **found = bsearch(&id, state->ids, state->n, sizeof(char *), compare_ids);
+
+	return found ? (int) (found - state->ids) : -1;
+}
+
+/*
+ * read_stored: what the last cs_exec found.
+ */
+static void
+read_stored(CsState *state)
+{
+	SPITupleTable *table = SPI_tuptable;
+	Datum values[CS_STATE_COLUMNS];
+	bool nulls[CS_STATE_COLUMNS];
+
+	for (uint64 r = 0; r < table->numvals; r++)
+	{
+		char *id;
+		int row;
+
+		CHECK_FOR_INTERRUPTS();
+		heap_deform_tuple(table->vals[r], table->tupdesc, values, nulls);
+		id = TextDatumGetCString(values[CS_STATE_CUSTOMER_ID]);
+		row = cs_state_row(state, id);
+		pfree(id);
+		if (row < 0)
+			continue;
+		state->is_stored[row] = true;
+		for (int c = 0; c < CS_STATE_COLUMNS; c++)
+		{
+			Size cell = CS_STATE_CELL(row, c);
+
+			state->stored_nulls[cell] = state->nulls[cell] = nulls[c];
+			if (!nulls[c])
+				state->stored[cell] = state->values[cell] = copy(c, values[c]);
+		}
+	}
+}
+
+/*
+ * cs_state_load: see state.h.
+ */
+void
+cs_state_load(CsBatch *batch, bool all)
+{
+	MemoryContext memory =
+		AllocSetContextCreate(CurrentMemoryContext, "cs_ext state", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(memory);
+	CsState *state = palloc0(sizeof(CsState));
+	Datum *ids;
+	Size cells;
+
+	deconstruct_array(DatumGetArrayTypeP(batch->ids), TEXTOID, -1, false, TYPALIGN_INT, &ids, NULL,
+					  &state->n);
+	cells = CS_STATE_CELL(state->n, 0) + 1;
+	state->memory = memory;
+	state->ids = palloc(sizeof(char *) * (state->n + 1));
+	for (int i = 0; i < state->n; i++)
+		state->ids[i] = TextDatumGetCString(ids[i]);
+	state->there = palloc0(state->n + 1);
+	state->is_stored = palloc0(state->n + 1);
+	state->values = palloc0(sizeof(Datum) * cells);
+	state->stored = palloc0(sizeof(Datum) * cells);
+	state->nulls = palloc(cells);
+	state->stored_nulls = palloc(cells);
+	memset(state->nulls, true, cells);
+	memset(state->stored_nulls, true, cells);
+	cs_exec(load_sql, CS_NO_ARGS);
+	MemoryContextSwitchTo(memory);
+	read_stored(state);
+	SPI_freetuptable(SPI_tuptable);
+	for (int i = 0; i < state->n; i++)
+	{
+		state->there[i] = all || state->is_stored[i];
+		if (!state->is_stored[i])
+		{
+			cs_state_set(state, i, CS_STATE_CUSTOMER_ID, ids[i], false);
+			cs_state_set(state, i, CS_STATE_SEGMENTS,
+						 DirectFunctionCall1(jsonb_in, CStringGetDatum("{}")), false);
+		}
+	}
+	batch->state = state;
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * cs_state_set: see state.h.
+ */
+void
+cs_state_set(CsState *state, int row, int column, Datum value, bool isnull)
+{
+	Size cell = CS_STATE_CELL(row, column);
+	MemoryContext old;
+
+	if (state->shown != NULL)
+	{
+		tuplestore_end(state->shown->store);
+		state->shown = NULL;
+	}
+	state->nulls[cell] = isnull;
+	if (isnull)
+		return;
+	old = MemoryContextSwitchTo(state->memory);
+	state->values[cell] = copy(column, value);
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * make_relation: rows that are there, or of these those that are not stored so.
+ */
+static CsResult *
+make_relation(const CsState *state, bool changed)
+{
+	CsResult *rows = palloc0(sizeof(CsResult));
+
+	rows->desc = CreateTemplateTupleDesc(CS_STATE_COLUMNS);
+	for (int c = 0; c < CS_STATE_COLUMNS; c++)
+		TupleDescInitEntry(rows->desc, c + 1, columns[c].name, columns[c].type, -1, 0);
+	TupleDescInitEntryCollation(rows->desc, CS_STATE_CUSTOMER_ID + 1, C_COLLATION_OID);
+	rows->store = tuplestore_begin_heap(true, false, CS_RESULT_MEM);
+	for (int i = 0; i < state->n; i++)
+	{
+		Datum *values = state->values + CS_STATE_CELL(i, 0);
+		Datum *stored = state->stored + CS_STATE_CELL(i, 0);
+		bool *nulls = state->nulls + CS_STATE_CELL(i, 0);
+		bool *stored_nulls = state->stored_nulls + CS_STATE_CELL(i, 0);
+		bool same = changed && state->is_stored[i];
+
+		for (int c = 0; same && c < CS_STATE_COLUMNS; c++)
+			same = nulls[c] == stored_nulls[c] &&
+				   (nulls[c] || values[c] == stored[c] ||
+					datumIsEqual(values[c], stored[c], columns[c].byval, columns[c].length));
+		if (same || !state->there[i])
+			continue;
+		tuplestore_putvalues(rows->store, rows->desc, values, nulls);
+		rows->nrows++;
+	}
+	return rows;
+}
+
+/*
+ * cs_state_show, cs_state_hide: see state.h.
+ */
+void
+cs_state_show(const CsBatch *batch)
+{
+	CsState *state = batch->state;
+
+	if (state->shown == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(state->memory);
+
+		state->shown = make_relation(state, false);
+		MemoryContextSwitchTo(old);
+	}
+	cs_register("evaluated", state->shown);
+}
+
+void
+cs_state_hide(void)
+{
+	cs_unregister("evaluated");
+}
+
+/*
+ * cs_state_write: see state.h.
+ */
+void
+cs_state_write(CsBatch *batch)
+{
+	CsState *state = batch->state;
+	CsResult *rows = make_relation(state, true);
+
+	if (rows->nrows > 0)
+	{
+		cs_register("evaluated", rows);
+		cs_exec(write_sql, CS_NO_ARGS);
+		cs_unregister("evaluated");
+	}
+	tuplestore_end(rows->store);
+	if (state->shown != NULL)
+		tuplestore_end(state->shown->store);
+	state->shown = NULL;
+}
