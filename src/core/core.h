@@ -15,5 +15,9 @@ extern char *cs_policy_time_zone(void);
 
 /* Raises unless the library is of the version of the SQL in this database. */
 extern void cs_version_check(void);
+/* Answers a gate's call; false: cannot. */
+typedef bool (*CsShortcut)(FunctionCallInfo fcinfo, Datum *result);
+
+extern bool cs_health_score_shortcut(FunctionCallInfo fcinfo, Datum *result); /* insight/health.c */
 
 #endif /* CS_CORE_H */

@@ -23,15 +23,18 @@
 
 #include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
+#include "common/hashfn.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
+#include "utils/hsearch.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
 #include "cs_ext.h"
+#include "core/hold.h"
 #include "decide/rule_call.h"
 #include "refresh/state.h"
 
@@ -95,8 +98,10 @@ static List *
 text_column(const char *sql)
 {
 	List *list = NIL;
+	MemoryContext context = CurrentMemoryContext;
 	uint64 n = cs_exec(sql, CS_NO_ARGS);
 
+	MemoryContextSwitchTo(context);
 	for (uint64 i = 0; i < n; i++)
 		list = lappend(list, cs_cell(i, 1));
 	return list;
@@ -105,19 +110,35 @@ text_column(const char *sql)
 static CsNames *
 read_names(void)
 {
-	CsNames *names = palloc0(sizeof(CsNames));
-	uint64 n = cs_exec("SELECT m.name, coalesce(t.slot, 0) FROM cs.metric m"
-					   " LEFT JOIN cs_internal.metric_slot t ON t.metric = m.name"
-					   " WHERE m.enabled ORDER BY m.name",
-					   CS_NO_ARGS);
+	MemoryContext before = CurrentMemoryContext;
+	MemoryContext context = CurrentMemoryContext;
+	void **held = cs_held(CS_HELD_NAMES, &context);
+	CsNames *names;
+	uint64 n;
 
+	if (held != NULL && *held != NULL)
+	{
+		names = palloc(sizeof(CsNames));
+		*names = *(CsNames *) *held;
+		return names;
+	}
+	n = cs_exec("SELECT m.name, coalesce(t.slot, 0) FROM cs.metric m"
+				" LEFT JOIN cs_internal.metric_slot t ON t.metric = m.name"
+				" WHERE m.enabled ORDER BY m.name",
+				CS_NO_ARGS);
+	MemoryContextSwitchTo(context);
+	names = palloc0(sizeof(CsNames));
 	for (uint64 i = 0; i < n; i++)
 	{
 		names->metrics = lappend(names->metrics, cs_cell(i, 1));
 		names->slots = lappend_int(names->slots, atoi(cs_cell(i, 2)));
 	}
 	names->dimensions = text_column("SELECT name FROM cs.dimension WHERE enabled ORDER BY name");
-	return names;
+	MemoryContextSwitchTo(before);
+	if (held == NULL)
+		return names;
+	*held = names;
+	return read_names();
 }
 
 static bool
@@ -142,13 +163,98 @@ cs_state_columns(void)
 }
 
 /*
+ * What compile() made of a text that calls no function of rules, kept for the
+ * session: it follows from the text alone.  What a call means does not.
+ */
+typedef struct Text
+{
+	char *text; /* hash key */
+	List *names;
+} Text;
+
+#define MAX_TEXTS 5000
+
+static MemoryContext texts_memory = NULL;
+static HTAB *texts = NULL;
+
+static uint32
+text_hash(const void *key, Size size)
+{
+	const char *text = *(char *const *) key;
+
+	return hash_bytes((const unsigned char *) text, strlen(text));
+}
+
+static int
+text_match(const void *a, const void *b, Size size)
+{
+	return strcmp(*(char *const *) a, *(char *const *) b);
+}
+
+/*
+ * begin_texts: the table, emptied when it is full; not while compiled rules are
+ * in use.
+ */
+static void
+begin_texts(void)
+{
+	HASHCTL ctl = {.keysize = sizeof(char *),
+				   .entrysize = sizeof(Text),
+				   .hash = text_hash,
+				   .match = text_match};
+
+	if (texts != NULL && hash_get_num_entries(texts) < MAX_TEXTS)
+		return;
+	texts = NULL;
+	if (texts_memory == NULL)
+		texts_memory =
+			AllocSetContextCreate(TopMemoryContext, "cs_ext rules", ALLOCSET_DEFAULT_SIZES);
+	MemoryContextReset(texts_memory);
+	ctl.hcxt = texts_memory;
+	texts = hash_create("cs_ext rules", 256, &ctl,
+						HASH_ELEM | HASH_FUNCTION | HASH_COMPARE | HASH_CONTEXT);
+}
+
+/*
+ * keep_text: that these are its names.
+ */
+static void
+keep_text(const char *text, List *names)
+{
+	MemoryContext old;
+	Text fresh = {0};
+	ListCell *lc;
+
+	if (texts == NULL)
+		begin_texts();
+	old = MemoryContextSwitchTo(texts_memory);
+	fresh.text = pstrdup(text);
+	foreach (lc, names)
+		fresh.names = lappend(fresh.names, pstrdup(lfirst(lc)));
+	*(Text *) hash_search(texts, &fresh.text, HASH_ENTER, NULL) = fresh;
+	MemoryContextSwitchTo(old);
+}
+
+/*
  * compile: replace calls and collect the names.  Raises what the parser says.
  */
 static void
 compile(Compiled *compiled, CsNames *names, const char *what)
 {
-	compiled->expression = cs_replace_rule_calls(compiled->rule->expression, &names->calls, what);
+	char *key = unconstify(char *, compiled->rule->expression);
+	Text *text = texts ? hash_search(texts, &key, HASH_FIND, NULL) : NULL;
+	int ncalls = list_length(names->calls);
+
+	if (text != NULL)
+	{
+		compiled->expression = key;
+		compiled->names = text->names;
+		return;
+	}
+	compiled->expression = cs_replace_rule_calls(key, &names->calls, what);
 	compiled->names = cs_expression_names(compiled->expression, what);
+	if (list_length(names->calls) == ncalls && strcmp(compiled->expression, key) == 0)
+		keep_text(key, compiled->names);
 }
 
 /*
@@ -273,32 +379,6 @@ project_state(const CsBatch *batch, List *used, CsNames *names, List **unknown)
 }
 
 /* ---- checking a definition ---------------------------------------------- */
-
-/*
- * cs_row_check: a query whose analysis refuses what is no expression over one
- * row: aggregates, window functions and functions that return sets may not stand
- * in WHERE.  Its column has the type of the expression.  It is run, not only
- * analysed, because rights are looked at when a query starts; LIMIT 0 reads and
- * calls nothing.
- */
-char *
-cs_row_check(const char *expression, const char *from)
-{
-	return psprintf("SELECT (%s\n) FROM %s WHERE (%s\n) IS NULL LIMIT 0", expression, from,
-					expression);
-}
-
-/*
- * cs_row_hint: errhint for what cs_row_check found.
- */
-int
-cs_row_hint(const ErrorData *error)
-{
-	if (error->sqlerrcode == ERRCODE_GROUPING_ERROR || error->sqlerrcode == ERRCODE_WINDOWING_ERROR)
-		return errhint("The expression sees one row at a time; count and sum in a metric and name "
-					   "that metric.");
-	return error->hint ? errhint("%s", error->hint) : 0;
-}
 
 /*
  * cs_check_rule: see decide.h.
@@ -592,6 +672,7 @@ cs_rule_values(const CsBatch *batch, CsRule *rules, int nrules)
 	if (cells == 0)
 		return out;
 
+	begin_texts();
 	eval.out = out;
 	eval.rules = palloc0(sizeof(Compiled) * nrules);
 	for (int i = 0; i < nrules; i++)

@@ -127,6 +127,32 @@ cs_decide_batch(Datum ids, TimestampTz as_of, const char *cause)
 	return batch;
 }
 
+/*
+ * cs_row_check: a query whose analysis refuses what is no expression over one
+ * row: aggregates, window functions and functions that return sets may not stand
+ * in WHERE.  Its column has the type of the expression.  It is run, not only
+ * analysed, because rights are looked at when a query starts; LIMIT 0 reads and
+ * calls nothing.
+ */
+char *
+cs_row_check(const char *expression, const char *from)
+{
+	return psprintf("SELECT (%s\n) FROM %s WHERE (%s\n) IS NULL LIMIT 0", expression, from,
+					expression);
+}
+
+/*
+ * cs_row_hint: errhint for what cs_row_check found.
+ */
+int
+cs_row_hint(const ErrorData *error)
+{
+	if (error->sqlerrcode == ERRCODE_GROUPING_ERROR || error->sqlerrcode == ERRCODE_WINDOWING_ERROR)
+		return errhint("The expression sees one row at a time; count and sum in a metric and name "
+					   "that metric.");
+	return error->hint ? errhint("%s", error->hint) : 0;
+}
+
 /* ---- for SQL ------------------------------------------------------------ */
 
 static char *
