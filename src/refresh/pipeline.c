@@ -291,12 +291,13 @@ choose_chunk(CsRefresh *run)
 		if (run->after == NULL)
 		{
 			/* One probe a source: pending may be long, and is read in its key's order below. */
-			cs_exec("SELECT q.name, q.rank FROM (SELECT s.name, coalesce(array_position("
-					"'{customer,user,customer_merge,subscription,cancellation}', s.kind), 8) AS rank"
-					" FROM cs.source s WHERE EXISTS"
-					" (SELECT 1 FROM cs_internal.pending p WHERE p.source = s.name)) q"
-					" WHERE (q.rank, q.name) > ($1, $2) ORDER BY q.rank, q.name LIMIT 1",
-					CS_ARGS(cs_int4(run->rank), cs_text(run->source ? run->source : "")));
+			cs_exec(
+				"SELECT q.name, q.rank FROM (SELECT s.name, coalesce(array_position("
+				"'{customer,user,customer_merge,subscription,cancellation}', s.kind), 8) AS rank"
+				" FROM cs.source s WHERE EXISTS"
+				" (SELECT 1 FROM cs_internal.pending p WHERE p.source = s.name)) q"
+				" WHERE (q.rank, q.name) > ($1, $2) ORDER BY q.rank, q.name LIMIT 1",
+				CS_ARGS(cs_int4(run->rank), cs_text(run->source ? run->source : "")));
 			if (SPI_processed == 0)
 				cs_exec("SELECT p.source, 9 FROM cs_internal.pending p WHERE NOT EXISTS"
 						" (SELECT 1 FROM cs.source s WHERE s.name = p.source)"
