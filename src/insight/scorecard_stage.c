@@ -12,9 +12,12 @@
 
 #include <math.h>
 
+#include "access/htup_details.h"
+#include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "utils/array.h"
+#include "utils/datum.h"
 #include "utils/jsonb.h"
 #include "utils/memutils.h"
 
@@ -22,35 +25,48 @@
 #include "insight/scorecard.h"
 #include "refresh/state.h"
 
-/* Columns of what is read of the batch. */
+/* Columns of what stood there before, of who is asked for. */
 enum
 {
-	IN_CUSTOMER = 1,
-	IN_SCORED,
-	IN_VALUES,
-	IN_SEGMENTS,
-	IN_AUTO_BAND,
-	IN_BAND,
-	IN_BAND_SINCE,
-	IN_OVERRIDE_VALUE,
-	IN_OVERRIDE_DELTA,
-	IN_OVERRIDE_BAND,
-	IN_OVERRIDE_REASON,
-	IN_CARRIED
+	WAS_CUSTOMER = 1,
+	WAS_SCORE,
+	WAS_AUTO_BAND,
+	WAS_BAND,
+	WAS_BAND_SINCE,
+	WAS_BAND_REASON,
+	WAS_COVERAGE,
+	WAS_SCORECARD,
+	WAS_VERSION
 };
 
-/* With what carried_sql gives for %s. */
-static const char *const read_sql =
-	"SELECT b.customer_id, coalesce(s.active, false) OR coalesce(s.in_trial, false),"
-	" s.\"values\", s.segments, h.auto_band, h.band, h.band_since,"
-	" o.value, o.delta, o.band, o.reason, %s"
-	" FROM evaluated s JOIN batch b ON b.customer_id = s.customer_id"
-	" LEFT JOIN cs_internal.health h ON h.customer_id = b.customer_id AND NOT $2"
-	" LEFT JOIN LATERAL (SELECT x.value, x.delta, x.band, x.reason"
-	"   FROM cs_internal.health_override x"
-	"   WHERE x.customer_id = b.customer_id AND x.ended_at IS NULL AND x.expires_at > $1"
-	"   ORDER BY x.id DESC LIMIT 1) o ON NOT $2"
-	" ORDER BY b.customer_id";
+static const char *const health_sql =
+	"SELECT h.customer_id, h.score, h.auto_band, h.band, h.band_since, h.band_reason,"
+	" h.coverage, h.scorecard, h.version"
+	" FROM batch b JOIN cs_internal.health h ON h.customer_id = b.customer_id";
+
+/* Columns of the override in force. */
+enum
+{
+	OVERRIDE_VALUE = 2,
+	OVERRIDE_DELTA,
+	OVERRIDE_BAND,
+	OVERRIDE_REASON
+};
+
+static const char *const override_sql =
+	"SELECT DISTINCT ON (x.customer_id) x.customer_id, x.value, x.delta, x.band, x.reason"
+	" FROM cs_internal.health_override x WHERE x.customer_id = ANY ($2)"
+	"  AND x.ended_at IS NULL AND x.expires_at > $1"
+	" ORDER BY x.customer_id, x.id DESC";
+
+#define CARRIED_VALUES 2
+
+/* One row at most a customer: what a statement found, by row of the state. */
+typedef struct Found
+{
+	SPITupleTable *table; /* NULL: not asked */
+	HeapTuple *rows;
+} Found;
 
 /* Columns of the relation health_new. */
 enum
@@ -83,7 +99,6 @@ static const struct
 	{"health_inputs", JSONBOID},
 };
 
-/* Who was never scored has no row. */
 static const char *const write_health_sql =
 	"INSERT INTO cs_internal.health AS h (customer_id, as_of, score, auto_band, band,"
 	"  band_since, band_reason, coverage, scorecard, version, computed_at)"
@@ -91,16 +106,11 @@ static const char *const write_health_sql =
 	"  CASE WHEN n.band IS DISTINCT FROM n.old_band THEN $1 ELSE n.old_band_since END,"
 	"  n.band_reason, n.coverage, n.scorecard, n.version, $2"
 	" FROM health_new n"
-	" WHERE n.score_reason IS DISTINCT FROM 'inactive'"
-	"  OR EXISTS (SELECT FROM cs_internal.health x WHERE x.customer_id = n.customer_id)"
 	" ON CONFLICT (customer_id) DO UPDATE SET as_of = excluded.as_of, score = excluded.score,"
 	"  auto_band = excluded.auto_band, band = excluded.band, band_since = excluded.band_since,"
 	"  band_reason = excluded.band_reason, coverage = excluded.coverage,"
 	"  scorecard = excluded.scorecard, version = excluded.version,"
-	"  computed_at = excluded.computed_at"
-	" WHERE (h.score, h.auto_band, h.band, h.band_reason, h.coverage, h.scorecard, h.version)"
-	"  IS DISTINCT FROM (excluded.score, excluded.auto_band, excluded.band,"
-	"   excluded.band_reason, excluded.coverage, excluded.scorecard, excluded.version)";
+	"  computed_at = excluded.computed_at";
 
 /* A second change at the very same instant takes the place of the first: an instant has one band. */
 static const char *const write_history_sql =
@@ -234,6 +244,7 @@ cap_of(const CsScorecard *card, const CsRuleValues *values, const char *customer
 /*
  * carried_sql: an array with, for each measure that carries, the newest value
  * that was kept within its age; only where there is none now.  $1 is as_of.
+ * NULL where no measure carries.
  */
 static char *
 carried_sql(List *cards, const CsBatch *batch)
@@ -243,7 +254,7 @@ carried_sql(List *cards, const CsBatch *batch)
 	ListCell *lc;
 
 	initStringInfo(&sql);
-	appendStringInfoString(&sql, "ARRAY[");
+	appendStringInfoString(&sql, "SELECT s.customer_id, ARRAY[");
 	foreach (lc, cards)
 	{
 		CsScorecard *card = lfirst(lc);
@@ -262,7 +273,7 @@ carried_sql(List *cards, const CsBatch *batch)
 				&sql,
 				"%sCASE WHEN s.\"values\"[%d] IS NULL OR s.\"values\"[%d] = 'NaN' THEN"
 				" (SELECT k.\"values\"[%d] FROM cs_internal.metric_history k"
-				" WHERE k.customer_id = b.customer_id AND k.as_of < $1 AND k.as_of >= %s"
+				" WHERE k.customer_id = s.customer_id AND k.as_of < $1 AND k.as_of >= %s"
 				" AND k.\"values\"[%d] BETWEEN -1e300 AND 1e300 ORDER BY k.as_of DESC LIMIT 1) END",
 				n ? ", " : "", measure->slot, measure->slot, measure->slot,
 				quote_literal_cstr(DatumGetCString(
@@ -271,8 +282,8 @@ carried_sql(List *cards, const CsBatch *batch)
 			n++;
 		}
 	}
-	appendStringInfoString(&sql, "]::float8[]");
-	return n > 0 ? sql.data : "NULL::float8[]";
+	appendStringInfoString(&sql, "]::float8[] FROM evaluated s");
+	return n > 0 ? sql.data : NULL;
 }
 
 /*
@@ -377,14 +388,58 @@ override_score(int64 automatic, float8 value, float8 delta, bool has_value, bool
 }
 
 /*
- * score_row: one customer of the batch, from the tuple read to the row written.
+ * find: runs a statement, keyed by customer in its first column.
+ */
+static Found
+find(const CsBatch *batch, const char *sql, const CsArg *args, int nargs)
+{
+	MemoryContext context = CurrentMemoryContext;
+	Found found;
+
+	cs_exec(sql, args, nargs);
+	MemoryContextSwitchTo(context);
+	found.table = SPI_tuptable;
+	found.rows = palloc0(sizeof(HeapTuple) * (batch->state->n + 1));
+	for (uint64 r = 0; r < found.table->numvals; r++)
+	{
+		char *id = cs_cell(r, 1);
+		int row = cs_state_row(batch->state, id);
+
+		pfree(id);
+		if (row >= 0)
+			found.rows[row] = found.table->vals[r];
+	}
+	return found;
+}
+
+static Datum
+found_datum(const Found *found, int row, int col, bool *isnull)
+{
+	*isnull = true;
+	if (found->table == NULL || found->rows[row] == NULL)
+		return (Datum) 0;
+	return SPI_getbinval(found->rows[row], found->table->tupdesc, col, isnull);
+}
+
+static char *
+found_text(const Found *found, int row, int col)
+{
+	bool isnull;
+	Datum value = found_datum(found, row, col, &isnull);
+
+	return isnull ? NULL : TextDatumGetCString(value);
+}
+
+/*
+ * score_row: one customer of the batch, from the state to the row of health_new.
  */
 static void
-score_row(const CsBatch *batch, List *cards, const CsRuleValues *caps, HeapTuple tuple,
-		  TupleDesc desc, Datum *out, bool *nulls)
+score_row(const CsBatch *batch, List *cards, const CsRuleValues *caps, int row, const Found *was,
+		  const Found *overrides, const Found *carried, Datum *out, bool *nulls)
 {
-#define IN(col) SPI_getbinval(tuple, desc, col, &isnull)
-#define IN_TEXT(col) SPI_getvalue(tuple, desc, col)
+#define STATE(col)                                            \
+	(isnull = batch->state->nulls[CS_STATE_CELL(row, (col))], \
+	 isnull ? (Datum) 0 : batch->state->values[CS_STATE_CELL(row, (col))])
 #define OUT_TEXT(col, s)                                     \
 	do                                                       \
 	{                                                        \
@@ -408,17 +463,20 @@ score_row(const CsBatch *batch, List *cards, const CsRuleValues *caps, HeapTuple
 	bool has_delta;
 	float8 value;
 	float8 delta;
+	bool scored;
 	bool isnull;
 	Datum d;
 
-	d = IN(IN_SCORED);
-	if (!DatumGetBool(d))
+	/* a NULL is a zero Datum: false */
+	scored = DatumGetBool(STATE(CS_STATE_ACTIVE));
+	scored |= DatumGetBool(STATE(CS_STATE_IN_TRIAL));
+	if (!scored)
 		score.reason = CS_SCORE_INACTIVE;
 	else
 	{
 		Jsonb *segments;
 
-		d = IN(IN_SEGMENTS);
+		d = STATE(CS_STATE_SEGMENTS);
 		segments = isnull ? NULL : DatumGetJsonbP(d);
 		card = choose(cards, segments);
 		if (card == NULL)
@@ -427,12 +485,12 @@ score_row(const CsBatch *batch, List *cards, const CsRuleValues *caps, HeapTuple
 		{
 			ArrayType *values;
 
-			d = IN(IN_VALUES);
+			d = STATE(CS_STATE_VALUES);
 			parts = palloc(sizeof(CsPart) * (card->nmeasures + 1));
 			values = isnull ? NULL : DatumGetArrayTypeP(d);
-			extra.cap = cap_of(card, caps, IN_TEXT(IN_CUSTOMER));
+			extra.cap = cap_of(card, caps, batch->state->ids[row]);
 			cs_extra_compare(card, segments ? &segments->root : NULL, batch->as_of_day, &extra);
-			d = IN(IN_CARRIED);
+			d = found_datum(carried, row, CARRIED_VALUES, &isnull);
 			if (!isnull)
 				extra.carried = carried_of(card, DatumGetArrayTypeP(d));
 			score = cs_score_array(card, values, &extra, parts);
@@ -443,18 +501,19 @@ score_row(const CsBatch *batch, List *cards, const CsRuleValues *caps, HeapTuple
 	has_shown = score.reason == CS_SCORED;
 	shown = score.score;
 	if (has_shown)
-		band = auto_band = cs_band(card, shown / CS_GRID, cs_band_of_name(IN_TEXT(IN_AUTO_BAND)));
+		band = auto_band =
+			cs_band(card, shown / CS_GRID, cs_band_of_name(found_text(was, row, WAS_AUTO_BAND)));
 
 	/* An override holds for who is scored by a scorecard, also where its inputs are missing. */
 	if (card != NULL)
-		override_reason = IN_TEXT(IN_OVERRIDE_REASON);
+		override_reason = found_text(overrides, row, OVERRIDE_REASON);
 	if (override_reason != NULL)
 	{
-		value = DatumGetFloat8(IN(IN_OVERRIDE_VALUE));
+		value = DatumGetFloat8(found_datum(overrides, row, OVERRIDE_VALUE, &isnull));
 		has_value = !isnull;
-		delta = DatumGetFloat8(IN(IN_OVERRIDE_DELTA));
+		delta = DatumGetFloat8(found_datum(overrides, row, OVERRIDE_DELTA, &isnull));
 		has_delta = !isnull;
-		override_band = IN_TEXT(IN_OVERRIDE_BAND);
+		override_band = found_text(overrides, row, OVERRIDE_BAND);
 		if (has_value || (has_delta && has_shown))
 		{
 			shown = override_score(shown, value, delta, has_value, has_delta);
@@ -467,8 +526,7 @@ score_row(const CsBatch *batch, List *cards, const CsRuleValues *caps, HeapTuple
 			text = psprintf("override: %s", override_reason);
 	}
 
-	d = IN(IN_CUSTOMER);
-	out[OUT_CUSTOMER] = d;
+	out[OUT_CUSTOMER] = STATE(CS_STATE_CUSTOMER_ID);
 	nulls[OUT_CUSTOMER] = false;
 	OUT_TEXT(OUT_SCORECARD, card ? card->name : NULL);
 	out[OUT_AUTO_SCORE] = Float8GetDatum(score.score / CS_GRID);
@@ -483,14 +541,13 @@ score_row(const CsBatch *batch, List *cards, const CsRuleValues *caps, HeapTuple
 	OUT_TEXT(OUT_BAND_REASON, text);
 	out[OUT_VERSION] = Int64GetDatum(card ? card->version : 0);
 	nulls[OUT_VERSION] = card == NULL || card->version == 0;
-	out[OUT_OLD_BAND] = IN(IN_BAND);
+	out[OUT_OLD_BAND] = found_datum(was, row, WAS_BAND, &isnull);
 	nulls[OUT_OLD_BAND] = isnull;
-	out[OUT_OLD_BAND_SINCE] = IN(IN_BAND_SINCE);
+	out[OUT_OLD_BAND_SINCE] = found_datum(was, row, WAS_BAND_SINCE, &isnull);
 	nulls[OUT_OLD_BAND_SINCE] = isnull;
 	out[OUT_INPUTS] = PointerGetDatum(inputs);
 	nulls[OUT_INPUTS] = inputs == NULL;
-#undef IN
-#undef IN_TEXT
+#undef STATE
 #undef OUT_TEXT
 }
 
@@ -498,7 +555,7 @@ score_row(const CsBatch *batch, List *cards, const CsRuleValues *caps, HeapTuple
  * put_state: what of a row goes into the state.
  */
 static void
-put_state(const CsBatch *batch, const Datum *out, const bool *nulls)
+put_state(const CsBatch *batch, int row, const Datum *out, const bool *nulls)
 {
 	static const struct
 	{
@@ -509,10 +566,65 @@ put_state(const CsBatch *batch, const Datum *out, const bool *nulls)
 		{OUT_COVERAGE, CS_STATE_COVERAGE},    {OUT_SCORE_REASON, CS_STATE_SCORE_REASON},
 		{OUT_INPUTS, CS_STATE_HEALTH_INPUTS},
 	};
-	int row = cs_state_row(batch->state, TextDatumGetCString(out[OUT_CUSTOMER]));
 
 	for (int i = 0; i < lengthof(kept); i++)
 		cs_state_set(batch->state, row, kept[i].to, out[kept[i].from], nulls[kept[i].from]);
+}
+
+/*
+ * is_news: does health have to be written?  Who was never scored has no row.
+ */
+static bool
+is_news(const Found *was, int row, const Datum *out, const bool *nulls)
+{
+	static const struct
+	{
+		int was;
+		int out;
+		int16 length;
+	} kept[] = {
+		{WAS_SCORE, OUT_SCORE, 8},       {WAS_AUTO_BAND, OUT_AUTO_BAND, -1},
+		{WAS_BAND, OUT_BAND, -1},        {WAS_BAND_REASON, OUT_BAND_REASON, -1},
+		{WAS_COVERAGE, OUT_COVERAGE, 8}, {WAS_SCORECARD, OUT_SCORECARD, -1},
+		{WAS_VERSION, OUT_VERSION, 8},
+	};
+
+	if (was->rows[row] == NULL)
+		return nulls[OUT_SCORE_REASON] || strcmp(TextDatumGetCString(out[OUT_SCORE_REASON]),
+												 cs_score_reason_name(CS_SCORE_INACTIVE)) != 0;
+	for (int i = 0; i < lengthof(kept); i++)
+	{
+		bool isnull;
+		Datum before = found_datum(was, row, kept[i].was, &isnull);
+
+		if (isnull != nulls[kept[i].out])
+			return true;
+		if (isnull)
+			continue;
+		if (kept[i].length == -1)
+			before = PointerGetDatum(PG_DETOAST_DATUM(before));
+		if (!datumIsEqual(before, out[kept[i].out], kept[i].length == 8 && FLOAT8PASSBYVAL,
+						  kept[i].length))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * write_rows: rows of health_new into health, and changes of band into its history.
+ */
+static void
+write_rows(const CsBatch *batch, CsResult *rows, bool any_band)
+{
+	CsArg args[] = {cs_tstz(batch->as_of), cs_tstz(batch->computed_at)};
+
+	if (rows->nrows == 0)
+		return;
+	cs_register("health_new", rows);
+	cs_exec(write_health_sql, args, lengthof(args));
+	if (any_band)
+		cs_exec(write_history_sql, args, lengthof(args));
+	cs_unregister("health_new");
 }
 
 /*
@@ -525,52 +637,70 @@ cs_stage_health(CsBatch *batch)
 	List *cards = cs_scorecards();
 	CsRuleValues *caps;
 	CsResult rows = {0};
+	Found was = {0};
+	Found overrides = {0};
+	Found carried = {0};
 	MemoryContext per_row =
 		AllocSetContextCreate(CurrentMemoryContext, "cs_ext score", ALLOCSET_DEFAULT_SIZES);
-	SPITupleTable *table;
+	char *sql;
+	bool any_band = false;
 
 	cs_references_load(cards, batch->as_of_day);
 	caps = cap_values(batch, cards);
 	rows.desc = CreateTemplateTupleDesc(OUT_NCOLUMNS);
 	for (int i = 0; i < OUT_NCOLUMNS; i++)
 		TupleDescInitEntry(rows.desc, i + 1, out_columns[i].name, out_columns[i].type, -1, 0);
-	rows.store = tuplestore_begin_heap(true, false, work_mem);
+	TupleDescInitEntryCollation(rows.desc, OUT_CUSTOMER + 1, C_COLLATION_OID);
+	rows.store = tuplestore_begin_heap(true, false, CS_RESULT_MEM);
 
 	if (!batch->what_if)
-		cs_exec(
-			"UPDATE cs_internal.health_override o SET ended_at = o.expires_at FROM batch b"
-			" WHERE o.customer_id = b.customer_id AND o.ended_at IS NULL AND o.expires_at <= $1",
-			CS_ARGS(cs_tstz(batch->as_of)));
-	cs_state_show(batch);
-	cs_exec(psprintf(read_sql, carried_sql(cards, batch)),
-			CS_ARGS(cs_tstz(batch->as_of), cs_bool(batch->what_if)));
-	cs_state_hide();
-	table = SPI_tuptable;
-	rows.nrows = SPI_processed;
-	for (uint64 r = 0; r < rows.nrows; r++)
+	{
+		CsArg args[] = {cs_tstz(batch->as_of), cs_textarray(batch->ids)};
+
+		cs_exec("UPDATE cs_internal.health_override o SET ended_at = o.expires_at"
+				" WHERE o.customer_id = ANY ($2) AND o.ended_at IS NULL AND o.expires_at <= $1",
+				args, lengthof(args));
+		was = find(batch, health_sql, CS_NO_ARGS);
+		overrides = find(batch, override_sql, args, lengthof(args));
+	}
+	sql = carried_sql(cards, batch);
+	if (sql != NULL)
+	{
+		cs_state_show(batch);
+		carried = find(batch, sql, CS_ARGS(cs_tstz(batch->as_of)));
+		cs_state_hide();
+	}
+	for (int row = 0; row < batch->state->n; row++)
 	{
 		MemoryContext before = MemoryContextSwitchTo(per_row);
 		Datum out[OUT_NCOLUMNS];
 		bool nulls[OUT_NCOLUMNS];
 
 		CHECK_FOR_INTERRUPTS();
-		score_row(batch, cards, caps, table->vals[r], table->tupdesc, out, nulls);
+		if (batch->state->there[row])
+		{
+			score_row(batch, cards, caps, row, &was, &overrides, &carried, out, nulls);
+			put_state(batch, row, out, nulls);
+			if (!batch->what_if && is_news(&was, row, out, nulls))
+			{
+				bool isnull;
+				Datum band = found_datum(&was, row, WAS_BAND, &isnull);
+
+				any_band |= isnull != nulls[OUT_BAND] ||
+							(!isnull && strcmp(TextDatumGetCString(band),
+											   TextDatumGetCString(out[OUT_BAND])) != 0);
+				tuplestore_putvalues(rows.store, rows.desc, out, nulls);
+				rows.nrows++;
+			}
+		}
 		MemoryContextSwitchTo(before);
-		put_state(batch, out, nulls);
-		tuplestore_putvalues(rows.store, rows.desc, out, nulls);
 		MemoryContextReset(per_row);
 	}
-	SPI_freetuptable(table);
 	MemoryContextDelete(per_row);
-
 	if (!batch->what_if)
-	{
-		CsArg args[] = {cs_tstz(batch->as_of), cs_tstz(batch->computed_at)};
-
-		cs_register("health_new", &rows);
-		cs_exec(write_health_sql, args, lengthof(args));
-		cs_exec(write_history_sql, args, lengthof(args));
-		cs_unregister("health_new");
-	}
+		write_rows(batch, &rows, any_band);
 	tuplestore_end(rows.store);
+	SPI_freetuptable(was.table);
+	SPI_freetuptable(overrides.table);
+	SPI_freetuptable(carried.table);
 }
