@@ -22,7 +22,7 @@ extern PGDLLEXPORT void _PG_init(void);
 bool cs_scheduler = true;
 char *cs_databases = NULL;
 int cs_max_workers = 4;
-int cs_refresh_batch = 1000;
+int cs_refresh_batch = 2000;
 int cs_user_sql_timeout = 60000;
 int cs_change_log_warn_rows = 1000000;
 int cs_scan_interval = 60;
@@ -46,7 +46,7 @@ _PG_init(void)
 							&cs_max_workers, 4, 1, 64, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("cs_ext.refresh_batch",
 							"Customers that one transaction of refresh handles.", NULL,
-							&cs_refresh_batch, 1000, 1, 100000, PGC_USERSET, 0, NULL, NULL, NULL);
+							&cs_refresh_batch, 2000, 1, 100000, PGC_USERSET, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("cs_ext.user_sql_timeout",
 							"Longest time one statement made of users' definitions may take.",
 							"Zero: no limit.", &cs_user_sql_timeout, 60000, 0, INT_MAX, PGC_SUSET,

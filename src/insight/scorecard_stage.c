@@ -42,7 +42,7 @@ enum
 static const char *const health_sql =
 	"SELECT h.customer_id, h.score, h.auto_band, h.band, h.band_since, h.band_reason,"
 	" h.coverage, h.scorecard, h.version"
-	" FROM batch b JOIN cs_internal.health h ON h.customer_id = b.customer_id";
+	" FROM cs_internal.health h WHERE h.customer_id = ANY ($1)";
 
 /* Columns of the override in force. */
 enum
@@ -660,7 +660,7 @@ cs_stage_health(CsBatch *batch)
 		cs_exec("UPDATE cs_internal.health_override o SET ended_at = o.expires_at"
 				" WHERE o.customer_id = ANY ($2) AND o.ended_at IS NULL AND o.expires_at <= $1",
 				args, lengthof(args));
-		was = find(batch, health_sql, CS_NO_ARGS);
+		was = find(batch, health_sql, CS_ARGS(cs_textarray(batch->ids)));
 		overrides = find(batch, override_sql, args, lengthof(args));
 	}
 	sql = carried_sql(cards, batch);

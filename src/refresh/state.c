@@ -53,7 +53,7 @@ static const char *const load_sql =
 	"SELECT s.customer_id, s.as_of_day, s.mrr, s.active, s.in_trial, s.seats, s.tenure_days,"
 	" s.days_to_renewal, s.\"values\", s.segments, s.scorecard, s.score, s.coverage,"
 	" s.score_reason, s.health_inputs, s.due_at, s.ahead"
-	" FROM batch b JOIN cs_internal.state s ON s.customer_id = b.customer_id";
+	" FROM cs_internal.state s WHERE s.customer_id = ANY ($1)";
 
 static const char *const write_sql =
 	"INSERT INTO cs_internal.state (customer_id, as_of_day, mrr, active, in_trial, seats,"
@@ -164,7 +164,7 @@ cs_state_load(CsBatch *batch, bool all)
 	state->stored_nulls = palloc(cells);
 	memset(state->nulls, true, cells);
 	memset(state->stored_nulls, true, cells);
-	cs_exec(load_sql, CS_NO_ARGS);
+	cs_exec(load_sql, CS_ARGS(cs_textarray(batch->ids)));
 	MemoryContextSwitchTo(memory);
 	read_stored(state);
 	SPI_freetuptable(SPI_tuptable);
