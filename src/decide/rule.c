@@ -23,19 +23,18 @@
 
 #include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
-#include "common/hashfn.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
-#include "utils/hsearch.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
 #include "cs_ext.h"
 #include "core/hold.h"
 #include "decide/rule_call.h"
+#include "decide/rule_text.h"
 #include "refresh/state.h"
 
 #define CHUNK_RULES 500
@@ -163,98 +162,23 @@ cs_state_columns(void)
 }
 
 /*
- * What compile() made of a text that calls no function of rules, kept for the
- * session: it follows from the text alone.  What a call means does not.
- */
-typedef struct Text
-{
-	char *text; /* hash key */
-	List *names;
-} Text;
-
-#define MAX_TEXTS 5000
-
-static MemoryContext texts_memory = NULL;
-static HTAB *texts = NULL;
-
-static uint32
-text_hash(const void *key, Size size)
-{
-	const char *text = *(char *const *) key;
-
-	return hash_bytes((const unsigned char *) text, strlen(text));
-}
-
-static int
-text_match(const void *a, const void *b, Size size)
-{
-	return strcmp(*(char *const *) a, *(char *const *) b);
-}
-
-/*
- * begin_texts: the table, emptied when it is full; not while compiled rules are
- * in use.
- */
-static void
-begin_texts(void)
-{
-	HASHCTL ctl = {.keysize = sizeof(char *),
-				   .entrysize = sizeof(Text),
-				   .hash = text_hash,
-				   .match = text_match};
-
-	if (texts != NULL && hash_get_num_entries(texts) < MAX_TEXTS)
-		return;
-	texts = NULL;
-	if (texts_memory == NULL)
-		texts_memory =
-			AllocSetContextCreate(TopMemoryContext, "cs_ext rules", ALLOCSET_DEFAULT_SIZES);
-	MemoryContextReset(texts_memory);
-	ctl.hcxt = texts_memory;
-	texts = hash_create("cs_ext rules", 256, &ctl,
-						HASH_ELEM | HASH_FUNCTION | HASH_COMPARE | HASH_CONTEXT);
-}
-
-/*
- * keep_text: that these are its names.
- */
-static void
-keep_text(const char *text, List *names)
-{
-	MemoryContext old;
-	Text fresh = {0};
-	ListCell *lc;
-
-	if (texts == NULL)
-		begin_texts();
-	old = MemoryContextSwitchTo(texts_memory);
-	fresh.text = pstrdup(text);
-	foreach (lc, names)
-		fresh.names = lappend(fresh.names, pstrdup(lfirst(lc)));
-	*(Text *) hash_search(texts, &fresh.text, HASH_ENTER, NULL) = fresh;
-	MemoryContextSwitchTo(old);
-}
-
-/*
  * compile: replace calls and collect the names.  Raises what the parser says.
  */
 static void
 compile(Compiled *compiled, CsNames *names, const char *what)
 {
 	char *key = unconstify(char *, compiled->rule->expression);
-	Text *text = texts ? hash_search(texts, &key, HASH_FIND, NULL) : NULL;
 	int ncalls = list_length(names->calls);
 
-	if (text != NULL)
+	if (cs_rule_text_names(key, &compiled->names))
 	{
 		compiled->expression = key;
-		compiled->names = text->names;
 		return;
 	}
 	compiled->expression = cs_replace_rule_calls(key, &names->calls, what);
 	compiled->names = cs_expression_names(compiled->expression, what);
 	if (list_length(names->calls) == ncalls && strcmp(compiled->expression, key) == 0)
-		keep_text(key, compiled->names);
+		cs_keep_rule_text(key, compiled->names);
 }
 
 /*
@@ -672,7 +596,7 @@ cs_rule_values(const CsBatch *batch, CsRule *rules, int nrules)
 	if (cells == 0)
 		return out;
 
-	begin_texts();
+	cs_begin_rule_texts();
 	eval.out = out;
 	eval.rules = palloc0(sizeof(Compiled) * nrules);
 	for (int i = 0; i < nrules; i++)
