@@ -59,7 +59,7 @@ vacuum
 snapshot=$(took "$(on 2025-07-03)" "SELECT cs_internal.take_snapshot('2025-07-03 00:00Z')")
 sql >/dev/null <<'SQL'
 SET cs_ext.now = '2025-07-03 06:00Z';
-INSERT INTO cs.alert_rule (name, rule, severity) SELECT 'rule' || i, format('fact%s > 50 AND mrr < 0', i), 'info' FROM generate_series(0, 9) i;
+INSERT INTO cs.alert_rule (name, rule, severity) SELECT 'rule' || i, format('fact%s > 50 AND mrr < 0', i), 'low' FROM generate_series(0, 9) i;
 CALL cs.refresh();
 SQL
 vacuum
