@@ -27,6 +27,7 @@
 #include "cs_ext.h"
 #include "core/period.h"
 #include "decide/alert.h"
+#include "refresh/state.h"
 
 /* An alert held by max_new is tried again after this time, or whenever the customer is evaluated. */
 #define HELD_RETRY (USECS_PER_HOUR)
@@ -69,7 +70,7 @@ compare_rank(const ListCell *a, const ListCell *b)
  * read_customers: owner and MRR of the candidates' customers.
  */
 static void
-read_customers(List *candidates)
+read_customers(const CsBatch *batch, List *candidates)
 {
 	int n = list_length(candidates);
 	Datum *ids = palloc(sizeof(Datum) * n);
@@ -79,12 +80,14 @@ read_customers(List *candidates)
 
 	foreach (lc, candidates)
 		ids[i++] = CStringGetTextDatum(((Candidate *) lfirst(lc))->step->alert->customer_id);
+	cs_state_show(batch);
 	rows = cs_exec(
 		"SELECT u.n - 1, c.owner, s.mrr::float8 FROM unnest($1) WITH ORDINALITY u (customer_id, n)"
-		" JOIN cs_internal.state s ON s.customer_id = u.customer_id COLLATE \"C\""
+		" JOIN evaluated s ON s.customer_id = u.customer_id COLLATE \"C\""
 		" LEFT JOIN cs_internal.customer c ON c.customer_id = s.customer_id",
 		CS_ARGS(cs_textarray(
 			PointerGetDatum(construct_array(ids, n, TEXTOID, -1, false, TYPALIGN_INT)))));
+	cs_state_hide();
 	for (uint64 row = 0; row < rows; row++)
 	{
 		Candidate *candidate = list_nth(candidates, atoi(cs_cell(row, 1)));
@@ -253,7 +256,7 @@ cs_alert_limits(const CsBatch *batch, List *steps)
 	}
 	if (candidates == NIL)
 		return;
-	read_customers(candidates);
+	read_customers(batch, candidates);
 	opened = read_opened(batch, candidates);
 	inhibiting = inhibitors(steps, candidates);
 	list_sort(candidates, compare_rank);
