@@ -15,6 +15,7 @@ extern char *cs_policy_time_zone(void);
 
 /* Raises unless the library is of the version of the SQL in this database. */
 extern void cs_version_check(void);
+
 /* Answers a gate's call; false: cannot. */
 typedef bool (*CsShortcut)(FunctionCallInfo fcinfo, Datum *result);
 

@@ -636,7 +636,7 @@ cs_refresh_step(CsRefresh *run)
 			}
 			break;
 		case PHASE_DONE:
-			more = with_snapshot(step_done, run);
+			more = with_snapshot(step_done, run, false);
 			break;
 	}
 	cs_leave(&frame);
