@@ -142,11 +142,12 @@ cs_identity_ingest(Datum ids)
 					 "   excluded.from_other)",
 					 all.data),
 			CS_ARGS(cs_textarray(ids)));
-	cs_exec(all.len > 0 ? psprintf("DELETE FROM cs_internal.customer c WHERE c.customer_id = ANY ($1)"
-							 " AND NOT EXISTS (SELECT 1 FROM (%s) p"
-							 "  WHERE p.customer_id = c.customer_id)",
-							 all.data)
-				  : "DELETE FROM cs_internal.customer c WHERE c.customer_id = ANY ($1)",
+	cs_exec(all.len > 0
+				? psprintf("DELETE FROM cs_internal.customer c WHERE c.customer_id = ANY ($1)"
+						   " AND NOT EXISTS (SELECT 1 FROM (%s) p"
+						   "  WHERE p.customer_id = c.customer_id)",
+						   all.data)
+				: "DELETE FROM cs_internal.customer c WHERE c.customer_id = ANY ($1)",
 			CS_ARGS(cs_textarray(ids)));
 	for (; n > 0; n--)
 		cs_unregister(psprintf("present_%d", n));

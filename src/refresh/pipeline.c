@@ -188,8 +188,7 @@ ingest_chunk(const CsSource *source, Datum ids, TimestampTz since, TimestampTz u
 		cs_usage_ingest(ids, since, until, policy);
 	else if (strcmp(source->kind, "customer_merge") == 0)
 		cs_merge_ingest(source, ids);
-	else if (strcmp(source->kind, "subscription") == 0 ||
-			 strcmp(source->kind, "cancellation") == 0)
+	else if (strcmp(source->kind, "subscription") == 0 || strcmp(source->kind, "cancellation") == 0)
 		cs_ledger_ingest(ids, policy);
 	else if (strcmp(source->kind, "invoice") == 0)
 		cs_ledger_ingest(cs_ledger_past_due(ids), policy);
@@ -552,11 +551,11 @@ summarise(CsRefresh *run)
 	if (run->after == NULL)
 	{
 		remember(&run->after, "");
-		return with_snapshot(step_prune, run);
+		return with_snapshot(step_prune, run, false);
 	}
 	if (choose_folded(run))
-		return with_snapshot(step_fold, run);
-	return with_snapshot(step_extend, run);
+		return with_snapshot(step_fold, run, false);
+	return with_snapshot(step_extend, run, false);
 }
 
 static bool
