@@ -54,7 +54,6 @@ SELECT public.refused('an unknown segment of a dimension', $$SELECT cs.churn_rat
 SELECT public.refused('an unknown dimension', $$SELECT cs.churn_rate('2025-05', 'teir:enterprise')$$, '42704|22\w+', 'tier');
 SELECT public.refused('an unknown method', $$SELECT cs.churn_rate('2025-05', method => 'snapshoot')$$, '22\w+', 'snapshot');
 SELECT public.refused('an unknown unit', $$SELECT cs.churn_rate('2025-05', unit => 'logos')$$, '22\w+', 'logo');
-SELECT public.refused('a method that is not there yet', $$SELECT cs.churn_rate('2025-05', method => 'eligible_base')$$, '0A000', 'eligible_base');
 SELECT public.refused('revenue of an unknown segment', $$SELECT * FROM cs.revenue('2025-05', 'tier:enterprize')$$, '42704|22\w+', 'enterprise');
 SELECT public.refused('churn by an unknown dimension', $$SELECT * FROM cs.churn_by('2025-05', 'teir')$$, '42704|22\w+', 'tier');
 SELECT public.refused('a series by an unknown grain', $$SELECT * FROM cs.churn_series('2025-01-01', '2025-05-01', 'moth')$$, '22\w+', 'month');
