@@ -103,8 +103,9 @@ mutate(const Input *corpus, int n, bool text)
 			{
 				const Input *other = &corpus[dice(n)];
 				int start = other->len > 0 ? (int) dice(other->len) : 0;
-				int take = (int) Min(dice(60), (uint64) (other->len - start));
+				int take = (int) dice(60);
 
+				take = Min(take, other->len - start);
 				if (len + take <= MAX_INPUT)
 				{
 					memmove(work + at + take, work + at, len - at);
