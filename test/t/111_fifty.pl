@@ -106,11 +106,13 @@ my $launcher_before = memory($launcher);
 my $turns = q(SELECT coalesce(sum(runs), 0) FROM cs_internal.job_run WHERE job = 'refresh' AND status = 'succeeded');
 my $start = $node->safe_psql('d1', $turns);
 my (%first, %last, $done);
-my $writer = $node->background_psql('d1', on_error_stop => 0);
+my $script = $PostgreSQL::Test::Utils::tmp_check . '/touch.sql';
+append_to_file($script, "UPDATE public.tickets SET opened = opened - interval '1 microsecond' WHERE id = 1;\n\\sleep 2 ms\n");
+my $writer = IPC::Run::start([ 'pgbench', '-n', '-T', '1000', '-f', $script, $node->connstr('d1') ], '>', \my $out, '2>', \my $err);
 $begin = time;
 do
 {
-	$writer->query(q(DO $$BEGIN FOR i IN 1 .. 100 LOOP UPDATE public.tickets SET opened = opened - interval '1 microsecond' WHERE id = 1; COMMIT; PERFORM pg_sleep(0.002); END LOOP; END$$));
+	usleep(300_000);
 	my $pid = sql(q(SELECT min(pid) FROM pg_stat_activity WHERE backend_type = 'cs_ext worker' AND datname = 'd1'));
 	$done = $node->safe_psql('d1', $turns) - $start;
 	if ($pid)
@@ -121,7 +123,8 @@ do
 		$last{$pid} = { kb => $m, turns => $done } if $m;
 	}
 } while ($done < $want && time - $begin < 900);
-$writer->quit;
+$writer->signal('TERM');
+$writer->finish;
 cmp_ok($done, '>=', $want, "$done turns" . sprintf(' in %.0f s', time - $begin));
 for my $pid (sort { $first{$a}{turns} <=> $first{$b}{turns} } keys %first)
 {
