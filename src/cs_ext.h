@@ -112,7 +112,7 @@ extern void cs_register(const char *name, CsResult *rows);
 extern void cs_unregister(const char *name);
 
 /* NULL: each statement has its own snapshot. Set by refresh, one a batch. */
-extern void cs_set_snapshot(Snapshot snapshot);
+extern Snapshot cs_set_snapshot(Snapshot snapshot); /* returns the one before */
 
 /* ---- the contained side (core/spi.c) ---------------------------------- */
 

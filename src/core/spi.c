@@ -232,10 +232,13 @@ cs_leave(CsFrame *frame)
 	SetUserIdAndSecContext(frame->user, frame->sec_context);
 }
 
-void
+Snapshot
 cs_set_snapshot(Snapshot snapshot)
 {
+	Snapshot before = batch_snapshot;
+
 	batch_snapshot = snapshot;
+	return before;
 }
 
 /*

@@ -485,6 +485,7 @@ cs_period_sums_sql(PG_FUNCTION_ARGS)
 	CsFlow *flow;
 	CsPolicy *policy;
 	volatile bool filled = false;
+	Snapshot before;
 	const char *everybody = *dimension == '\0' ? "(total)" : "(none)";
 
 	InitMaterializedSRF(fcinfo, 0);
@@ -496,16 +497,16 @@ cs_period_sums_sql(PG_FUNCTION_ARGS)
 	policy = cs_policy(false);
 	flow = cs_flow_make(bounds, nbounds, policy->edge_at);
 	cs_flow_put(flow, everybody, 0, SUM_CUSTOMERS, Int64GetDatum(0));
+	/* what is kept, the journal and the ledger as of one instant */
+	before = cs_set_snapshot(GetActiveSnapshot());
 	PG_TRY();
 	{
-		/* what is kept, the journal and the ledger as of one instant */
-		cs_set_snapshot(GetActiveSnapshot());
 		filled = fill(flow, dimension, policy, bounds, nbounds, PG_GETARG_DATUM(1),
 					  !PG_ARGISNULL(2) && PG_GETARG_BOOL(2));
 	}
 	PG_FINALLY();
 	{
-		cs_set_snapshot(NULL);
+		cs_set_snapshot(before);
 	}
 	PG_END_TRY();
 	for (int s = 0; filled && s < cs_flow_segments(flow); s++)
@@ -657,12 +658,13 @@ discard(void)
 }
 
 /*
- * fold: these customers as they are for these customers as they were, in every
- * kept dimension.
+ * cs_summary_fold: these customers as they are for these customers as they
+ * were, in every kept dimension.
  */
-static void
-fold(Datum ids, const CsPolicy *policy)
+void
+cs_summary_fold(Datum ids)
 {
+	const CsPolicy *policy = cs_policy(false);
 	int n;
 	Kept *kept;
 	TimestampTz since;
@@ -752,15 +754,6 @@ cs_summary_choose(const char *after, int *n)
 							 " FROM cs_internal.customer_before c WHERE c.customer_id > $1) j"
 							 " ORDER BY 1 LIMIT $2",
 							 CS_ARGS(cs_text(after), cs_int4(cs_refresh_batch)), n);
-}
-
-/*
- * cs_summary_fold: see summary.h.
- */
-void
-cs_summary_fold(Datum ids)
-{
-	fold(ids, cs_policy(false));
 }
 
 /*
