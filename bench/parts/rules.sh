@@ -25,7 +25,7 @@ INSERT INTO cs.metric (name, source, expression) SELECT 'fact' || i, 'facts', fo
 INSERT INTO cs.metric (name, source, expression) VALUES ('mrr', 'ledger', 'mrr'), ('tenure_days', 'ledger', 'tenure_days');
 CALL cs.refresh();
 -- each true for few: some hundred alerts in all
-INSERT INTO cs.alert_rule (name, rule, severity) SELECT 'rule' || i, format('fact%s >= %s AND fact%s < %s AND mrr > %s AND tenure_days %% 1000 = %s', i % 4, i % 60, (i + 1) % 4, 30 + i % 50, i % 500, i % 700), 'low' FROM generate_series(1, :rules) i;
+INSERT INTO cs.alert_rule (name, rule, severity) SELECT 'rule' || i, format('fact%s >= %s AND fact%s < %s AND mrr > %s AND tenure_days::integer %% 1000 = %s', i % 4, i % 60, (i + 1) % 4, 30 + i % 50, i % 500, i % 700), 'low' FROM generate_series(1, :rules) i;
 CALL cs.refresh();
 VACUUM ANALYZE;
 CREATE TABLE app.plain AS SELECT customer_id, max(value) FILTER (WHERE metric = 'fact0') AS fact0, max(value) FILTER (WHERE metric = 'fact1') AS fact1, max(value) FILTER (WHERE metric = 'fact2') AS fact2,

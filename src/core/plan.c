@@ -342,7 +342,8 @@ read_relations(Kept *kept)
  * size: class of the largest array argument, UNREAD when there is none.
  *
  * Few rows: planned once for all values.  Many: for those at hand, each time.
- * Nothing that tells how many: PostgreSQL decides.
+ * Nothing that tells how many, or a user's query, whose tables may be of any
+ * size: PostgreSQL decides.
  */
 static CsPlan *
 keep(const CsPlan *plan, const StringInfo key, uint32 hash, bool user, int size, int64 uses)
@@ -375,7 +376,7 @@ keep(const CsPlan *plan, const StringInfo key, uint32 hash, bool user, int size,
 
 	if (size > 0)
 		options = CURSOR_OPT_CUSTOM_PLAN;
-	else if (size == 0)
+	else if (size == 0 && !user)
 		options = CURSOR_OPT_GENERIC_PLAN;
 	foreach (lc, SPI_plan_get_plan_sources(plan->spi))
 		((CachedPlanSource *) lfirst(lc))->cursor_options |= options;
