@@ -171,7 +171,7 @@ LANGUAGE sql STABLE AS $$
 	FROM cs.policy p
 	CROSS JOIN LATERAL unnest(bounds || until) WITH ORDINALITY AS b (at, n)
 	CROSS JOIN LATERAL (SELECT (b.at AT TIME ZONE p.time_zone)::date AS day) d
-	JOIN cs_internal.usage_whole u ON u.month < d.day AND u.month >= date_trunc('month', d.day::timestamp - make_interval(days => p.inactivity_days))::date
+	JOIN cs_internal.usage_piece u ON u.month < d.day AND u.month >= date_trunc('month', d.day::timestamp - make_interval(days => p.inactivity_days))::date
 	GROUP BY u.customer_id, b.n, d.day, p.inactivity_days
 	HAVING EXISTS (SELECT FROM cs_internal.customer c WHERE c.customer_id = u.customer_id)       -- orphans have usage too
 		AND min(cs.days_since(cs.usage_at(u.usage, d.day), NULL)) <= p.inactivity_days

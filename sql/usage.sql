@@ -100,12 +100,51 @@ CREATE AGGREGATE cs.union_agg(usage cs.usage) (
 COMMENT ON AGGREGATE cs.union_agg(cs.usage) IS
 'The union of usage values, as operator +. NULLs are left out; NULL over no rows.';
 
+CREATE FUNCTION cs_internal.usage_pack_step(internal, bigint, bigint, "any", timestamptz, "any", text, numeric, bigint) RETURNS internal
+LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'cs_usage_pack_step';
+CREATE FUNCTION cs_internal.usage_pack_combine(internal, internal) RETURNS internal
+LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'cs_usage_pack_combine';
+CREATE FUNCTION cs_internal.usage_pack_serialize(internal) RETURNS bytea
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'cs_usage_pack_serialize';
+CREATE FUNCTION cs_internal.usage_pack_deserialize(bytea, internal) RETURNS internal
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'cs_usage_pack_deserialize';
+CREATE FUNCTION cs_internal.usage_pack_final(internal) RETURNS bytea
+LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'cs_usage_pack_final';
+
+CREATE AGGREGATE cs.usage_pack(lo bigint, hi bigint, customer "any", at timestamptz, user_id "any", event text, quantity numeric, event_count bigint) (
+	SFUNC = cs_internal.usage_pack_step,
+	STYPE = internal,
+	FINALFUNC = cs_internal.usage_pack_final,
+	COMBINEFUNC = cs_internal.usage_pack_combine,
+	SERIALFUNC = cs_internal.usage_pack_serialize,
+	DESERIALFUNC = cs_internal.usage_pack_deserialize,
+	PARALLEL = safe
+);
+COMMENT ON AGGREGATE cs.usage_pack(bigint, bigint, "any", timestamptz, "any", text, numeric, bigint) IS
+'Usage of many customers in one pass, by customer and month, in the form the first build reads: customers whose hash of 32 bits is in [lo, hi). Not meant to be called by hand. NULL over no rows.';
+
+CREATE FUNCTION cs_internal.usage_slice(customer text) RETURNS bigint
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'cs_usage_slice_sql';
+COMMENT ON FUNCTION cs_internal.usage_slice(text) IS 'The hash of a customer''s id that slices of cs.usage_pack are ranges of, 0 to 2^32 - 1.';
+
 -- ---- stamping and accessors -------------------------------------------------
 
 CREATE FUNCTION cs_internal.usage_stamp(usage cs.usage, day date, running cs.usage DEFAULT NULL) RETURNS cs.usage
 LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'cs_usage_stamp';
 COMMENT ON FUNCTION cs_internal.usage_stamp(cs.usage, date, cs.usage) IS
 'Days of usage before day, and of running that day itself, stamped with day. usage NULL: an empty value; running NULL: the running day is not known and today => true is refused.';
+
+CREATE FUNCTION cs_internal.usage_stamp_step(internal, cs.usage, date) RETURNS internal
+LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'cs_usage_stamp_step';
+CREATE FUNCTION cs_internal.usage_stamp_final(internal) RETURNS cs.usage
+LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'cs_usage_stamp_final';
+CREATE AGGREGATE cs_internal.usage_stamp_agg(usage cs.usage, day date) (
+	SFUNC = cs_internal.usage_stamp_step,
+	STYPE = internal,
+	FINALFUNC = cs_internal.usage_stamp_final
+);
+COMMENT ON AGGREGATE cs_internal.usage_stamp_agg(cs.usage, date) IS
+'The union of values, days before day, stamped with it; neither may be NULL. NULL over no rows.';
 
 CREATE FUNCTION cs.usage_at(usage cs.usage, day date) RETURNS cs.usage
 LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'cs_usage_stamp';
@@ -181,17 +220,51 @@ CREATE TABLE cs_internal.usage_sealed (
 );
 SELECT pg_catalog.pg_extension_config_dump('cs_internal.usage_sealed', '');
 
--- What people read: both, a row per customer and month.
+-- Derived: pieces of large months behind what stands in usage_month, which has
+-- the events before the first of them; each has those up to the next one.
+CREATE TABLE cs_internal.usage_delta (
+	customer_id text COLLATE "C" NOT NULL,
+	month date NOT NULL,
+	since timestamptz NOT NULL,
+	usage cs.usage NOT NULL,
+	PRIMARY KEY (customer_id, month, since)
+);
+
+-- All pieces, with what is sealed: a month is the union of its rows.
+CREATE VIEW cs_internal.usage_piece AS
+SELECT customer_id, month, usage FROM cs_internal.usage_month
+UNION ALL SELECT customer_id, month, usage FROM cs_internal.usage_delta
+UNION ALL SELECT customer_id, month, usage FROM cs_internal.usage_sealed;
+
+-- What people read: a row per customer and month.
 CREATE VIEW cs_internal.usage_whole AS
 SELECT m.customer_id, m.month, m.usage FROM cs_internal.usage_month m
 WHERE NOT EXISTS (SELECT FROM cs_internal.usage_sealed s WHERE s.customer_id = m.customer_id AND s.month = m.month)
+	AND NOT EXISTS (SELECT FROM cs_internal.usage_delta d WHERE d.customer_id = m.customer_id AND d.month = m.month)
 UNION ALL
-SELECT b.customer_id, b.month, cs.union_agg(b.usage) FROM (
-	SELECT s.customer_id, s.month, s.usage FROM cs_internal.usage_sealed s
-	UNION ALL
-	SELECT m.customer_id, m.month, m.usage FROM cs_internal.usage_month m
-	WHERE EXISTS (SELECT FROM cs_internal.usage_sealed s WHERE s.customer_id = m.customer_id AND s.month = m.month)) b
-GROUP BY b.customer_id, b.month;
+SELECT p.customer_id, p.month, cs.union_agg(p.usage)
+FROM (SELECT customer_id, month FROM cs_internal.usage_sealed UNION SELECT customer_id, month FROM cs_internal.usage_delta) k
+JOIN cs_internal.usage_piece p ON p.customer_id = k.customer_id AND p.month = k.month
+GROUP BY p.customer_id, p.month;
+
+CREATE FUNCTION cs_internal.usage_last(usage cs.usage) RETURNS timestamptz
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'cs_usage_last';
+COMMENT ON FUNCTION cs_internal.usage_last(cs.usage) IS 'The last instant of an unstamped value; NULL where it has none.';
+
+CREATE FUNCTION cs_internal.usage_replace(old cs.usage, fresh cs.usage, lo date, hi date) RETURNS cs.usage
+LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'cs_usage_replace';
+COMMENT ON FUNCTION cs_internal.usage_replace(cs.usage, cs.usage, date, date) IS
+'old with the local days lo to hi as fresh has them; NULL: nothing is left; without instants where the first or last one went and the next is not known.';
+
+-- A row for each source that is read whole: how far the build is, as a hash of customers.
+CREATE TABLE cs_internal.usage_build (
+	source text PRIMARY KEY,
+	position bigint NOT NULL DEFAULT 0,     -- customers below are built
+	width bigint NOT NULL,                  -- of a slice: what memory allows
+	events bigint NOT NULL DEFAULT 0,       -- read so far, of this source
+	first_at timestamptz,                   -- of them
+	last_at timestamptz
+);
 
 CREATE VIEW cs.usage_daily WITH (security_barrier) AS
 SELECT m.customer_id, u.event, u.day, m.month, u.events,

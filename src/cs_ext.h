@@ -29,6 +29,7 @@ extern bool cs_scheduler;
 extern char *cs_databases;
 extern int cs_max_workers;
 extern int cs_refresh_batch;
+extern int cs_usage_large; /* bytes */
 extern int cs_user_sql_timeout; /* milliseconds, 0 = none */
 extern int cs_change_log_warn_rows;
 extern int cs_scan_interval; /* seconds between re-reads of a scanned source by the worker */
@@ -132,6 +133,7 @@ typedef struct CsUserQuery
 	DateADT as_of_day;
 	Oid key_type; /* array type of $1, InvalidOid: none */
 	Datum keys;
+	bool unlimited; /* reads a whole relation, however long that takes */
 } CsUserQuery;
 
 /*

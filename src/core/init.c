@@ -23,6 +23,7 @@ bool cs_scheduler = true;
 char *cs_databases = NULL;
 int cs_max_workers = 4;
 int cs_refresh_batch = 2000;
+int cs_usage_large = 32768;
 int cs_user_sql_timeout = 60000;
 int cs_change_log_warn_rows = 1000000;
 int cs_scan_interval = 60;
@@ -47,6 +48,9 @@ _PG_init(void)
 	DefineCustomIntVariable("cs_ext.refresh_batch",
 							"Customers that one transaction of refresh handles.", NULL,
 							&cs_refresh_batch, 2000, 1, 100000, PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"cs_ext.usage_large", "Size from which a customer's month of usage is kept in pieces.",
+		NULL, &cs_usage_large, 32768, 0, INT_MAX, PGC_USERSET, GUC_UNIT_BYTE, NULL, NULL, NULL);
 	DefineCustomIntVariable("cs_ext.user_sql_timeout",
 							"Longest time one statement made of users' definitions may take.",
 							"Zero: no limit.", &cs_user_sql_timeout, 60000, 0, INT_MAX, PGC_SUSET,

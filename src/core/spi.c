@@ -581,7 +581,6 @@ become_run_as(const CsUserQuery *query)
 static void
 start_timer(void)
 {
-	user_sql_timed_out = false;
 	if (cs_user_sql_timeout <= 0)
 		return;
 	if (!user_sql_timer_registered)
@@ -657,11 +656,13 @@ contained(const CsUserQuery *query, bool execute, ErrorData **error)
 	{
 		char *setting = become_run_as(query);
 
+		user_sql_timed_out = false;
 		if (batch_snapshot != NULL)
 			PushActiveSnapshot(batch_snapshot);
 		else
 			PushActiveSnapshot(GetTransactionSnapshot());
-		start_timer();
+		if (!query->unlimited)
+			start_timer();
 		if (execute)
 			run_user_sql(query, setting, result, context);
 		else

@@ -32,6 +32,7 @@
 
 #include "facts/ledger.h"
 #include "facts/source_kind.h"
+#include "facts/usage.h"
 
 /* Change log rows that are handled at a time, which bounds memory. */
 #define CHUNK 50000
@@ -308,6 +309,15 @@ read_whole(const CsSource *source)
 	ErrorData *error = NULL;
 	CsResult *rows;
 
+	if (strcmp(source->kind, "usage_event") == 0)
+	{
+		/* Its customers are found while the rollup is built. */
+		cs_usage_build_begin(source->name);
+		forget_orphans(source);
+		cs_count_unusable(source, (Datum) 0, true);
+		done_reading(source);
+		return;
+	}
 	query.sql =
 		psprintf("SELECT DISTINCT %s AS customer_id FROM (SELECT DISTINCT customer_key FROM (%s) "
 				 "r) d",

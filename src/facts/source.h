@@ -48,7 +48,8 @@ extern void cs_source_keys(const CsSource *source, Datum ids, CsUserQuery *query
  * re-reads scanned sources that are due, comparing checksums; force_scan
  * ignores the interval.  '*' marks every customer dirty.
  * cs_count_unusable: recount rows that cannot be used, of these customers
- * (ids NULL: of the whole source).
+ * (ids NULL: of the whole source); between: where only rows with anchors in
+ * [since, until] changed, which reads no others of who has no such rows.
  * cs_orphans_ingest: after identity of a chunk of this source, which of its ids
  * stand in a source and are no customers.
  * cs_source_extent: first_at, last_at, available of a source; true when
@@ -56,6 +57,8 @@ extern void cs_source_keys(const CsSource *source, Datum ids, CsUserQuery *query
  */
 extern void cs_collect(TimestampTz as_of, bool force_scan);
 extern void cs_count_unusable(const CsSource *source, Datum ids, bool whole);
+extern void cs_count_unusable_between(const CsSource *source, Datum ids, TimestampTz since,
+									  TimestampTz until);
 extern void cs_orphans_ingest(const CsSource *source, Datum ids);
 extern bool cs_source_extent(const CsSource *source, TimestampTz as_of);
 

@@ -140,6 +140,18 @@ monthly_sql(const CsSource *source)
 }
 
 /*
+ * user_native: the user of an event in a type whose text is told from it, for
+ * who makes the text himself, once a user instead of once a row.
+ */
+static char *
+user_native(const CsMapped *m)
+{
+	return OidIsValid(m->type) && cs_native_key_type(getBaseType(m->type))
+			   ? psprintf("(%s\n)", m->expr)
+			   : fact_sql(m);
+}
+
+/*
  * cs_source_facts: the inner SELECT.  key_condition is over the relation, or NULL.
  */
 char *
@@ -173,6 +185,8 @@ facts_sql(const CsSource *source, const char *key_condition, const char *extra)
 			continue; /* a user_id that only links */
 		appendStringInfo(&sql, ", %s AS %s", fact_sql(m), quote_identifier(m->name));
 	}
+	if (strcmp(source->kind, "usage_event") == 0 && cs_mapped(source, "user_id") != NULL)
+		appendStringInfo(&sql, ", %s AS user_native", user_native(cs_mapped(source, "user_id")));
 	if (strcmp(source->kind, "subscription") == 0 && cs_mapped(source, "mrr") == NULL)
 		appendStringInfo(&sql, ", %s AS mrr",
 						 cs_mapped(source, "amount") && cs_mapped(source, "interval")
@@ -474,6 +488,9 @@ rows_sql(const CsSource *source, const char *key_condition, const char *users, b
 					 cs_source_id(source, key));
 	if (strcmp(source->kind, "user") == 0)
 		appendStringInfoString(&sql, ", f.user_key");
+	if (strcmp(source->kind, "usage_event") == 0)
+		appendStringInfo(&sql, ", %s AS user_native",
+						 cs_mapped(source, "user_id") ? "f.user_native" : "NULL::text");
 	for (const CsKindColumn *c = mapping->kind->columns; c->name != NULL; c++)
 	{
 		if (c != mapping->kind->columns)

@@ -158,16 +158,27 @@ PG_FUNCTION_INFO_V1(cs_usage_plus);
 Datum
 cs_usage_plus(PG_FUNCTION_ARGS)
 {
-	CsUsageBuild *b = cs_usage_build(CurrentMemoryContext);
+	CsUsageReader r[2];
+	CsUsagePart parts[2];
+	CsUsageHead head = {0};
 
 	for (int i = 0; i < 2; i++)
 	{
 		struct varlena *value = PG_GETARG_USAGE(i);
 
-		cs_usage_check_stamps(b, value);
-		cs_usage_add(b, value, CS_DAY_MIN, CS_DAY_END);
+		cs_usage_read_value(&r[i], value);
+		parts[i].data = VARDATA_ANY(value);
+		parts[i].len = VARSIZE_ANY_EXHDR(value);
+		parts[i].lo = CS_DAY_MIN;
+		parts[i].hi = CS_DAY_END;
 	}
-	PG_RETURN_POINTER(cs_usage_encode(b));
+	cs_usage_same_stamps(&r[0], &r[1]);
+	if (!r[0].stamped)
+		PG_RETURN_POINTER(cs_usage_merge(parts, 2, NULL));
+	head.stamped = true;
+	head.running = r[0].running;
+	head.stamp = r[0].stamp;
+	PG_RETURN_POINTER(cs_usage_merge(parts, 2, &head));
 }
 
 static bool
@@ -201,6 +212,66 @@ cs_usage_hash(PG_FUNCTION_ARGS)
 	struct varlena *value = PG_GETARG_USAGE(0);
 
 	return hash_any((unsigned char *) VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value));
+}
+
+/* ---- stamping ----------------------------------------------------------- */
+
+/* The values of one customer's months, kept until they are united. */
+typedef struct StampState
+{
+	CsUsagePart *parts;
+	int n;
+	int size;
+	DateADT stamp;
+} StampState;
+
+PG_FUNCTION_INFO_V1(cs_usage_stamp_step);
+
+/* (state, usage, D) */
+Datum
+cs_usage_stamp_step(PG_FUNCTION_ARGS)
+{
+	MemoryContext cxt = aggregate_context(fcinfo);
+	StampState *state = PG_ARGISNULL(0) ? NULL : (StampState *) PG_GETARG_POINTER(0);
+	MemoryContext old = MemoryContextSwitchTo(cxt);
+	struct varlena *value;
+
+	if (state == NULL)
+	{
+		state = palloc0(sizeof(StampState));
+		state->stamp = PG_GETARG_DATEADT(2);
+	}
+	if (state->n == state->size)
+	{
+		state->size = Max(8, state->size * 2);
+		state->parts = state->parts ? repalloc(state->parts, sizeof(CsUsagePart) * state->size)
+									: palloc(sizeof(CsUsagePart) * state->size);
+	}
+	value = (struct varlena *) PG_DETOAST_DATUM_COPY(PG_GETARG_DATUM(1));
+	state->parts[state->n].data = VARDATA_ANY(value);
+	state->parts[state->n].len = VARSIZE_ANY_EXHDR(value);
+	state->parts[state->n].lo = CS_DAY_MIN;
+	state->parts[state->n++].hi = state->stamp;
+	MemoryContextSwitchTo(old);
+	PG_RETURN_POINTER(state);
+}
+
+PG_FUNCTION_INFO_V1(cs_usage_stamp_final);
+
+/* The union of the days before D, stamped; it does not know the running day. */
+Datum
+cs_usage_stamp_final(PG_FUNCTION_ARGS)
+{
+	StampState *state;
+	CsUsageHead head = {0};
+
+	aggregate_context(fcinfo);
+	if (PG_ARGISNULL(0))
+		PG_RETURN_NULL();
+	state = (StampState *) PG_GETARG_POINTER(0);
+	head.stamped = true;
+	head.stamp = state->stamp;
+	PG_RETURN_POINTER(cs_usage_merge(state->parts, state->n, &head));
 }
 
 PG_FUNCTION_INFO_V1(cs_usage_stamp);

@@ -259,18 +259,30 @@ cs_usage_has_count(CsUsageBuild *b, int event, DateADT day)
 
 /* Values go together when both are unstamped or both have the same stamp: else 22023. */
 void
-cs_usage_check_stamps(CsUsageBuild *b, struct varlena *value)
+cs_usage_same_stamps(const CsUsageReader *a, const CsUsageReader *b)
 {
-	CsUsageReader r;
-
-	cs_usage_read_value(&r, value);
-	if (b->stamp_known &&
-		(b->stamped != r.stamped || b->running != r.running || (r.stamped && b->stamp != r.stamp)))
+	if (a->stamped != b->stamped || a->running != b->running ||
+		(a->stamped && a->stamp != b->stamp))
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("usage values with different stamps cannot be united"),
 						errdetail("One belongs to another day than the other, only one is stamped, "
 								  "or only one knows the running day."),
 						errhint("Unite values of the rollup first and stamp the union.")));
+}
+
+/* The same for a value and what is built, whose stamp the first value says. */
+void
+cs_usage_check_stamps(CsUsageBuild *b, struct varlena *value)
+{
+	CsUsageReader r;
+	CsUsageReader known = {0};
+
+	cs_usage_read_value(&r, value);
+	known.stamped = b->stamped;
+	known.running = b->running;
+	known.stamp = b->stamp;
+	if (b->stamp_known)
+		cs_usage_same_stamps(&known, &r);
 	b->stamp_known = true;
 	b->stamped = r.stamped;
 	b->stamp = r.stamp;

@@ -1,11 +1,12 @@
 /*
  * usage_ingest.c
- *		The rollup cs_internal.usage_month: written by ingest, read by metrics.
+ *		Usage read from the facts by customer and month, and from the rollup by
+ *		evaluate.
  *
  * In: rows of the usage_event sources, grouped where they stand by customer
- * and local month.  Out: one cs.usage per customer and month, a function of
- * the rows alone, so whatever way led to it the bytes are the same; and for
- * evaluate the union of a customer's months, stamped with the evaluated day.
+ * and local month; the rollup.  Out: one cs.usage per customer and month, a
+ * function of the rows alone, so whatever way led to it the bytes are the same;
+ * and for evaluate the union of a customer's months, stamped with its day.
  *
  * The rollup holds every usable row, also rows after the evaluated instant.
  * What is stamped has only whole days before D; the running day is read from
@@ -18,9 +19,11 @@
 #include "facts/usage.h"
 #include "utils/datetime.h"
 
-/* First day of the month of `day`, moved by some months. */
-static DateADT
-month_start(DateADT day, int move)
+/*
+ * cs_month_start: see usage.h.
+ */
+DateADT
+cs_month_start(DateADT day, int move)
 {
 	int year;
 	int month;
@@ -124,56 +127,27 @@ read_parts(Datum ids, const char *condition, bool cut, TimestampTz as_of, DateAD
 }
 
 /*
- * cs_usage_ingest: see usage.h.  Months are taken whole, so the result does
- * not depend on which of their rows were touched.
+ * cs_usage_read_parts, cs_usage_forget_parts, cs_usage_between: see usage.h.
  */
-void
-cs_usage_ingest(Datum ids, TimestampTz since, TimestampTz until, const CsPolicy *policy)
+char *
+cs_usage_read_parts(Datum ids, const char *condition, List **read)
 {
-	StringInfoData condition;
-	CsArg first = cs_datum(DATEOID, (Datum) 0, true);
-	CsArg last = cs_datum(DATEOID, (Datum) 0, true);
 	TimestampTz now = cs_now();
-	char *parts;
-	List *read = NIL;
 
-	initStringInfo(&condition);
-	appendStringInfoString(&condition, "true");
-	if (!TIMESTAMP_NOT_FINITE(since))
-	{
-		DateADT month = month_start(cs_local_day(since, policy->time_zone), 0);
+	return read_parts(ids, condition, false, now, cs_local_day(now, cs_policy(false)->time_zone),
+					  read);
+}
 
-		first = cs_date(month);
-		appendStringInfo(&condition, " AND r.at >= %s",
-						 instant_literal(cs_local_midnight(month, policy->time_zone)));
-	}
-	if (!TIMESTAMP_NOT_FINITE(until))
-	{
-		DateADT month = month_start(cs_local_day(until, policy->time_zone), 0);
-
-		last = cs_date(month);
-		appendStringInfo(
-			&condition, " AND r.at < %s",
-			instant_literal(cs_local_midnight(month_start(month, 1), policy->time_zone)));
-	}
-
-	parts =
-		read_parts(ids, condition.data, false, now, cs_local_day(now, policy->time_zone), &read);
-	if (parts == NULL)
-		return;
-	cs_exec(psprintf("WITH part AS MATERIALIZED (%s), gone AS ("
-					 " DELETE FROM cs_internal.usage_month m"
-					 " WHERE m.customer_id = ANY ($1) AND ($2 IS NULL OR m.month >= $2)"
-					 " AND ($3 IS NULL OR m.month <= $3)"
-					 " AND NOT EXISTS (SELECT FROM part p WHERE p.customer_id = m.customer_id"
-					 " AND p.month = m.month))"
-					 " INSERT INTO cs_internal.usage_month AS m (customer_id, month, usage)"
-					 " SELECT p.customer_id, p.month, p.usage FROM part p"
-					 " ON CONFLICT (customer_id, month) DO UPDATE SET usage = EXCLUDED.usage"
-					 " WHERE m.usage OPERATOR(cs.<>) EXCLUDED.usage",
-					 parts),
-			CS_ARGS(cs_textarray(ids), first, last));
+void
+cs_usage_forget_parts(List *read)
+{
 	forget_parts(read);
+}
+
+char *
+cs_usage_between(TimestampTz from, TimestampTz to)
+{
+	return psprintf("r.at >= %s AND r.at < %s", instant_literal(from), instant_literal(to));
 }
 
 /*
@@ -197,9 +171,12 @@ cs_usage_sees_today(void)
 CsResult *
 cs_usage_rows(const CsBatch *batch)
 {
+	CsUsageNeed need = cs_usage_need();
 	CsResult *result;
 	char *running = NULL;
 	List *read = NIL;
+	DateADT from;
+	char *months;
 
 	if (cs_usage_sees_today())
 		running =
@@ -208,19 +185,37 @@ cs_usage_rows(const CsBatch *batch)
 												  batch->as_of_day, batch->policy->time_zone))),
 					   true, batch->as_of, batch->as_of_day, &read);
 
+	/*
+	 * The months in which the windows lie; for the last day of all the newest
+	 * month that lies wholly before it, which has one.
+	 */
+	if (need.all)
+		from = DATEVAL_NOBEGIN;
+	else
+		from = cs_month_start(batch->as_of_day - need.days, 0);
+	months = psprintf("m.month >= %s AND m.month <= $2",
+					  need.last ? "least($3, greatest((SELECT max(x.month) FROM"
+								  " cs_internal.usage_month x WHERE x.customer_id = b.customer_id"
+								  " AND x.month < $4), (SELECT max(x.month) FROM"
+								  " cs_internal.usage_sealed x WHERE x.customer_id = b.customer_id"
+								  " AND x.month < $4)))"
+								: "$3 AND $4 IS NOT NULL");
 	result = cs_query(
-		psprintf(
-			"SELECT b.customer_id, cs_internal.usage_stamp(u.usage, $2, %s) AS usage"
-			" FROM batch b LEFT JOIN (SELECT m.customer_id, cs.union_agg(m.usage) AS usage"
-			" FROM (SELECT customer_id, month, usage FROM cs_internal.usage_month UNION ALL"
-			" SELECT customer_id, month, usage FROM cs_internal.usage_sealed) m"
-			" WHERE m.customer_id = ANY ($1) AND m.month <= $2 GROUP BY m.customer_id) u"
-			" ON u.customer_id = b.customer_id %s",
-			running
-				? "coalesce(d.usage, '{\"version\": 1, \"events\": [], \"users\": []}'::cs.usage)"
-				: "NULL::cs.usage",
-			running ? psprintf("LEFT JOIN (%s) d ON d.customer_id = b.customer_id", running) : ""),
-		CS_ARGS(cs_textarray(batch->ids), cs_date(batch->as_of_day)));
+		running
+			? psprintf(
+				  "SELECT b.customer_id, cs_internal.usage_stamp(u.usage, $2, coalesce(d.usage,"
+				  " '{\"version\": 1, \"events\": [], \"users\": []}'::cs.usage)) AS usage"
+				  " FROM batch b CROSS JOIN LATERAL (SELECT cs.union_agg(m.usage) AS usage"
+				  " FROM cs_internal.usage_piece m WHERE m.customer_id = b.customer_id AND %s)"
+				  " u LEFT JOIN (%s) d ON d.customer_id = b.customer_id",
+				  months, running)
+			: psprintf("SELECT b.customer_id, coalesce(u.usage, cs_internal.usage_stamp(NULL, $2))"
+					   " AS usage FROM batch b CROSS JOIN LATERAL (SELECT"
+					   " cs_internal.usage_stamp_agg(m.usage, $2) AS usage FROM"
+					   " cs_internal.usage_piece m WHERE m.customer_id = b.customer_id AND %s) u",
+					   months),
+		CS_ARGS(cs_textarray(batch->ids), cs_date(batch->as_of_day), cs_date(from),
+				cs_date(cs_month_start(batch->as_of_day - need.last_ago, 0))));
 	forget_parts(read);
 	return result;
 }

@@ -87,9 +87,9 @@ check_day(CsUsageReader *r, int64 day)
 	return (DateADT) day;
 }
 
-/* Begin the walk: the header. */
+/* Begin the walk: the header up to the instants. */
 void
-cs_usage_read(CsUsageReader *r, const char *data, Size len, int sqlstate)
+cs_usage_read_head(CsUsageReader *r, const char *data, Size len, int sqlstate)
 {
 	uint8 version;
 	uint8 flags;
@@ -125,6 +125,13 @@ cs_usage_read(CsUsageReader *r, const char *data, Size len, int sqlstate)
 		if (!IS_VALID_TIMESTAMP(r->first) || !IS_VALID_TIMESTAMP(r->last) || r->last < r->first)
 			damaged(r, "Instant out of range");
 	}
+}
+
+/* The whole header. */
+void
+cs_usage_read(CsUsageReader *r, const char *data, Size len, int sqlstate)
+{
+	cs_usage_read_head(r, data, len, sqlstate);
 	r->nevents = read_length(r);
 }
 

@@ -88,6 +88,35 @@ extern struct varlena *cs_usage_encode(CsUsageBuild *b);
 extern void cs_usage_add(CsUsageBuild *b, struct varlena *value, DateADT lo, DateADT hi);
 extern void cs_usage_check_stamps(CsUsageBuild *b, struct varlena *value);
 
+/* ---- merging (usage_merge.c) ------------------------------------------ */
+
+/* The days [lo, hi) of a payload. */
+typedef struct CsUsagePart
+{
+	const char *data;
+	Size len;
+	DateADT lo;
+	DateADT hi;
+} CsUsagePart;
+
+/* What stands before the content: a stamp, or instants (which no value without content has). */
+typedef struct CsUsageHead
+{
+	bool stamped;
+	bool running;
+	bool has_instants;
+	DateADT stamp;
+	TimestampTz first;
+	TimestampTz last;
+} CsUsageHead;
+
+/*
+ * The union of the parts, encoded, palloc'd: the bytes that a builder with the
+ * same content gives.  head NULL: unstamped, from the least to the greatest
+ * instant of the parts, which is right where they are whole values.
+ */
+extern struct varlena *cs_usage_merge(const CsUsagePart *parts, int n, const CsUsageHead *head);
+
 /* ---- reading (usage_read.c) ------------------------------------------- */
 
 /* A walk over a payload, in the order of the layout; every step checks bounds. */
@@ -121,6 +150,8 @@ typedef struct CsUsageString
 } CsUsageString;
 
 extern void cs_usage_read(CsUsageReader *r, const char *data, Size len, int sqlstate);
+/* Only up to the instants and stamp; the rest may be cut off. */
+extern void cs_usage_read_head(CsUsageReader *r, const char *data, Size len, int sqlstate);
 extern void cs_usage_read_value(CsUsageReader *r, struct varlena *value);
 extern uint32 cs_usage_read_event(CsUsageReader *r, CsUsageString *name); /* number of days */
 extern void cs_usage_read_day(CsUsageReader *r, DateADT *day, int64 *count, CsQty *q);
@@ -129,6 +160,7 @@ extern uint32 cs_usage_read_user(CsUsageReader *r, CsUsageString *name); /* numb
 extern uint32 cs_usage_read_user_event(CsUsageReader *r, uint32 *index); /* number of chunks */
 extern void cs_usage_read_chunk(CsUsageReader *r, int32 *chunk, uint32 *bits);
 extern void cs_usage_read_end(CsUsageReader *r);
+extern void cs_usage_same_stamps(const CsUsageReader *a, const CsUsageReader *b);
 
 /* ---- days in chunks of 32 --------------------------------------------- */
 

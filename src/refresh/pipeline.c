@@ -8,6 +8,8 @@
  *							 identity)			   health, alerts)
  *
  * collect	 change log and scans become pending (source, customer, range).
+ * build	 the usage rollup from nothing, where a usage source is read whole: a slice
+ *			 of customers in one pass over the events, in one transaction.
  * ingest	 a chunk of one source: derived rows of its customers, their dirty
  *			 marks, and the pending rows gone, in one transaction.
  * extent	 first and last instant of each source; when data appear or end,
@@ -72,6 +74,7 @@ PG_FUNCTION_INFO_V1(cs_refresh_customer_sql);
 enum
 {
 	PHASE_COLLECT,
+	PHASE_BUILD,
 	PHASE_INGEST,
 	PHASE_EXTENT,
 	PHASE_EVALUATE,
@@ -175,18 +178,37 @@ step_collect(CsRefresh *run)
 }
 
 /*
+ * lock_everybody: who is refreshed on his own writes rows that a slice of the
+ * build writes, too; one waits for the other, before the snapshot.
+ */
+static void
+lock_everybody(void)
+{
+	DirectFunctionCall2(pg_advisory_xact_lock_int4, Int32GetDatum(LOCK_EVERYBODY),
+						Int32GetDatum(0));
+}
+
+static bool
+step_build(CsRefresh *run)
+{
+	cs_usage_build_step(run->notice_level);
+	return true;
+}
+
+/*
  * ingest_chunk: what a kind of fact changes, for some customers.
  */
 static void
-ingest_chunk(const CsSource *source, Datum ids, TimestampTz since, TimestampTz until)
+ingest_chunk(const CsSource *source, Datum ids)
 {
 	CsPolicy *policy = cs_policy(false);
 
-	/* First, for the ledger adds what it cannot use for want of a rate. */
-	cs_count_unusable(source, ids, false);
+	/* First what is unusable, for the ledger adds what it cannot use for want of a rate. */
 	if (strcmp(source->kind, "usage_event") == 0)
-		cs_usage_ingest(ids, since, until, policy);
-	else if (strcmp(source->kind, "customer_merge") == 0)
+		cs_usage_ingest_pending(source, ids, policy);
+	else
+		cs_count_unusable(source, ids, false);
+	if (strcmp(source->kind, "customer_merge") == 0)
 		cs_merge_ingest(source, ids);
 	else if (strcmp(source->kind, "subscription") == 0 || strcmp(source->kind, "cancellation") == 0)
 		cs_ledger_ingest(ids, policy);
@@ -336,9 +358,6 @@ step_ingest(CsRefresh *run)
 {
 	CsSource *source = cs_source(run->source);
 	bool gone = source == NULL;
-	bool isnull;
-	TimestampTz since;
-	TimestampTz until;
 
 	if (chosen_n == 0)
 		return true;
@@ -348,15 +367,12 @@ step_ingest(CsRefresh *run)
 		source->name = run->source;
 		source->kind = "usage_event";
 	}
-	cs_exec("SELECT min(since), max(until) FROM cs_internal.pending WHERE source = $1 AND "
-			"customer_id = ANY ($2)",
-			CS_ARGS(cs_text(source->name), cs_textarray(chosen_ids)));
-	since = DatumGetTimestampTz(cs_cell_datum(0, 1, &isnull));
-	if (isnull)
+	if (cs_exec("SELECT 1 FROM cs_internal.pending WHERE source = $1 AND customer_id = ANY ($2) "
+				"LIMIT 1",
+				CS_ARGS(cs_text(source->name), cs_textarray(chosen_ids))) == 0)
 		return true; /* another refresher had them meanwhile */
-	until = DatumGetTimestampTz(cs_cell_datum(0, 2, &isnull));
 
-	ingest_chunk(source, chosen_ids, since, until);
+	ingest_chunk(source, chosen_ids);
 	if (gone)
 	{
 		cs_merge_ingest(source, chosen_ids);
@@ -585,6 +601,7 @@ cs_refresh_start(CsRefresh *run, bool force_scan)
 	(void) cs_policy(false);
 	run->as_of = cs_now();
 	run->force_scan = force_scan;
+	run->notice_level = DEBUG1;
 	cs_leave(&frame);
 }
 
@@ -605,7 +622,16 @@ cs_refresh_step(CsRefresh *run)
 	{
 		case PHASE_COLLECT:
 			with_snapshot(step_collect, run, false);
-			run->phase = PHASE_INGEST;
+			run->phase = PHASE_BUILD;
+			break;
+		case PHASE_BUILD:
+			if (cs_usage_build_position() >= 0)
+			{
+				lock_everybody();
+				with_snapshot(step_build, run, false);
+			}
+			else
+				run->phase = PHASE_INGEST;
 			break;
 		case PHASE_INGEST:
 			if (choose_chunk(run))
@@ -660,6 +686,7 @@ cs_refresh_needed(TimestampTz *next_due)
 	cs_exec("SELECT EXISTS (SELECT 1 FROM cs_internal.change_log) OR EXISTS (SELECT 1 FROM "
 			"cs_internal.pending)"
 			" OR EXISTS (SELECT 1 FROM cs_internal.dirty)"
+			" OR EXISTS (SELECT 1 FROM cs_internal.usage_build)"
 			" OR EXISTS (SELECT 1 FROM cs.source s LEFT JOIN cs_internal.source_state t ON "
 			"t.source = s.name"
 			" WHERE s.enabled AND (t.source IS NULL OR t.needs_scan OR (t.capture <> 'trigger' AND"
@@ -710,6 +737,8 @@ run_refresh(FunctionCallInfo fcinfo, bool commit, const char *procedure)
 				errhint("Switch autocommit on, or use CALL cs.refresh(commit => false)."));
 	SPI_connect_ext(commit ? SPI_OPT_NONATOMIC : 0);
 	cs_refresh_start(&run, true);
+	if (strcmp(procedure, "rebuild") == 0)
+		run.notice_level = NOTICE;
 	if (commit)
 		next_transaction();
 	while (cs_refresh_step(&run))

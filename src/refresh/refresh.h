@@ -13,6 +13,7 @@ typedef struct CsRefresh
 	bool force_scan;   /* re-read scanned sources now */
 	int64 ingested;    /* customers, once per source with a change */
 	int64 evaluated;   /* customers */
+	int notice_level;  /* at which progress is said */
 
 	/* private to pipeline.c */
 	int phase;

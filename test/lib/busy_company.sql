@@ -167,16 +167,18 @@ CREATE FUNCTION app.derived() RETURNS TABLE (tab text, r jsonb) LANGUAGE plpgsql
 DECLARE
 	t text;
 BEGIN
-	FOREACH t IN ARRAY '{customer,movement,usage_month,state,unusable,orphan,scan_checksum,summary_month}'::text[] LOOP
+	FOREACH t IN ARRAY '{customer,movement,state,unusable,orphan,scan_checksum,summary_month}'::text[] LOOP
 		RETURN QUERY EXECUTE format('SELECT %L, to_jsonb(x) - ''computed_at'' FROM cs_internal.%I x', t, t);
 	END LOOP;
+	-- a month may be in pieces, which are its union
+	RETURN QUERY SELECT 'usage_month', to_jsonb(x) FROM (SELECT customer_id, month, cs.union_agg(usage) AS usage FROM cs_internal.usage_piece GROUP BY 1, 2) x;
 	RETURN QUERY SELECT 'source_state', to_jsonb(x) - 'scanned_at' - 'looked_at' - 'capture_reason' FROM cs_internal.source_state x;
 	RETURN QUERY SELECT 'waiting', to_jsonb(w) FROM (SELECT 'change_log' AS queue, source, customer_key FROM cs_internal.change_log
 		UNION ALL SELECT 'pending', source, customer_id FROM cs_internal.pending UNION ALL SELECT 'dirty', cause, customer_id FROM cs_internal.dirty) w;
 END $$;
 
 CREATE PROCEDURE app.empty() LANGUAGE sql AS $$
-	TRUNCATE cs_internal.customer, cs_internal.movement, cs_internal.usage_month, cs_internal.state, cs_internal.unusable, cs_internal.orphan,
+	TRUNCATE cs_internal.customer, cs_internal.movement, cs_internal.usage_month, cs_internal.usage_delta, cs_internal.usage_build, cs_internal.state, cs_internal.unusable, cs_internal.orphan,
 		cs_internal.scan_checksum, cs_internal.source_state, cs_internal.pending, cs_internal.dirty, cs_internal.change_log,
 		cs_internal.summary, cs_internal.summary_month, cs_internal.movement_before, cs_internal.customer_before;
 $$;

@@ -22,6 +22,7 @@ $node->init;
 $node->append_conf('postgresql.conf', <<'CONF');
 cs_ext.now = '2025-06-20 09:00+02'
 cs_ext.refresh_batch = 7
+cs_ext.usage_large = 300B
 max_prepared_transactions = 4
 deadlock_timeout = 50ms
 log_statement = none

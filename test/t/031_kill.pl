@@ -24,6 +24,7 @@ $node->init;
 $node->append_conf('postgresql.conf', <<'CONF');
 cs_ext.now = '2025-06-20 09:00+02'
 cs_ext.refresh_batch = 3
+cs_ext.usage_large = 500B
 restart_after_crash = on
 log_statement = none
 CONF

@@ -1,0 +1,501 @@
+/*
+ * usage_change.c
+ *		The rollup after a change: no more is read and written than changed.
+ *
+ * In: pending rows of a usage_event source, which say in what range of instants
+ * a customer's events changed.  Out: usage_month and usage_delta.
+ *
+ * Most customers: the local days of the range are read by index and take the
+ * place of these days in the months' values.  Days are whole in a value (counts,
+ * quantities and user days of other days stay), so this is exact.
+ *
+ * Large months (cs_ext.usage_large bytes) are not written anew for an event: they are
+ * in pieces by time.  usage_month holds the events before the first piece of
+ * usage_delta, a piece those from its `since` up to the next one's.  Events behind
+ * the last instant of a piece begin a new one; what changed inside pieces is read
+ * for the whole of them.  A new piece is united with the one before it while that
+ * is at most twice as large, so an event is rewritten as often as the logarithm of
+ * the month's size; the pieces of a month that is over become one.
+ *
+ * What readers see is the union of a month's pieces, which does not depend on
+ * where they are cut.
+ *
+ * Cases.  Crash, concurrent writers: as the pipeline says; all of a step is one
+ * transaction on one snapshot, for customers that it has locked.
+ */
+#include "cs_ext.h"
+
+#include "catalog/pg_type.h"
+#include "facts/source.h"
+#include "facts/usage.h"
+#include "facts/usage_value.h"
+#include "refresh/refresh.h"
+
+/*
+ * The first and the last instant of a value; false where it has none.  Reads
+ * no more than the head of what may be large.
+ */
+static bool
+instants(Datum value, TimestampTz *first, TimestampTz *last)
+{
+	struct varlena *head = (struct varlena *) PG_DETOAST_DATUM_SLICE(DatumGetPointer(value), 0, 64);
+	CsUsageReader r;
+
+	/* the number of events, which is read with the head, may be cut off */
+	cs_usage_read_head(&r, VARDATA_ANY(head), VARSIZE_ANY_EXHDR(head), ERRCODE_DATA_CORRUPTED);
+	*first = r.first;
+	*last = r.last;
+	return r.has_instants;
+}
+
+PG_FUNCTION_INFO_V1(cs_usage_last);
+
+/* usage_last(usage): its last instant; NULL: it has none. */
+Datum
+cs_usage_last(PG_FUNCTION_ARGS)
+{
+	TimestampTz first;
+	TimestampTz last;
+
+	if (!instants(PG_GETARG_DATUM(0), &first, &last))
+		PG_RETURN_NULL();
+	PG_RETURN_TIMESTAMPTZ(last);
+}
+
+static DateADT
+day_of(TimestampTz at)
+{
+	return DatumGetDateADT(DirectFunctionCall1(timestamptz_date, TimestampTzGetDatum(at)));
+}
+
+static CsUsagePart
+part_of(struct varlena *value, DateADT lo, DateADT hi)
+{
+	CsUsagePart part = {VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value), lo, hi};
+
+	return part;
+}
+
+PG_FUNCTION_INFO_V1(cs_usage_replace);
+
+/*
+ * usage_replace(old, fresh, lo, hi): old with the local days lo to hi as fresh
+ * says; old or fresh NULL: nothing.  NULL when nothing is left.  Where days went
+ * that had the first or last instant and nothing came, the next one is not known:
+ * the value has no instants then, and the month must be read.
+ */
+Datum
+cs_usage_replace(PG_FUNCTION_ARGS)
+{
+	CsUsagePart parts[3];
+	CsUsageHead head = {0};
+	CsUsageReader r;
+	struct varlena *result;
+	DateADT lo = PG_GETARG_DATEADT(2);
+	DateADT hi = PG_GETARG_DATEADT(3);
+	bool unsure = false;
+	int n = 0;
+
+	if (!PG_ARGISNULL(1))
+	{
+		struct varlena *fresh = PG_GETARG_USAGE(1);
+
+		cs_usage_read_value(&r, fresh);
+		head.has_instants = true;
+		head.first = r.first;
+		head.last = r.last;
+		parts[n++] = part_of(fresh, CS_DAY_MIN, CS_DAY_END);
+	}
+	if (!PG_ARGISNULL(0))
+	{
+		struct varlena *old = PG_GETARG_USAGE(0);
+		DateADT first;
+		DateADT last;
+
+		cs_usage_read_value(&r, old);
+		first = day_of(r.first);
+		last = day_of(r.last);
+		if (first < lo || first > hi)
+			head.first = head.has_instants ? Min(head.first, r.first) : r.first;
+		else
+			unsure |= n == 0;
+		if (last < lo || last > hi)
+			head.last = head.has_instants ? Max(head.last, r.last) : r.last;
+		else
+			unsure |= n == 0;
+		head.has_instants = true;
+		if (lo > CS_DAY_MIN)
+			parts[n++] = part_of(old, CS_DAY_MIN, lo);
+		if (hi < CS_DAY_END - 1)
+			parts[n++] = part_of(old, hi + 1, CS_DAY_END);
+	}
+	if (unsure)
+		head.has_instants = false;
+	if (n == 0)
+		PG_RETURN_NULL();
+	result = cs_usage_merge(parts, n, &head);
+	cs_usage_read_value(&r, result);
+	if (r.nevents == 0)
+		PG_RETURN_NULL();
+	PG_RETURN_POINTER(result);
+}
+
+/* ---- most customers ------------------------------------------------------- */
+
+/*
+ * replace_days: of these customers (no large months among them) the days lo to
+ * hi, read now.  Returns the customers whose months have to be read whole.
+ */
+static Datum
+replace_days(Datum ids, DateADT lo, DateADT hi, const CsPolicy *policy, int *unsure)
+{
+	CsArg first = cs_date(cs_month_start(lo, 0));
+	CsArg last = cs_date(cs_month_start(hi, 0));
+	List *read = NIL;
+	char *parts;
+	CsResult *changed;
+
+	*unsure = 0;
+	parts = cs_usage_read_parts(ids,
+								cs_usage_between(cs_local_midnight(lo, policy->time_zone),
+												 cs_local_midnight(hi + 1, policy->time_zone)),
+								&read);
+	if (parts == NULL)
+		return (Datum) 0;
+	changed = cs_query(
+		psprintf(
+			"SELECT customer_id, month, cs_internal.usage_replace(m.usage, p.usage, $2, $3) AS "
+			"usage FROM (SELECT * FROM cs_internal.usage_month WHERE customer_id = ANY ($1)"
+			" AND month >= $4 AND month <= $5) m FULL JOIN (%s) p USING (customer_id, month)",
+			parts),
+		CS_ARGS(cs_textarray(ids), cs_date(lo), cs_date(hi), first, last));
+	cs_usage_forget_parts(read);
+	cs_register("changed", changed);
+	cs_exec("DELETE FROM cs_internal.usage_month m USING changed c WHERE c.usage IS NULL"
+			" AND m.customer_id = c.customer_id AND m.month = c.month",
+			CS_NO_ARGS);
+	cs_exec("INSERT INTO cs_internal.usage_month AS m (customer_id, month, usage)"
+			" SELECT customer_id, month, usage FROM changed"
+			" WHERE cs_internal.usage_last(usage) IS NOT NULL"
+			" ON CONFLICT (customer_id, month) DO UPDATE SET usage = EXCLUDED.usage"
+			" WHERE m.usage OPERATOR(cs.<>) EXCLUDED.usage",
+			CS_NO_ARGS);
+	ids = cs_ids_from_query("SELECT DISTINCT customer_id FROM changed WHERE usage IS NOT NULL"
+							" AND cs_internal.usage_last(usage) IS NULL ORDER BY 1",
+							CS_NO_ARGS, unsure);
+	cs_unregister("changed");
+	tuplestore_end(changed->store);
+	return ids;
+}
+
+/* ---- large months --------------------------------------------------------- */
+
+/*
+ * compact: the last piece of a month goes into the one before it while that is at
+ * most twice as large (all: in any case).
+ */
+static void
+compact(const char *id, DateADT month, bool all)
+{
+	CsArg customer = cs_text(id);
+	CsArg of = cs_date(month);
+
+	for (;;)
+	{
+		bool isnull;
+		TimestampTz since;
+		TimestampTz before;
+		bool base;
+
+		/* the last two */
+		if (cs_exec("SELECT since, pg_column_size(usage) FROM cs_internal.usage_delta WHERE "
+					"customer_id = $1 AND month = $2 UNION ALL SELECT NULL, pg_column_size(usage)"
+					" FROM cs_internal.usage_month WHERE customer_id = $1 AND month = $2"
+					" ORDER BY 1 DESC NULLS LAST LIMIT 2",
+					CS_ARGS(customer, of)) < 2)
+			return;
+		since = DatumGetTimestampTz(cs_cell_datum(0, 1, &isnull));
+		if (!all && DatumGetInt32(cs_cell_datum(1, 2, &isnull)) >
+						2 * (int64) DatumGetInt32(cs_cell_datum(0, 2, &isnull)))
+			return;
+		before = DatumGetTimestampTz(cs_cell_datum(1, 1, &base));
+		if (base)
+			cs_exec("UPDATE cs_internal.usage_month m SET usage = m.usage OPERATOR(cs.+) d.usage "
+					"FROM cs_internal.usage_delta d WHERE m.customer_id = $1 AND m.month = $2 AND "
+					"d.customer_id = $1 AND d.month = $2 AND d.since = $3",
+					CS_ARGS(customer, of, cs_tstz(since)));
+		else
+			cs_exec("UPDATE cs_internal.usage_delta m SET usage = m.usage OPERATOR(cs.+) d.usage "
+					"FROM cs_internal.usage_delta d WHERE m.customer_id = $1 AND m.month = $2 AND "
+					"m.since = $4 AND d.customer_id = $1 AND d.month = $2 AND d.since = $3",
+					CS_ARGS(customer, of, cs_tstz(since), cs_tstz(before)));
+		cs_exec("DELETE FROM cs_internal.usage_delta WHERE customer_id = $1 AND month = $2 AND "
+				"since = $3",
+				CS_ARGS(customer, of, cs_tstz(since)));
+	}
+}
+
+/*
+ * read_range: the events of one customer from `since` up to `until`, inside one
+ * month, as a value registered as the one row of "fresh"; its usage is NULL where
+ * there are none.  NULL: a source cannot be read.
+ */
+static CsResult *
+read_range(Datum ids, TimestampTz since, TimestampTz until)
+{
+	List *read = NIL;
+	char *parts = cs_usage_read_parts(ids, cs_usage_between(since, until), &read);
+	CsResult *fresh;
+
+	if (parts == NULL)
+		return NULL;
+	fresh =
+		cs_query(psprintf("SELECT cs.union_agg(p.usage) AS usage FROM (%s) p", parts), CS_NO_ARGS);
+	cs_usage_forget_parts(read);
+	cs_register("fresh", fresh);
+	return fresh;
+}
+
+/*
+ * change_pieces: one large month of one customer, where instants from `since` to
+ * `until` (inclusive) changed.
+ */
+static void
+change_pieces(const char *id, DateADT month, TimestampTz since, TimestampTz until,
+			  const CsPolicy *policy)
+{
+	Datum one[1] = {CStringGetTextDatum(id)};
+	Datum ids = PointerGetDatum(construct_array(one, 1, TEXTOID, -1, false, TYPALIGN_INT));
+	CsArg customer = cs_text(id);
+	CsArg of = cs_date(month);
+	TimestampTz from = cs_local_midnight(month, policy->time_zone);
+	TimestampTz to = cs_local_midnight(cs_month_start(month, 1), policy->time_zone);
+	TimestampTz last;
+	bool isnull;
+	bool base; /* what is read begins with the month */
+	CsResult *fresh;
+
+	since = Max(since, from);
+	until = Min(until, to);
+
+	/* the piece that `since` lies in: behind its last instant a new one begins */
+	cs_exec("SELECT since, cs_internal.usage_last(usage) FROM cs_internal.usage_delta WHERE "
+			"customer_id = $1 AND month = $2 AND since <= $3 UNION ALL SELECT NULL, "
+			"cs_internal.usage_last(usage) FROM cs_internal.usage_month WHERE customer_id = $1 AND "
+			"month = $2 ORDER BY 1 DESC NULLS LAST LIMIT 1",
+			CS_ARGS(customer, of, cs_tstz(since)));
+	last = DatumGetTimestampTz(cs_cell_datum(0, 2, &isnull));
+	if (isnull || last >= since)
+	{
+		since = DatumGetTimestampTz(cs_cell_datum(0, 1, &base));
+		if (base)
+			since = from;
+	}
+	else
+		base = false;
+	/* up to the piece that begins behind `until` */
+	cs_exec("SELECT min(since) FROM cs_internal.usage_delta WHERE customer_id = $1 AND month = $2 "
+			"AND since > $3",
+			CS_ARGS(customer, of, cs_tstz(until)));
+	until = DatumGetTimestampTz(cs_value_datum(&isnull));
+	if (isnull)
+		until = to;
+
+	fresh = read_range(ids, since, until);
+	if (fresh == NULL)
+		return;
+	cs_exec("DELETE FROM cs_internal.usage_delta WHERE customer_id = $1 AND month = $2 AND since "
+			">= $3 AND since < $4",
+			CS_ARGS(customer, of, cs_tstz(since), cs_tstz(until)));
+	if (!base)
+		cs_exec("INSERT INTO cs_internal.usage_delta (customer_id, month, since, usage)"
+				" SELECT $1, $2, $3, usage FROM fresh WHERE usage IS NOT NULL",
+				CS_ARGS(customer, of, cs_tstz(since)));
+	else if (cs_exec("UPDATE cs_internal.usage_month m SET usage = f.usage FROM fresh f WHERE "
+					 "m.customer_id = $1 AND m.month = $2 AND f.usage IS NOT NULL",
+					 CS_ARGS(customer, of)) == 0)
+	{
+		/* nothing before the first piece: it takes its place */
+		cs_exec("DELETE FROM cs_internal.usage_month WHERE customer_id = $1 AND month = $2",
+				CS_ARGS(customer, of));
+		cs_exec(
+			"WITH d AS (DELETE FROM cs_internal.usage_delta WHERE customer_id = $1 AND month = "
+			"$2 AND since = (SELECT min(since) FROM cs_internal.usage_delta WHERE customer_id = "
+			"$1 AND month = $2) RETURNING usage) INSERT INTO cs_internal.usage_month "
+			"(customer_id, month, usage) SELECT $1, $2, usage FROM d",
+			CS_ARGS(customer, of));
+	}
+	cs_unregister("fresh");
+	tuplestore_end(fresh->store);
+	compact(id, month, day_of(cs_now()) >= cs_month_start(month, 1));
+}
+
+/*
+ * change_days: days lo to hi of customers without large months among them.
+ */
+static void
+change_days(Datum ids, DateADT lo, DateADT hi, const CsPolicy *policy)
+{
+	int unsure;
+
+	ids = replace_days(ids, lo, hi, policy, &unsure);
+	if (unsure > 0)
+		(void) replace_days(ids, cs_month_start(lo, 0), cs_month_start(hi, 1) - 1, policy, &unsure);
+}
+
+/*
+ * change_large: one customer who has large months.  Those that are over become
+ * one piece again.
+ */
+static void
+change_large(const char *id, TimestampTz since, TimestampTz until, const CsPolicy *policy)
+{
+	Datum one[1] = {CStringGetTextDatum(id)};
+	Datum ids = PointerGetDatum(construct_array(one, 1, TEXTOID, -1, false, TYPALIGN_INT));
+	DateADT lo = day_of(since);
+	DateADT hi = day_of(until);
+	DateADT month = cs_month_start(lo, 0);
+	CsResult *over;
+	TupleTableSlot *slot;
+
+	for (; month <= hi; month = cs_month_start(month, 1))
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (cs_exec("SELECT FROM cs_internal.usage_delta WHERE customer_id = $1 AND month = $2 "
+					"UNION ALL SELECT FROM cs_internal.usage_month WHERE customer_id = $1 AND "
+					"month = $2 AND pg_column_size(usage) > $3 LIMIT 1",
+					CS_ARGS(cs_text(id), cs_date(month), cs_int4(cs_usage_large))) > 0)
+			change_pieces(id, month, since, until, policy);
+		else
+			change_days(ids, Max(lo, month), Min(hi, cs_month_start(month, 1) - 1), policy);
+	}
+	over = cs_query("SELECT DISTINCT month FROM cs_internal.usage_delta WHERE customer_id = $1 AND "
+					"month < $2",
+					CS_ARGS(cs_text(id), cs_date(cs_month_start(day_of(cs_now()), 0))));
+	slot = MakeSingleTupleTableSlot(over->desc, &TTSOpsMinimalTuple);
+	while (tuplestore_gettupleslot(over->store, true, false, slot))
+	{
+		bool isnull;
+
+		compact(id, DatumGetDateADT(slot_getattr(slot, 1, &isnull)), true);
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	tuplestore_end(over->store);
+}
+
+/* ---- changes -------------------------------------------------------------- */
+
+/*
+ * ingest_whole: all months of these customers.
+ */
+static void
+ingest_whole(Datum ids, const CsPolicy *policy)
+{
+	List *read = NIL;
+	char *parts = cs_usage_read_parts(ids, "true", &read);
+
+	if (parts == NULL)
+		return;
+	cs_exec("DELETE FROM cs_internal.usage_delta WHERE customer_id = ANY ($1)",
+			CS_ARGS(cs_textarray(ids)));
+	cs_exec(psprintf("WITH part AS MATERIALIZED (%s), gone AS ("
+					 " DELETE FROM cs_internal.usage_month m WHERE m.customer_id = ANY ($1)"
+					 " AND NOT EXISTS (SELECT FROM part p WHERE p.customer_id = m.customer_id"
+					 " AND p.month = m.month))"
+					 " INSERT INTO cs_internal.usage_month AS m (customer_id, month, usage)"
+					 " SELECT p.customer_id, p.month, p.usage FROM part p"
+					 " ON CONFLICT (customer_id, month) DO UPDATE SET usage = EXCLUDED.usage"
+					 " WHERE m.usage OPERATOR(cs.<>) EXCLUDED.usage",
+					 parts),
+			CS_ARGS(cs_textarray(ids)));
+	cs_usage_forget_parts(read);
+}
+
+/*
+ * cs_usage_ingest: see usage.h.
+ */
+void
+cs_usage_ingest(Datum ids, TimestampTz since, TimestampTz until, const CsPolicy *policy)
+{
+	Datum large;
+	DateADT lo;
+	DateADT hi;
+	int n;
+
+	if (since > until)
+		return; /* nothing of usage changed */
+	if (TIMESTAMP_NOT_FINITE(since) || TIMESTAMP_NOT_FINITE(until) ||
+		cs_usage_build_position() >= 0)
+	{
+		/* who is not built yet has no months that may stay */
+		ingest_whole(ids, policy);
+		return;
+	}
+	lo = day_of(since);
+	hi = day_of(until);
+	large = cs_ids_from_query(
+		"SELECT i FROM unnest($1) WITH ORDINALITY u(i, o) WHERE EXISTS (SELECT FROM"
+		" cs_internal.usage_delta d WHERE d.customer_id = i) OR EXISTS (SELECT FROM"
+		" cs_internal.usage_month m WHERE m.customer_id = i AND m.month >= $2 AND m.month <= $3 AND"
+		" pg_column_size(m.usage) > $4) ORDER BY o",
+		CS_ARGS(cs_textarray(ids), cs_date(cs_month_start(lo, 0)), cs_date(cs_month_start(hi, 0)),
+				cs_int4(cs_usage_large)),
+		&n);
+	if (n > 0)
+	{
+		Datum *each;
+		int count;
+
+		deconstruct_array(DatumGetArrayTypeP(large), TEXTOID, -1, false, TYPALIGN_INT, &each, NULL,
+						  &count);
+		for (int i = 0; i < count; i++)
+			change_large(TextDatumGetCString(each[i]), since, until, policy);
+		ids = cs_ids_from_query(
+			"SELECT i FROM unnest($1) WITH ORDINALITY u(i, o) WHERE i <> ALL ($2) ORDER BY o",
+			CS_ARGS(cs_textarray(ids), cs_textarray(large)), &n);
+		if (n == 0)
+			return;
+	}
+	change_days(ids, lo, hi, policy);
+}
+
+/*
+ * cs_usage_ingest_pending: see usage.h.  Who changed long ago does not make the
+ * others be read from there on: customers go together whose changes begin in
+ * about the same time.
+ */
+void
+cs_usage_ingest_pending(const CsSource *source, Datum ids, const CsPolicy *policy)
+{
+	static const int ages[] = {2, 35, 400, PG_INT32_MAX}; /* days before now */
+	TimestampTz now = cs_now();
+	TimestampTz above = DT_NOEND;
+
+	for (int i = 0; i <= lengthof(ages); i++)
+	{
+		TimestampTz from = DT_NOBEGIN;
+		TimestampTz since;
+		TimestampTz until;
+		Datum some;
+		bool isnull;
+
+		if (i < lengthof(ages) && ages[i] != PG_INT32_MAX)
+			from = now - ages[i] * USECS_PER_DAY;
+		else if (i < lengthof(ages))
+			from = DT_NOBEGIN + 1; /* all that say since when */
+		cs_exec("SELECT min(since), max(until), array_agg(customer_id ORDER BY customer_id) FROM "
+				"cs_internal.pending WHERE source = $1 AND customer_id = ANY ($2) AND since <= "
+				"until AND since >= $3 AND since < $4",
+				CS_ARGS(cs_text(source->name), cs_textarray(ids), cs_tstz(from), cs_tstz(above)));
+		above = from;
+		some = cs_cell_datum(0, 3, &isnull);
+		if (isnull)
+			continue;
+		some = PointerGetDatum(DatumGetArrayTypePCopy(some));
+		since = DatumGetTimestampTz(cs_cell_datum(0, 1, &isnull));
+		until = DatumGetTimestampTz(cs_cell_datum(0, 2, &isnull));
+		if (OidIsValid(source->relid))
+			cs_count_unusable_between(source, some, since, until);
+		cs_usage_ingest(some, since, until, policy);
+	}
+}

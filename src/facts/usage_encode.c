@@ -1,0 +1,653 @@
+/*
+ * usage_encode.c
+ *		Encoding what the aggregate usage_pack gathered.
+ *
+ * In: records (customer, user, event, instant) of a Pack.  Out: a run of entries
+ * (usage_runs.h), each the one encoding of a customer's month, as usage_agg gives
+ * it.  Records are placed by customer in one pass of counting; the groups are
+ * small, so most are encoded by filling a small table instead of sorting.
+ */
+#include "cs_ext.h"
+
+#include "common/int.h"
+#include "facts/usage_pack.h"
+#include "miscadmin.h"
+#include "pgtime.h"
+#include "port/pg_bitutils.h"
+#include "utils/datetime.h"
+#include "utils/memutils.h"
+
+typedef struct SortItem
+{
+	uint64 key;
+	uint32 at;
+} SortItem;
+
+#define ST_SORT sort_items
+#define ST_ELEMENT_TYPE SortItem
+#define ST_COMPARE(a, b) ((a)->key < (b)->key ? -1 : (a)->key > (b)->key)
+#define ST_SCOPE static
+#define ST_DECLARE
+#define ST_DEFINE
+#include "lib/sort_template.h"
+
+/* Order of names: NULL first, then by bytes. */
+static inline int
+compare_names(const Label *a, const Label *b)
+{
+	int cmp;
+
+	if (a->s == NULL || b->s == NULL)
+		return (a->s != NULL) - (b->s != NULL);
+	if (a->prefix != b->prefix)
+		return a->prefix < b->prefix ? -1 : 1;
+	if (a->len <= sizeof(uint64) && b->len <= sizeof(uint64))
+		return 0;
+	cmp = memcmp(a->s, b->s, Min(a->len, b->len));
+	return cmp != 0 ? cmp : (a->len > b->len) - (a->len < b->len);
+}
+
+#define ST_SORT sort_names
+#define ST_ELEMENT_TYPE uint32
+#define ST_COMPARE_ARG_TYPE const Label
+#define ST_COMPARE(a, b, names) compare_names(&(names)[*(a)], &(names)[*(b)])
+#define ST_SCOPE static
+#define ST_DECLARE
+#define ST_DEFINE
+#include "lib/sort_template.h"
+
+/* ---- local days ----------------------------------------------------------- */
+
+static inline int64
+floor_div(int64 a, int64 b)
+{
+	return a >= 0 ? a / b : -((b - 1 - a) / b);
+}
+
+/* What is known of the zone on a UTC day. */
+static void
+fill_day(DaySlot *slot, int64 utc_day)
+{
+	/* seconds since 1970 */
+	pg_time_t start =
+		(utc_day + (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE)) * (pg_time_t) SECS_PER_DAY;
+	long before;
+	long after;
+	int before_dst;
+	int after_dst;
+	pg_time_t boundary;
+	int res = pg_next_dst_boundary(&start, &before, &before_dst, &boundary, &after, &after_dst,
+								   session_timezone);
+
+	slot->utc_day = utc_day;
+	slot->filled = true;
+	/* beyond these years the zone's table may not speak */
+	slot->simple = (res == 0 || (res == 1 && boundary >= start + SECS_PER_DAY)) &&
+				   utc_day > -36500 && utc_day < 13500;
+	slot->offset = (int64) before * USECS_PER_SEC;
+}
+
+/* The local day of an instant in the session's zone. */
+static inline DateADT
+local_day(Pack *p, TimestampTz at)
+{
+	int64 utc_day = floor_div(at, USECS_PER_DAY);
+	DaySlot *slot = &p->days[utc_day & (DAY_SLOTS - 1)];
+
+	if (!slot->filled || slot->utc_day != utc_day)
+		fill_day(slot, utc_day);
+	if (slot->simple)
+		return (DateADT) floor_div(at + slot->offset, USECS_PER_DAY);
+	return DatumGetDateADT(DirectFunctionCall1(timestamptz_date, TimestampTzGetDatum(at)));
+}
+
+/* ---- encoding ------------------------------------------------------------- */
+
+static inline void
+put_bytes(StringInfo buf, const void *data, int len)
+{
+	appendBinaryStringInfoNT(buf, data, len);
+}
+
+static inline void
+put_varint(StringInfo buf, uint64 v)
+{
+	char *at;
+
+	if (buf->len + 10 >= buf->maxlen)
+		enlargeStringInfo(buf, 10);
+	at = buf->data + buf->len;
+	while (v >= 0x80)
+	{
+		*at++ = (char) (v | 0x80);
+		v >>= 7;
+	}
+	*at++ = (char) v;
+	buf->len = at - buf->data;
+}
+
+static inline void
+put_zigzag(StringInfo buf, int64 v)
+{
+	put_varint(buf, ((uint64) v << 1) ^ (v < 0 ? PG_UINT64_MAX : 0));
+}
+
+static void
+put_name(StringInfo buf, const Label *name)
+{
+	if (name->s == NULL)
+		put_varint(buf, 0);
+	else
+	{
+		put_varint(buf, (uint64) name->len + 1);
+		put_bytes(buf, name->s, name->len);
+	}
+}
+
+/* Scratch of encoding, grown as groups need it. */
+typedef struct Scratch
+{
+	SortItem *items; /* of a customer, by month */
+	SortItem *keys;  /* of a group */
+	DateADT *days;   /* of a customer's records */
+	uint32 *names;
+	uint32 size;
+	uint32 group;
+	int64 dense[DENSE];
+	uint32 bits[DENSE];
+} Scratch;
+
+static void
+need_scratch(Scratch *w, uint32 n)
+{
+	if (n <= w->size)
+		return;
+	if (w->size > 0)
+	{
+		pfree(w->items);
+		pfree(w->keys);
+		pfree(w->days);
+		pfree(w->names);
+	}
+	w->size = Max(n, 1024);
+	w->items = MemoryContextAllocHuge(CurrentMemoryContext, mul_size(sizeof(SortItem), w->size));
+	w->keys = MemoryContextAllocHuge(CurrentMemoryContext, mul_size(sizeof(SortItem), w->size));
+	w->days = MemoryContextAllocHuge(CurrentMemoryContext, mul_size(sizeof(DateADT), w->size));
+	w->names = MemoryContextAllocHuge(CurrentMemoryContext, mul_size(sizeof(uint32), w->size));
+}
+
+/* Add a name to those of the group, if it is not yet there. */
+static inline uint32
+meet(Scratch *w, Label *names, uint32 id, uint32 n)
+{
+	if (names[id].group != w->group)
+	{
+		names[id].group = w->group;
+		w->names[n++] = id;
+	}
+	return n;
+}
+
+static void
+rank_names(Scratch *w, Label *names, uint32 n)
+{
+	sort_names(w->names, n, names);
+	for (uint32 i = 0; i < n; i++)
+		names[w->names[i]].rank = i;
+}
+
+/* Adds one record to a count. */
+static inline void
+add_count(Pack *p, int64 *count, const Record *r)
+{
+	int64 n = r->extra ? p->extras[r->extra - 1].count : 1;
+
+	if (pg_add_s64_overflow(*count, n, count))
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+			 errmsg("count of usage events out of range"),
+			 errdetail("The events of one kind on one day add up to more than a bigint holds.")));
+}
+
+static inline void
+put_day(StringInfo buf, DateADT day, DateADT before, bool first, int64 count)
+{
+	if (first)
+		put_zigzag(buf, day);
+	else
+		put_varint(buf, (int64) day - before - 1);
+	put_zigzag(buf, count);
+}
+
+/*
+ * Events of a group without quantities whose table of events and days is small:
+ * the usual case.
+ */
+static void
+put_events_dense(Pack *p, StringInfo buf, Scratch *w, const Record *records, const SortItem *items,
+				 uint32 n, DateADT month, uint32 nevents)
+{
+	int64 *counts = w->dense;
+	uint32 *seen = w->bits;
+
+	memset(counts, 0, sizeof(int64) * nevents * 31);
+	memset(seen, 0, sizeof(uint32) * nevents);
+	for (uint32 i = 0; i < n; i++)
+	{
+		const Record *r = &records[items[i].at];
+		uint32 event = p->names.labels[r->event].rank;
+		uint32 day = w->days[items[i].at] - month;
+
+		add_count(p, &counts[event * 31 + day], r);
+		seen[event] |= (uint32) 1 << day;
+	}
+	for (uint32 e = 0; e < nevents; e++)
+	{
+		DateADT before = 0;
+		bool first = true;
+
+		put_name(buf, &p->names.labels[w->names[e]]);
+		put_varint(buf, (uint64) pg_popcount32(seen[e]) * 2);
+		for (uint32 left = seen[e]; left != 0; left &= left - 1)
+		{
+			int day = pg_rightmost_one_pos32(left);
+
+			put_day(buf, month + day, before, first, counts[e * 31 + day]);
+			before = month + day;
+			first = false;
+		}
+	}
+}
+
+/* Events of any group, by sorting. */
+static void
+put_events(Pack *p, StringInfo buf, Scratch *w, const Record *records, const SortItem *items,
+		   uint32 n, DateADT month)
+{
+	for (uint32 i = 0; i < n; i++)
+	{
+		const Record *r = &records[items[i].at];
+
+		w->keys[i].key = ((uint64) p->names.labels[r->event].rank << 32) |
+						 (uint32) (w->days[items[i].at] - month);
+		w->keys[i].at = items[i].at;
+	}
+	sort_items(w->keys, n);
+	for (uint32 i = 0; i < n;)
+	{
+		uint32 rank = w->keys[i].key >> 32;
+		uint32 ndays = 0;
+		bool has_qty = false;
+		uint32 end;
+		DateADT before = 0;
+		bool first = true;
+
+		for (end = i; end < n && w->keys[end].key >> 32 == rank; end++)
+		{
+			uint32 extra = records[w->keys[end].at].extra;
+
+			ndays += (end == i || w->keys[end].key != w->keys[end - 1].key);
+			has_qty |= extra && p->extras[extra - 1].qty.has;
+		}
+		put_name(buf, &p->names.labels[w->names[rank]]);
+		put_varint(buf, (uint64) ndays * 2 + has_qty);
+		while (i < end)
+		{
+			uint64 key = w->keys[i].key;
+			DateADT day = month + (DateADT) (uint32) key;
+			CsQty qty = {0};
+			int64 count = 0;
+
+			for (; i < end && w->keys[i].key == key; i++)
+			{
+				const Record *r = &records[w->keys[i].at];
+
+				add_count(p, &count, r);
+				if (r->extra)
+					cs_qty_add(&qty, &p->extras[r->extra - 1].qty, CurrentMemoryContext);
+			}
+			put_day(buf, day, before, first, count);
+			if (has_qty)
+				cs_qty_encode(buf, &qty);
+			before = day;
+			first = false;
+		}
+	}
+}
+
+/* One event of a user: the days of the month as bits, in chunks of 32 days. */
+static inline void
+put_user_event(StringInfo buf, uint32 distance, uint32 days, DateADT month, int32 first_chunk)
+{
+	int32 base = cs_chunk_of(month);
+	int shift = month - base * 32;
+	uint64 wide = (uint64) days << shift; /* a month touches at most two chunks */
+	uint32 low = (uint32) wide;
+	uint32 high = (uint32) (wide >> 32);
+
+	put_varint(buf, distance);
+	put_varint(buf, (low != 0) + (high != 0));
+	if (low != 0)
+	{
+		put_varint(buf, base - first_chunk);
+		put_varint(buf, low);
+	}
+	if (high != 0)
+	{
+		put_varint(buf, low != 0 ? 0 : base + 1 - first_chunk);
+		put_varint(buf, high);
+	}
+}
+
+/* Users of a group whose table of users and events is small. */
+static void
+put_users_dense(Pack *p, StringInfo buf, Scratch *w, const Record *records, const SortItem *items,
+				uint32 n, DateADT month, uint32 nevents, uint32 nusers, int32 first_chunk)
+{
+	uint32 *bits = w->bits;
+
+	memset(bits, 0, sizeof(uint32) * nevents * nusers);
+	for (uint32 i = 0; i < n; i++)
+	{
+		const Record *r = &records[items[i].at];
+
+		bits[p->users.labels[r->user].rank * nevents + p->names.labels[r->event].rank] |=
+			(uint32) 1 << (w->days[items[i].at] - month);
+	}
+	for (uint32 u = 0; u < nusers; u++, bits += nevents)
+	{
+		uint32 user_events = 0;
+		uint32 next = 0;
+
+		for (uint32 e = 0; e < nevents; e++)
+			user_events += bits[e] != 0;
+		put_name(buf, &p->users.labels[w->names[u]]);
+		put_varint(buf, user_events);
+		for (uint32 e = 0; e < nevents; e++)
+		{
+			if (bits[e] == 0)
+				continue;
+			put_user_event(buf, e - next, bits[e], month, first_chunk);
+			next = e + 1;
+		}
+	}
+}
+
+/* Users of any group, by sorting; it has fewer than 2^28 records. */
+static void
+put_users(Pack *p, StringInfo buf, Scratch *w, const Record *records, const SortItem *items,
+		  uint32 n, DateADT month, int32 first_chunk)
+{
+	for (uint32 i = 0; i < n; i++)
+	{
+		const Record *r = &records[items[i].at];
+
+		w->keys[i].key = ((uint64) p->users.labels[r->user].rank << 36) |
+						 ((uint64) p->names.labels[r->event].rank << 5) |
+						 (uint32) (w->days[items[i].at] - month);
+	}
+	sort_items(w->keys, n);
+	for (uint32 i = 0; i < n;)
+	{
+		uint64 user = w->keys[i].key >> 36;
+		uint32 user_events = 0;
+		uint32 next = 0;
+		uint32 end;
+
+		for (end = i; end < n && w->keys[end].key >> 36 == user; end++)
+			user_events += (end == i || w->keys[end].key >> 5 != w->keys[end - 1].key >> 5);
+		put_name(buf, &p->users.labels[w->names[user]]);
+		put_varint(buf, user_events);
+		while (i < end)
+		{
+			uint64 event = w->keys[i].key >> 5;
+			uint32 days = 0;
+
+			for (; i < end && w->keys[i].key >> 5 == event; i++)
+				days |= (uint32) 1 << (w->keys[i].key & 31);
+			event &= ((uint64) 1 << 31) - 1;
+			put_user_event(buf, event - next, days, month, first_chunk);
+			next = event + 1;
+		}
+	}
+}
+
+/* The payload of one group: n records, by `items`, of one customer and month. */
+static void
+encode_group(Pack *p, StringInfo buf, Scratch *w, const Record *records, const SortItem *items,
+			 uint32 n, DateADT month)
+{
+	TimestampTz first = records[items[0].at].at;
+	TimestampTz last = first;
+	DateADT min_day = w->days[items[0].at];
+	uint32 nevents = 0;
+	uint32 nusers = 0;
+	bool has_qty = false;
+
+	w->group++;
+	for (uint32 i = 0; i < n; i++)
+	{
+		const Record *r = &records[items[i].at];
+
+		first = Min(first, r->at);
+		last = Max(last, r->at);
+		min_day = Min(min_day, w->days[items[i].at]);
+		has_qty |= r->extra && p->extras[r->extra - 1].qty.has;
+		nevents = meet(w, p->names.labels, r->event, nevents);
+	}
+	rank_names(w, p->names.labels, nevents);
+
+	appendStringInfoCharMacro(buf, CS_USAGE_VERSION);
+	appendStringInfoCharMacro(buf, CS_USAGE_INSTANTS);
+	put_zigzag(buf, first);
+	put_varint(buf, (uint64) last - (uint64) first);
+	put_varint(buf, nevents);
+	if (!has_qty && nevents * 31 <= DENSE)
+		put_events_dense(p, buf, w, records, items, n, month, nevents);
+	else
+		put_events(p, buf, w, records, items, n, month);
+
+	for (uint32 i = 0; i < n; i++)
+		nusers = meet(w, p->users.labels, records[items[i].at].user, nusers);
+	rank_names(w, p->users.labels, nusers);
+	put_varint(buf, nusers);
+	if ((uint64) nusers * nevents <= Min(DENSE, Max(1024, (uint64) n * 16)))
+		put_users_dense(p, buf, w, records, items, n, month, nevents, nusers, cs_chunk_of(min_day));
+	else
+		put_users(p, buf, w, records, items, n, month, cs_chunk_of(min_day));
+}
+
+/* First day of the month of a day; *end: of the next one. */
+static DateADT
+month_of(DateADT day, DateADT *end)
+{
+	int year;
+	int month;
+	int mday;
+
+	j2date(day + POSTGRES_EPOCH_JDATE, &year, &month, &mday);
+	*end = date2j(month == 12 ? year + 1 : year, month == 12 ? 1 : month + 1, 1) -
+		   POSTGRES_EPOCH_JDATE;
+	return day - (mday - 1);
+}
+
+/* The records of one customer: a group for each month. */
+static void
+encode_customer(Pack *p, StringInfo buf, Scratch *w, const Label *id, const Record *records,
+				uint32 n)
+{
+	DateADT month = 0;
+	DateADT month_end = 0;
+	bool ordered = true;
+
+	need_scratch(w, n);
+	for (uint32 i = 0; i < n; i++)
+	{
+		DateADT day = local_day(p, records[i].at);
+
+		if (i == 0 || day < month || day >= month_end)
+			month = month_of(day, &month_end);
+		w->days[i] = day;
+		/* dates may be negative */
+		w->items[i].key = (uint64) ((int64) month - PG_INT32_MIN);
+		w->items[i].at = i;
+		ordered &= i == 0 || w->items[i].key >= w->items[i - 1].key;
+	}
+	if (!ordered)
+		sort_items(w->items, n);
+	for (uint32 i = 0; i < n;)
+	{
+		uint32 j = i + 1;
+		uint32 len = id->len;
+		int32 day;
+		int at;
+
+		while (j < n && w->items[j].key == w->items[i].key)
+			j++;
+		day = (int32) ((int64) w->items[i].key + PG_INT32_MIN);
+		put_bytes(buf, &len, sizeof(len));
+		put_bytes(buf, id->s, id->len);
+		put_bytes(buf, &day, sizeof(day));
+		at = buf->len;
+		put_bytes(buf, &len, sizeof(len)); /* set below */
+		encode_group(p, buf, w, records, w->items + i, j - i, day);
+		len = buf->len - at - sizeof(len);
+		memcpy(buf->data + at, &len, sizeof(len));
+		i = j;
+	}
+}
+
+void
+cs_pack_add_run(Pack *p, char *data, int64 len)
+{
+	if (p->nruns == p->runs_size)
+	{
+		p->runs_size = Max(8, p->runs_size * 2);
+		p->runs = p->runs ? repalloc(p->runs, sizeof(Run) * p->runs_size)
+						  : MemoryContextAlloc(p->cxt, sizeof(Run) * p->runs_size);
+	}
+	p->runs[p->nruns].data = data;
+	p->runs[p->nruns++].len = len;
+	p->encoded += len;
+}
+
+/* Next entry of a run, from *at; the pointers go into it. */
+void
+cs_pack_read(const char *data, int64 *at, CsUsageString *id, DateADT *month, CsUsagePart *payload)
+{
+	uint32 len;
+
+	memcpy(&len, data + *at, sizeof(len));
+	id->s = data + *at + sizeof(len);
+	id->len = len;
+	*at += sizeof(len) + len;
+	memcpy(month, data + *at, sizeof(*month));
+	*at += sizeof(*month);
+	memcpy(&len, data + *at, sizeof(len));
+	payload->data = data + *at + sizeof(len);
+	payload->len = len;
+	payload->lo = CS_DAY_MIN;
+	payload->hi = CS_DAY_END;
+	*at += sizeof(len) + len;
+}
+
+/* Leave customers out, by halves of the hash range, until it is at most `most` bytes. */
+void
+cs_pack_shed(Pack *p, int64 most)
+{
+	while (p->encoded > most && p->hi - p->lo > 1)
+	{
+		p->hi = p->lo + (p->hi - p->lo) / 2;
+		p->encoded = 0;
+		for (int i = 0; i < p->nruns; i++)
+		{
+			int64 to = 0;
+
+			for (int64 at = 0; at < p->runs[i].len;)
+			{
+				int64 from = at;
+				CsUsageString id;
+				DateADT month;
+				CsUsagePart payload;
+
+				cs_pack_read(p->runs[i].data, &at, &id, &month, &payload);
+				if (cs_usage_slice(id.s, id.len) >= p->hi)
+					continue;
+				memmove(p->runs[i].data + to, p->runs[i].data + from, at - from);
+				to += at - from;
+			}
+			p->runs[i].data = repalloc_huge(p->runs[i].data, Max(to, 1));
+			p->runs[i].len = to;
+			p->encoded += to;
+		}
+	}
+}
+
+/* Encode what was gathered as one run, and forget it. */
+void
+cs_pack_encode(Pack *p)
+{
+	MemoryContext scratch;
+	MemoryContext old;
+	Scratch *w;
+	StringInfoData buf;
+	uint32 *order;
+	uint32 *start;
+	Record *sorted;
+	uint32 ncustomers = p->customers.n;
+	uint32 sum = 0;
+
+	if (p->n == 0)
+		return;
+	cs_pack_settle(p);
+	old = MemoryContextSwitchTo(p->cxt);
+	initStringInfo(&buf);
+	scratch = AllocSetContextCreate(p->cxt, "cs_ext usage run", ALLOCSET_DEFAULT_SIZES);
+	MemoryContextSwitchTo(scratch);
+
+	/* by customer, in order of their ids: one pass of counting, one of placing */
+	order = palloc(sizeof(uint32) * (ncustomers + 1));
+	start = palloc0(sizeof(uint32) * (ncustomers + 1));
+	for (uint32 i = 0; i < ncustomers; i++)
+		order[i] = i;
+	sort_names(order, ncustomers, p->customers.labels);
+	for (uint32 i = 0; i < p->n; i++)
+		start[p->records[i].customer]++;
+	for (uint32 i = 0; i < ncustomers; i++)
+	{
+		uint32 n = start[order[i]];
+
+		start[order[i]] = sum;
+		sum += n;
+	}
+	w = palloc0(sizeof(Scratch));
+	if (p->n > p->sorted_size)
+	{
+		if (p->sorted)
+			pfree(p->sorted);
+		p->sorted_size = p->size;
+		p->sorted = MemoryContextAllocHuge(p->cxt, mul_size(sizeof(Record), p->sorted_size));
+	}
+	sorted = p->sorted;
+	for (uint32 i = 0; i < p->n; i++)
+		sorted[start[p->records[i].customer]++] = p->records[i];
+
+	/* now start[] is where each one ends */
+	sum = 0;
+	for (uint32 i = 0; i < ncustomers; i++)
+	{
+		uint32 end = start[order[i]];
+
+		CHECK_FOR_INTERRUPTS();
+		if (end > sum)
+			encode_customer(p, &buf, w, &p->customers.labels[order[i]], sorted + sum, end - sum);
+		sum = end;
+	}
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(scratch);
+	cs_pack_add_run(p, repalloc_huge(buf.data, Max(buf.len, 1)), buf.len);
+	p->n = 0;
+	cs_pack_start_labels(p);
+	cs_pack_shed(p, MAX_ENCODED);
+}

@@ -1,0 +1,290 @@
+/*
+ * usage_first.c
+ *		Building the rollup from nothing: the first time, and by rebuild.
+ *
+ * In: all rows of all usage_event sources, read in one pass for very many
+ * customers (aggregate usage_pack, usage_runs.c).  Out: usage_month of these
+ * customers, and their pending rows for what else ingest does of them, with an
+ * empty range: of their usage nothing is left to read.
+ *
+ * A pass is about the customers of a slice, a range of a hash of their ids, as
+ * wide as memory allows; it is one transaction.  cs_internal.usage_build says
+ * how far that is: there is a row for each source that asked for it.
+ *
+ * Cases.
+ * Crash, cancel, kill -9: slices that are done are committed, the next refresh
+ * goes on behind them.
+ * Facts change between two slices: they are in the change log, and read again
+ * when the build is done, in whatever slice their customer is.
+ * A source asks while another's build is under way: it begins again.
+ * A source cannot be read: the build ends, everybody who asked is read whole when
+ * it can be; the rollup keeps what it has.
+ * refresh_customer beside it: waits for the slice, or the slice for it, for both
+ * write the same rows.  Who is in a slice to come is read whole.
+ */
+#include "cs_ext.h"
+
+#include "catalog/pg_type.h"
+#include "facts/source.h"
+#include "facts/usage.h"
+#include "facts/usage_runs.h"
+#include "portability/instr_time.h"
+#include "utils/memutils.h"
+
+/*
+ * cs_usage_build_begin: see usage.h.
+ */
+void
+cs_usage_build_begin(const char *source)
+{
+	cs_exec("INSERT INTO cs_internal.usage_build (source, width) VALUES ($1, $2) ON CONFLICT DO "
+			"NOTHING",
+			CS_ARGS(cs_text(source), cs_int8(CS_SLICES)));
+	cs_exec("UPDATE cs_internal.usage_build SET position = 0, events = 0, first_at = NULL, last_at "
+			"= NULL",
+			CS_NO_ARGS);
+	cs_exec("DELETE FROM cs_internal.pending WHERE source = $1", CS_ARGS(cs_text(source)));
+}
+
+/*
+ * cs_usage_build_position: see usage.h.
+ */
+int64
+cs_usage_build_position(void)
+{
+	Datum position;
+	bool isnull;
+
+	cs_exec("SELECT min(position) FROM cs_internal.usage_build", CS_NO_ARGS);
+	position = cs_value_datum(&isnull);
+	return isnull ? -1 : DatumGetInt64(position);
+}
+
+/*
+ * give_up: a source cannot be read.
+ */
+static void
+give_up(const CsSource *source, const char *error)
+{
+	cs_source_failed(source, error);
+	cs_exec("UPDATE cs_internal.source_state SET needs_scan = true WHERE source IN (SELECT source "
+			"FROM cs_internal.usage_build)",
+			CS_NO_ARGS);
+	cs_exec("DELETE FROM cs_internal.usage_build", CS_NO_ARGS);
+}
+
+static double
+milliseconds_since(instr_time begin)
+{
+	instr_time now;
+
+	INSTR_TIME_SET_CURRENT(now);
+	INSTR_TIME_SUBTRACT(now, begin);
+	return INSTR_TIME_GET_MILLISEC(now);
+}
+
+/*
+ * read_slice: the runs of all sources for the customers in [lo, *hi); *hi comes
+ * down where memory did not suffice.  NULL: a source cannot be read.
+ */
+static CsRunsMerge *
+read_slice(int64 lo, int64 *hi, int level)
+{
+	CsRunsMerge *merge = cs_runs_merge();
+	TimestampTz now = cs_now();
+	ListCell *lc;
+
+	foreach (lc, cs_sources("usage_event"))
+	{
+		CsSource *source = lfirst(lc);
+		CsUserQuery query = {0};
+		ErrorData *error = NULL;
+		CsResult *rows;
+		TupleTableSlot *slot;
+		instr_time begin;
+
+		INSTR_TIME_SET_CURRENT(begin);
+		if (!OidIsValid(source->relid))
+		{
+			give_up(source, "the relation is gone");
+			return NULL;
+		}
+		query.sql =
+			psprintf("SELECT cs.usage_pack(%lld, %lld, r.customer_key, r.at, r.user_native, "
+					 "r.event, r.quantity, r.event_count) FROM (%s) r",
+					 (long long) lo, (long long) *hi, cs_source_rows(source, false, false));
+		query.search_path = source->search_path;
+		query.as_of = now;
+		query.as_of_day = cs_local_day(now, cs_policy(false)->time_zone);
+		query.unlimited = true;
+		rows = cs_user_query(&query, &error);
+		if (rows == NULL)
+		{
+			give_up(source, error->message);
+			return NULL;
+		}
+		slot = MakeSingleTupleTableSlot(rows->desc, &TTSOpsMinimalTuple);
+		if (tuplestore_gettupleslot(rows->store, true, false, slot))
+		{
+			bool isnull;
+			Datum packed = slot_getattr(slot, 1, &isnull);
+
+			if (!isnull)
+			{
+				/* the slot's tuple goes with the store */
+				const CsRunsHead *head =
+					cs_runs_add(merge, (struct varlena *) PG_DETOAST_DATUM_COPY(packed));
+
+				*hi = Min(*hi, head->hi);
+				if (head->events > 0)
+					cs_exec(
+						"UPDATE cs_internal.usage_build SET events = events + $2, first_at = "
+						"least(first_at, $3), last_at = greatest(last_at, $4) WHERE source = $1",
+						CS_ARGS(cs_text(source->name), cs_int8(head->events), cs_tstz(head->first),
+								cs_tstz(head->last)));
+				ereport(level,
+						errmsg("usage read: %lld events of source \"%s\" in %.0f ms",
+							   (long long) head->events, source->name, milliseconds_since(begin)));
+			}
+		}
+		ExecDropSingleTupleTableSlot(slot);
+		tuplestore_end(rows->store);
+	}
+	return merge;
+}
+
+/*
+ * merge_runs: what was read as rows (customer_id, month, usage), in order.
+ */
+static CsResult *
+merge_runs(CsRunsMerge *merge, int64 hi)
+{
+	CsResult *part = cs_query(
+		"SELECT customer_id, month, usage FROM cs_internal.usage_month WHERE false", CS_NO_ARGS);
+	MemoryContext row =
+		AllocSetContextCreate(CurrentMemoryContext, "cs_ext usage row", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(row);
+	const char *id;
+	int idlen;
+	DateADT month;
+	struct varlena *usage;
+
+	while (cs_runs_next(merge, hi, &id, &idlen, &month, &usage))
+	{
+		Datum values[3];
+		bool nulls[3] = {false, false, false};
+
+		CHECK_FOR_INTERRUPTS();
+		values[0] = PointerGetDatum(cstring_to_text_with_len(id, idlen));
+		values[1] = DateADTGetDatum(month);
+		values[2] = PointerGetDatum(usage);
+		tuplestore_putvalues(part->store, part->desc, values, nulls);
+		part->nrows++;
+		MemoryContextReset(row);
+	}
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(row);
+	return part;
+}
+
+/*
+ * write_slice: the rollup of the slice is what the relation "part" says.
+ */
+static void
+write_slice(int64 lo, int64 hi)
+{
+	bool everybody = lo == 0 && hi == CS_SLICES;
+	const char *in_slice = everybody ? "$1 = $1 AND $2 = $2"
+									 : "cs_internal.usage_slice(m.customer_id) >= $1 AND "
+									   "cs_internal.usage_slice(m.customer_id) < $2";
+
+	cs_exec(psprintf("INSERT INTO cs_internal.pending AS p (source, customer_id, since, until)"
+					 " SELECT b.source, c.customer_id, 'infinity', '-infinity'"
+					 " FROM cs_internal.usage_build b, (SELECT customer_id FROM part UNION"
+					 " SELECT m.customer_id FROM cs_internal.usage_month m WHERE %s) c"
+					 " ON CONFLICT DO NOTHING",
+					 in_slice),
+			CS_ARGS(cs_int8(lo), cs_int8(hi)));
+	cs_exec(psprintf("DELETE FROM cs_internal.usage_delta m WHERE %s", in_slice),
+			CS_ARGS(cs_int8(lo), cs_int8(hi)));
+	cs_exec("SELECT EXISTS (SELECT FROM cs_internal.usage_month)", CS_NO_ARGS);
+	if (*cs_value() != 't')
+	{
+		cs_exec("INSERT INTO cs_internal.usage_month (customer_id, month, usage)"
+				" SELECT customer_id, month, usage FROM part",
+				CS_NO_ARGS);
+		return;
+	}
+	cs_exec(psprintf("DELETE FROM cs_internal.usage_month m WHERE %s AND NOT EXISTS (SELECT FROM "
+					 "part p WHERE p.customer_id = m.customer_id AND p.month = m.month)",
+					 in_slice),
+			CS_ARGS(cs_int8(lo), cs_int8(hi)));
+	cs_exec("INSERT INTO cs_internal.usage_month AS m (customer_id, month, usage)"
+			" SELECT customer_id, month, usage FROM part"
+			" ON CONFLICT (customer_id, month) DO UPDATE SET usage = EXCLUDED.usage"
+			" WHERE m.usage OPERATOR(cs.<>) EXCLUDED.usage",
+			CS_NO_ARGS);
+}
+
+/*
+ * finish: everybody is built.  Where one pass saw all events, how far the source
+ * reaches is known, too.
+ */
+static void
+finish(void)
+{
+	ListCell *lc;
+
+	foreach (lc, cs_sources("usage_event"))
+	{
+		const CsSource *source = lfirst(lc);
+
+		if (!source->by_user)
+			cs_exec("UPDATE cs_internal.source_state t SET first_at = b.first_at, last_at = "
+					"b.last_at, has_rows = b.events > 0, changed_since = NULL, changed_until = NULL"
+					" FROM cs_internal.usage_build b WHERE b.source = $1 AND t.source = $1"
+					" AND b.width = $2 AND t.changed_since = '-infinity'",
+					CS_ARGS(cs_text(source->name), cs_int8(CS_SLICES)));
+	}
+	cs_exec("DELETE FROM cs_internal.usage_build", CS_NO_ARGS);
+}
+
+/*
+ * cs_usage_build_step: see usage.h.
+ */
+void
+cs_usage_build_step(int level)
+{
+	MemoryContext slice =
+		AllocSetContextCreate(CurrentMemoryContext, "cs_ext usage slice", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(slice);
+	int64 lo;
+	int64 hi;
+	bool isnull;
+	CsRunsMerge *merge;
+	CsResult *part;
+	instr_time begin;
+
+	cs_exec("SELECT min(position), min(width) FROM cs_internal.usage_build", CS_NO_ARGS);
+	lo = DatumGetInt64(cs_cell_datum(0, 1, &isnull));
+	hi = Min(CS_SLICES, lo + DatumGetInt64(cs_cell_datum(0, 2, &isnull)));
+	merge = read_slice(lo, &hi, level);
+	if (merge != NULL)
+	{
+		INSTR_TIME_SET_CURRENT(begin);
+		part = merge_runs(merge, hi);
+		cs_register("part", part);
+		write_slice(lo, hi);
+		cs_unregister("part");
+		tuplestore_end(part->store);
+		ereport(level, errmsg("usage written: %llu months of customers in %.0f ms",
+							  (unsigned long long) part->nrows, milliseconds_since(begin)));
+		if (hi == CS_SLICES)
+			finish();
+		else
+			cs_exec("UPDATE cs_internal.usage_build SET position = $1, width = $2",
+					CS_ARGS(cs_int8(hi), cs_int8(hi - lo)));
+	}
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(slice);
+}

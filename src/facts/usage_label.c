@@ -1,0 +1,377 @@
+/*
+ * usage_label.c
+ *		Labels of the aggregate usage_pack: customers, users and events by number.
+ *
+ * In: values in their native types.  Out: numbers that stand in records, and the
+ * text of each, made once.  A process meets as many labels as there are users in
+ * one buffer of records, and looks one up for each row, so tables are small and
+ * what is needed of them is asked for ahead.
+ */
+#include "cs_ext.h"
+
+#include "catalog/pg_type.h"
+#include "common/hashfn.h"
+#include "facts/usage_pack.h"
+#include "port/pg_bswap.h"
+#include "utils/memutils.h"
+#include "utils/numeric.h"
+#include "utils/uuid.h"
+
+/* A copy of the bytes that lives as long as the names. */
+static const char *
+keep_bytes(Pack *p, const char *s, uint32 len)
+{
+	char *copy;
+
+	if (len > p->arena_left)
+	{
+		Size block = Max((Size) len, 256 * 1024);
+
+		p->arena = MemoryContextAlloc(p->name_cxt, block);
+		p->arena_left = block;
+		p->arena_used += block;
+	}
+	copy = p->arena;
+	memcpy(copy, s, len);
+	p->arena += len;
+	p->arena_left -= len;
+	return copy;
+}
+
+static void
+start_labels(Pack *p, Labels *d)
+{
+	d->n = 0;
+	d->size = 64;
+	d->labels = MemoryContextAlloc(p->name_cxt, sizeof(Label) * d->size);
+	d->mask = 127;
+	d->slots = MemoryContextAllocZero(p->name_cxt, sizeof(Slot) * (d->mask + 1));
+	d->null_id = -1;
+}
+
+void
+cs_pack_start_labels(Pack *p)
+{
+	MemoryContextReset(p->name_cxt);
+	p->arena = NULL;
+	p->arena_left = p->arena_used = 0;
+	start_labels(p, &p->customers);
+	start_labels(p, &p->users);
+	start_labels(p, &p->names);
+	p->extras_size = 0;
+	p->extras = NULL;
+	p->nextras = 0;
+}
+
+static void
+grow_labels(Pack *p, Labels *d)
+{
+	Slot *old = d->slots;
+	uint32 old_mask = d->mask;
+
+	d->size *= 2;
+	d->labels = repalloc_huge(d->labels, mul_size(sizeof(Label), d->size));
+	d->mask = old_mask * 2 + 1;
+	d->slots = MemoryContextAllocExtended(p->name_cxt, mul_size(sizeof(Slot), (Size) d->mask + 1),
+										  MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+	for (uint32 i = 0; i <= old_mask; i++)
+	{
+		uint32 k;
+
+		if (old[i].id == 0)
+			continue;
+		for (k = (old[i].hash >> 1) & d->mask; d->slots[k].id != 0; k = (k + 1) & d->mask)
+			;
+		d->slots[k] = old[i];
+	}
+	pfree(old);
+	p->arena_used += (Size) d->size * (sizeof(Label) / 2 + sizeof(Slot) * 2);
+}
+
+static uint32
+add_label(Pack *p, Labels *d)
+{
+	if (d->n == d->size)
+		grow_labels(p, d);
+	memset(&d->labels[d->n], 0, sizeof(Label));
+	return d->n++;
+}
+
+/* MurmurHash3's finalizer. */
+static inline uint32
+mix(uint64 h)
+{
+	h ^= h >> 33;
+	h *= UINT64CONST(0xff51afd7ed558ccd);
+	h ^= h >> 33;
+	h *= UINT64CONST(0xc4ceb9fe1a85ec53);
+	return (uint32) (h >> 32);
+}
+
+/* Zero bytes stand in no text and numbers have all eight, so short keys are told apart. */
+static inline Probe
+probe_of(const char *s, uint32 len)
+{
+	Probe probe = {0, 0};
+
+	if (len <= sizeof(probe.key))
+	{
+		memcpy(&probe.key, s, len);
+		probe.hash = mix(probe.key) & ~(uint32) 1;
+	}
+	else
+	{
+		memcpy(&probe.key, s, sizeof(probe.key));
+		probe.hash = hash_bytes((const unsigned char *) s, len) | 1;
+	}
+	return probe;
+}
+
+/*
+ * The number of the label of a key; *fresh: it is new and has no text yet.  text:
+ * the key is its text; else the bytes of a long key stand before it.
+ */
+static inline uint32
+label_of(Pack *p, Labels *d, Probe probe, const char *s, uint32 len, bool text, bool *fresh)
+{
+	uint32 k;
+	uint32 id;
+
+	*fresh = false;
+	for (k = (probe.hash >> 1) & d->mask; d->slots[k].id != 0; k = (k + 1) & d->mask)
+	{
+		const Slot *slot = &d->slots[k];
+
+		if (slot->hash != probe.hash || slot->key != probe.key)
+			continue;
+		if ((probe.hash & 1) == 0)
+			return slot->id - 1;
+		if (text ? d->labels[slot->id - 1].len == len &&
+					   memcmp(d->labels[slot->id - 1].s, s, len) == 0
+				 : memcmp(d->labels[slot->id - 1].s - len, s, len) == 0)
+			return slot->id - 1;
+	}
+	if (d->n == d->size)
+	{
+		grow_labels(p, d);
+		for (k = (probe.hash >> 1) & d->mask; d->slots[k].id != 0; k = (k + 1) & d->mask)
+			;
+	}
+	id = add_label(p, d);
+	d->slots[k].key = probe.key;
+	d->slots[k].hash = probe.hash;
+	d->slots[k].id = id + 1;
+	*fresh = true;
+	return id;
+}
+
+static inline uint32
+label_null(Pack *p, Labels *d)
+{
+	if (d->null_id < 0)
+		d->null_id = add_label(p, d);
+	return (uint32) d->null_id;
+}
+
+/* The text of a new label. */
+static void
+set_text(Pack *p, Label *l, const char *s, uint32 len)
+{
+	l->s = keep_bytes(p, s, len);
+	l->len = len;
+	memcpy(&l->prefix, s, Min(len, sizeof(uint64)));
+	l->prefix = pg_ntoh64(l->prefix);
+}
+
+static void
+set_number(Pack *p, Label *l, int64 number)
+{
+	char text[MAXINT8LEN + 1];
+
+	set_text(p, l, text, pg_lltoa(number, text));
+}
+
+/*
+ * native_label: of a value in its own type, whose text is the one outside.
+ */
+static uint32
+native_label(Pack *p, Labels *d, Oid type, Datum value, bool *fresh)
+{
+	int64 number;
+	uint32 id;
+
+	switch (type)
+	{
+		case INT2OID:
+			number = DatumGetInt16(value);
+			break;
+		case INT4OID:
+			number = DatumGetInt32(value);
+			break;
+		case INT8OID:
+			number = DatumGetInt64(value);
+			break;
+		case UUIDOID:
+		{
+			const char *bytes = (const char *) DatumGetUUIDP(value)->data;
+
+			id = label_of(p, d, probe_of(bytes, UUID_LEN), bytes, UUID_LEN, false, fresh);
+			if (*fresh)
+			{
+				char *s = DatumGetCString(DirectFunctionCall1(uuid_out, value));
+				char both[UUID_LEN + 36];
+
+				memcpy(both, bytes, UUID_LEN);
+				memcpy(both + UUID_LEN, s, 36);
+				set_text(p, &d->labels[id], s, 36);
+				d->labels[id].s = keep_bytes(p, both, sizeof(both)) + UUID_LEN;
+				pfree(s);
+			}
+			return id;
+		}
+		case NUMERICOID:
+		{
+			char *s = DatumGetCString(
+				DirectFunctionCall1(numeric_out, DirectFunctionCall1(numeric_trim_scale, value)));
+
+			id = label_of(p, d, probe_of(s, strlen(s)), s, strlen(s), true, fresh);
+			if (*fresh)
+				set_text(p, &d->labels[id], s, strlen(s));
+			pfree(s);
+			return id;
+		}
+		default:
+		{
+			text *t = DatumGetTextPP(value);
+			uint32 len = VARSIZE_ANY_EXHDR(t);
+
+			if (type == BPCHAROID)
+				len = bpchartruelen(VARDATA_ANY(t), len);
+			id = label_of(p, d, probe_of(VARDATA_ANY(t), len), VARDATA_ANY(t), len, true, fresh);
+			if (*fresh)
+				set_text(p, &d->labels[id], VARDATA_ANY(t), len);
+			if ((Pointer) t != DatumGetPointer(value))
+				pfree(t);
+			return id;
+		}
+	}
+
+	id = label_of(p, d, probe_of((const char *) &number, sizeof(number)), NULL, 0, false, fresh);
+	if (*fresh)
+		set_number(p, &d->labels[id], number);
+	return id;
+}
+
+/* The user of a waiting record. */
+static inline void
+settle(Pack *p, const Waiting *w)
+{
+	bool fresh;
+	uint32 id = label_of(p, &p->users, w->probe, NULL, 0, false, &fresh);
+
+	if (fresh)
+	{
+		if (w->len < 0)
+			set_number(p, &p->users.labels[id], (int64) w->probe.key);
+		else
+			set_text(p, &p->users.labels[id], (const char *) &w->probe.key, w->len);
+	}
+	p->records[w->record].user = id;
+}
+
+void
+cs_pack_settle(Pack *p)
+{
+	for (uint32 i = 0; i < Min(p->nwaiting, WAITING); i++)
+		settle(p, &p->waiting[i]);
+	p->nwaiting = 0;
+}
+
+/*
+ * user_later: users are many, and finding one means waiting for memory.  So the
+ * place of a short key is only asked for now and looked at some records later.
+ */
+static inline void
+user_later(Pack *p, Probe probe, int len)
+{
+	Waiting *w = &p->waiting[p->nwaiting % WAITING];
+
+	if (p->nwaiting >= WAITING)
+		settle(p, w);
+	p->nwaiting++;
+	if (p->nwaiting == 2 * WAITING)
+		p->nwaiting = WAITING;
+	w->probe = probe;
+	w->len = len;
+	w->record = p->n;
+	__builtin_prefetch(&p->users.slots[(probe.hash >> 1) & p->users.mask]);
+}
+
+void
+cs_pack_user(Pack *p, Datum value, bool isnull)
+{
+	bool fresh;
+	int64 number;
+
+	if (isnull)
+	{
+		p->records[p->n].user = label_null(p, &p->users);
+		return;
+	}
+	switch (p->user_type)
+	{
+		case INT2OID:
+			number = DatumGetInt16(value);
+			break;
+		case INT4OID:
+			number = DatumGetInt32(value);
+			break;
+		case INT8OID:
+			number = DatumGetInt64(value);
+			break;
+		case TEXTOID:
+		case VARCHAROID:
+		{
+			struct varlena *t = (struct varlena *) DatumGetPointer(value);
+
+			if (VARATT_IS_SHORT(t) && !VARATT_IS_EXTERNAL(t) &&
+				VARSIZE_SHORT(t) - VARHDRSZ_SHORT <= sizeof(uint64))
+			{
+				uint32 len = VARSIZE_SHORT(t) - VARHDRSZ_SHORT;
+
+				user_later(p, probe_of(VARDATA_SHORT(t), len), len);
+				return;
+			}
+		}
+			/* FALLTHROUGH */
+		default:
+			p->records[p->n].user = native_label(p, &p->users, p->user_type, value, &fresh);
+			return;
+	}
+	user_later(p, probe_of((const char *) &number, sizeof(number)), -1);
+}
+
+/* The number of a customer, -1: not in this slice. */
+int64
+cs_pack_customer(Pack *p, Datum key)
+{
+	bool fresh;
+	uint32 id = native_label(p, &p->customers, p->key_type, key, &fresh);
+	Label *l = &p->customers.labels[id];
+
+	if (fresh)
+	{
+		uint32 slice = cs_usage_slice(l->s, l->len);
+
+		l->rank = slice >= p->lo && slice < p->hi;
+	}
+	return l->rank ? id : -1;
+}
+
+uint32
+cs_pack_event(Pack *p, Datum name, bool isnull)
+{
+	bool fresh;
+
+	return isnull ? label_null(p, &p->names) : native_label(p, &p->names, TEXTOID, name, &fresh);
+}

@@ -1,0 +1,165 @@
+/*
+ * usage_pack.h
+ *		The state of the aggregate usage_pack, shared by usage_runs.c,
+ *		usage_label.c and usage_encode.c.
+ */
+#ifndef CS_USAGE_PACK_H
+#define CS_USAGE_PACK_H
+
+#include "cs_ext.h"
+
+#include "facts/usage_runs.h"
+#include "facts/usage_value.h"
+
+/* Records that are gathered before they are encoded (24 MB, and as much for sorting). */
+#define MAX_RECORDS 1000000
+/* Encoded bytes that one process keeps. */
+#define MAX_ENCODED (256 * 1024 * 1024)
+
+#define DAY_SLOTS 1024
+
+/* Cells of a table that is filled instead of sorting. */
+#define DENSE 16384
+
+typedef struct Record
+{
+	TimestampTz at;
+	uint32 customer;
+	uint32 user;
+	uint32 event;
+	uint32 extra; /* 0: counts once, no quantity; else place in extras */
+} Record;
+
+typedef struct Extra
+{
+	int64 count;
+	CsQty qty;
+} Extra;
+
+/* Local days of one UTC day; simple: the zone's offset does not change in it. */
+typedef struct DaySlot
+{
+	int64 utc_day;
+	int64 offset; /* microseconds */
+	bool filled;
+	bool simple;
+} DaySlot;
+
+/* A customer, user or event by its text; NULL: SQL NULL. */
+typedef struct Label
+{
+	const char *s; /* before a long native key's text stand its bytes */
+	uint64 prefix; /* of the text, as a number that sorts as it does */
+	uint32 len;
+	/* scratch of encoding: which group it was last met in, its rank there */
+	uint32 group;
+	uint32 rank; /* of customers: whether it is in the slice */
+} Label;
+
+/* Where a key is found: up to eight bytes stand here, of longer ones the first. */
+typedef struct Slot
+{
+	uint64 key;
+	uint32 hash; /* odd: the key is longer than eight bytes */
+	uint32 id;   /* number of the label + 1, 0: free */
+} Slot;
+
+/* What a key is looked up by. */
+typedef struct Probe
+{
+	uint64 key;
+	uint32 hash;
+} Probe;
+
+/* A record whose user is still to be found: a number (len < 0) or a short text. */
+typedef struct Waiting
+{
+	Probe probe;
+	uint32 record;
+	int len;
+} Waiting;
+
+#define WAITING 16
+
+/* Labels by number, in order of arrival. */
+typedef struct Labels
+{
+	Label *labels;
+	uint32 n;
+	uint32 size;
+	Slot *slots;
+	uint32 mask;
+	int64 null_id; /* -1: NULL did not occur */
+} Labels;
+
+typedef struct Run
+{
+	char *data;
+	int64 len;
+} Run;
+
+typedef struct Pack
+{
+	MemoryContext cxt;      /* of the state: runs, buffers */
+	MemoryContext name_cxt; /* of names, reset when they are encoded */
+	Oid key_type;           /* of customers */
+	Oid user_type;
+	int64 lo;
+	int64 hi;
+	int64 events;
+	TimestampTz first;
+	TimestampTz last;
+
+	Record *records;
+	uint32 n;
+	uint32 size;
+	Record *sorted;
+	uint32 sorted_size;
+	Extra *extras;
+	uint32 nextras;
+	uint32 extras_size;
+	Labels customers;
+	Labels users;
+	Labels names; /* of events */
+	Waiting waiting[WAITING];
+	uint32 nwaiting; /* ever, modulo */
+	char *arena;
+	Size arena_left;
+	Size arena_used;
+
+	Run *runs;
+	int nruns;
+	int runs_size;
+	int64 encoded;
+
+	DaySlot days[DAY_SLOTS];
+} Pack;
+
+/* ---- labels (usage_label.c) ------------------------------------------- */
+
+/* Forget all labels, and the extras. */
+extern void cs_pack_start_labels(Pack *p);
+
+/* The number of a customer, -1: not in this slice. */
+extern int64 cs_pack_customer(Pack *p, Datum key);
+
+/* The event of a record; its user, which may be found only by cs_pack_settle. */
+extern uint32 cs_pack_event(Pack *p, Datum name, bool isnull);
+extern void cs_pack_user(Pack *p, Datum user, bool isnull);
+extern void cs_pack_settle(Pack *p);
+
+/* ---- encoding (usage_encode.c) ---------------------------------------- */
+
+/* Encode what was gathered as one run, and forget it. */
+extern void cs_pack_encode(Pack *p);
+
+extern void cs_pack_add_run(Pack *p, char *data, int64 len);
+
+/* Next entry of a run, from *at; the pointers go into it. */
+extern void cs_pack_read(const char *data, int64 *at, CsUsageString *id, DateADT *month,
+						 CsUsagePart *payload);
+
+/* Leave customers out, by halves of the hash range, until it is at most `most` bytes. */
+extern void cs_pack_shed(Pack *p, int64 most);
+
+#endif
