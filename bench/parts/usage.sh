@@ -69,3 +69,48 @@ row "customers whose metrics are not the hand-written ones" "$wrong" "0" "-" "0"
 raw=$(sql -c "SELECT pg_table_size('app.event')")
 rollup=$(sql -c "SELECT sum(pg_total_relation_size(c.oid)) FROM pg_class c WHERE c.relnamespace = 'cs_internal'::regnamespace AND c.relname LIKE 'usage%' AND c.relkind = 'r'")
 row "rollup on disk / raw events" "$((rollup / 1048576)) MB" "$((raw / 1048576)) MB" "$(awk -v a="$rollup" -v b="$raw" 'BEGIN { printf "%.1f %%", 100 * a / b }')" "<= 15 %"
+
+# what is new, a thousandth: in 2 % of the customers, then in as many as there are
+new=$((events / 1000))
+few=$((customers / 50))
+sql -c "INSERT INTO app.event SELECT 1 + c % $few, 1000 * (1 + c % $few), timestamptz '2025-06-30 12:00Z' + c * interval '10 ms', 'login' FROM generate_series(1, $new) c"
+concentrated=$(took "SELECT count(*) FROM cs.source" "CALL cs.refresh()")
+sql -c "INSERT INTO app.event SELECT 1 + (c::bigint * 7919) % $customers, 1000 * (1 + (c::bigint * 7919) % $customers), timestamptz '2025-06-30 18:00Z' + c * interval '10 ms', 'login' FROM generate_series(1, $new) c"
+spread=$(took "SELECT count(*) FROM cs.source" "CALL cs.refresh()")
+nothing=$(took "SELECT count(*) FROM cs.source" "CALL cs.refresh()")
+faster "refresh after 0.1 % new events, in 2 % of the customers / hand-written SQL in full" "$concentrated" "$hand" ">= 100 x faster"
+faster "refresh after 0.1 % new events, spread / the same" "$spread" "$hand" ">= 20 x faster"
+faster "refresh with nothing to do / the same" "$nothing" "$hand" ""
+
+# DuckDB computes the same in full on a copy of its own
+duck=
+if command -v npm >/dev/null && (cd "$BENCH_WORK/tmp" && npm install --silent --no-audit --no-fund @duckdb/node-api >/dev/null 2>&1); then
+	sql -c "COPY (SELECT customer_id, user_id, extract(epoch FROM at)::bigint AS at, name FROM app.event) TO STDOUT (FORMAT csv)" >"$BENCH_WORK/tmp/event.csv"
+	cat >"$BENCH_WORK/tmp/duck.js" <<'JS'
+const { DuckDBInstance } = require('@duckdb/node-api');
+(async () => {
+	const c = await (await DuckDBInstance.create(process.env.BENCH_WORK + '/tmp/duck.db')).connect();
+	await c.run('SET threads = 2');
+	await c.run(`CREATE TABLE event AS SELECT column0::integer AS customer_id, column1::bigint AS user_id, column2::bigint AS at, column3 AS name FROM read_csv('${process.env.BENCH_WORK}/tmp/event.csv', header = false)`);
+	// the day begins at 2025-06-30 22:00 UTC; Berlin is two hours ahead in all of the window
+	const sql = `SELECT count(e + u + d + n + s) FROM (SELECT customer_id, count(*) FILTER (at >= 1751320800 - 30 * 86400) AS e, count(DISTINCT user_id) FILTER (at >= 1751320800 - 30 * 86400) AS u,
+		count(DISTINCT (at + 7200) // 86400) FILTER (at >= 1751320800 - 30 * 86400) AS d, count(DISTINCT name) FILTER (at >= 1751320800 - 30 * 86400) AS n, 20270 - (max(at) + 7200) // 86400 AS s
+		FROM event WHERE at < 1751320800 GROUP BY customer_id)`;
+	let best = Infinity;
+	for (let i = 0; i < 3; i++) {
+		const t = process.hrtime.bigint();
+		await c.runAndReadAll(sql);
+		best = Math.min(best, Number(process.hrtime.bigint() - t) / 1e6);
+	}
+	console.log(best.toFixed(1));
+})();
+JS
+	duck=$(cd "$BENCH_WORK/tmp" && node duck.js)
+	rm -f "$BENCH_WORK/tmp/event.csv" "$BENCH_WORK/tmp/duck.db"
+fi
+if [ -n "$duck" ]; then
+	slower "refresh after 0.1 % new events, in 2 % of the customers / DuckDB in full on its own copy" "$concentrated" "$duck" "<= 1 x"
+	slower "refresh after 0.1 % new events, spread / the same" "$spread" "$duck" "<= 3 x"
+else
+	row "DuckDB: @duckdb/node-api could not be installed" "-" "-" "-" ""
+fi
