@@ -20,6 +20,7 @@ SQL_PIECES = \
 	source \
 	watermark \
 	refresh \
+	progress \
 	usage \
 	seal \
 	ledger \

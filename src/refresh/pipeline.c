@@ -52,6 +52,7 @@
 #include "facts/ledger.h"
 #include "facts/source.h"
 #include "facts/usage.h"
+#include "facts/usage_runs.h"
 #include "insight/scorecard.h"
 #include "refresh/refresh.h"
 #include "refresh/summary.h"
@@ -191,7 +192,11 @@ lock_everybody(void)
 static bool
 step_build(CsRefresh *run)
 {
+	int64 position;
+
 	cs_usage_build_step(run->notice_level);
+	position = cs_usage_build_position();
+	cs_progress(run, 1, "build", position < 0 ? 100 : position * 100 / CS_SLICES, 100);
 	return true;
 }
 
@@ -381,6 +386,8 @@ step_ingest(CsRefresh *run)
 	cs_exec("DELETE FROM cs_internal.pending WHERE source = $1 AND customer_id = ANY ($2)",
 			CS_ARGS(cs_text(source->name), cs_textarray(chosen_ids)));
 	run->ingested += chosen_n;
+	if (run->to_ingest > cs_refresh_batch)
+		cs_progress(run, 2, "ingest", run->ingested, run->to_ingest);
 	return true;
 }
 
@@ -496,6 +503,8 @@ step_evaluate(CsRefresh *run)
 	cs_exec("DELETE FROM cs_internal.dirty WHERE customer_id = ANY ($1)",
 			CS_ARGS(cs_textarray(ids)));
 	run->evaluated += n;
+	if (run->to_evaluate > cs_refresh_batch)
+		cs_progress(run, 3, "evaluate", run->evaluated, run->to_evaluate);
 	return true;
 }
 
@@ -577,6 +586,7 @@ summarise(CsRefresh *run)
 static bool
 step_done(CsRefresh *run)
 {
+	cs_progress_end();
 	cs_segment_alerts(run->as_of);
 	cs_exec(
 		"INSERT INTO cs_internal.clock (last_as_of, last_refresh_at) VALUES ($1, clock_timestamp())"
@@ -585,6 +595,18 @@ step_done(CsRefresh *run)
 		" last_refresh_at = excluded.last_refresh_at",
 		CS_ARGS(cs_tstz(run->as_of)));
 	return false;
+}
+
+/*
+ * count_of: how many rows a stage has to do; $1 is the run's instant.
+ */
+static int64
+count_of(const char *sql, CsRefresh *run)
+{
+	bool isnull;
+
+	cs_exec(sql, CS_ARGS(cs_tstz(run->as_of)));
+	return DatumGetInt64(cs_value_datum(&isnull));
 }
 
 void
@@ -602,6 +624,7 @@ cs_refresh_start(CsRefresh *run, bool force_scan)
 	run->as_of = cs_now();
 	run->force_scan = force_scan;
 	run->notice_level = DEBUG1;
+	run->to_ingest = run->to_evaluate = -1;
 	cs_leave(&frame);
 }
 
@@ -634,6 +657,9 @@ cs_refresh_step(CsRefresh *run)
 				run->phase = PHASE_INGEST;
 			break;
 		case PHASE_INGEST:
+			if (run->to_ingest < 0)
+				run->to_ingest =
+					count_of("SELECT count(*) FROM cs_internal.pending WHERE $1 IS NOT NULL", run);
 			if (choose_chunk(run))
 				with_snapshot(step_ingest, run, true);
 			else
@@ -645,6 +671,11 @@ cs_refresh_step(CsRefresh *run)
 			run->phase = PHASE_EVALUATE;
 			break;
 		case PHASE_EVALUATE:
+			if (run->to_evaluate < 0)
+				run->to_evaluate = count_of(
+					"SELECT count(*) FROM (SELECT customer_id FROM cs_internal.dirty"
+					" UNION SELECT customer_id FROM cs_internal.state WHERE due_at <= $1) w",
+					run);
 			if (choose_batch(run))
 				with_snapshot(step_evaluate, run, true);
 			else if (!first_references(run))

@@ -15,13 +15,25 @@ typedef struct CsRefresh
 	int64 evaluated;   /* customers */
 	int notice_level;  /* at which progress is said */
 
+	/* private to progress.c */
+	int stage; /* the last one said, 0: none */
+	int tenth;
+	bool progress;
+	TimestampTz stage_started;
+
 	/* private to pipeline.c */
+	int64 to_ingest; /* when the phase began; -1: not counted */
+	int64 to_evaluate;
 	int phase;
 	int pass; /* of evaluate: changed, by definition, due */
 	int rank; /* of ingest: the source it is at, in TopMemoryContext */
 	char *source;
 	char *after; /* last customer looked at in this source or pass, in TopMemoryContext */
 } CsRefresh;
+
+/* What is done of a stage and what there is to do, after a step of a long run; place: its order, from 1. End: nothing is under way. */
+extern void cs_progress(CsRefresh *run, int place, const char *stage, int64 done, int64 total);
+extern void cs_progress_end(void);
 
 extern void cs_refresh_start(CsRefresh *run, bool force_scan);
 
