@@ -259,6 +259,7 @@ BEGIN
 			USING HINT = format('It is used by nobody until dimension "%s" is inserted.', dim);
 		RETURN;
 	END IF;
+	PERFORM cs_internal.must_be_exclusive(dim);
 	IF dimension_row.sees = 'late' THEN
 		RAISE EXCEPTION 'scorecard "%" is for segment "%" of a late dimension', card, wanted
 			USING ERRCODE = 'invalid_parameter_value',
@@ -406,6 +407,7 @@ BEGIN
 			USING ERRCODE = 'undefined_object',
 				HINT = CASE WHEN near IS NULL THEN 'Insert it into cs.dimension first.' ELSE format('Did you mean "%s"?', near) END;
 	END IF;
+	PERFORM cs_internal.must_be_exclusive(m.within);
 	IF dimension_row.sees = 'late' THEN
 		RAISE EXCEPTION 'dimension "%" % looks at health, which is computed by the scorecard', m.within, what
 			USING ERRCODE = 'invalid_object_definition', HINT = 'Use a dimension whose rules name neither health nor band.';

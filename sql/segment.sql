@@ -14,12 +14,12 @@ CREATE TABLE cs.dimension (
 	description text
 );
 SELECT pg_catalog.pg_extension_config_dump('cs.dimension', '');
-COMMENT ON TABLE cs.dimension IS 'A family of segments; a customer is in at most one segment of each. Rules see a dimension as a text column with the name of the segment.';
+COMMENT ON TABLE cs.dimension IS 'A family of segments. Of an exclusive one a customer is in at most one segment, and rules see it as a text column with the name of that; in overlapping ones a customer may be in several.';
 COMMENT ON COLUMN cs.dimension.name IS 'Name, [a-z][a-z0-9_]*; shares one namespace with metrics and columns of state.';
-COMMENT ON COLUMN cs.dimension.exclusive IS 'true: a customer is in at most one segment, the first whose rule is true. false is not available yet.';
+COMMENT ON COLUMN cs.dimension.exclusive IS 'true: a customer is in at most one segment, the first whose rule is true. false: in each whose rule is true; such a dimension is no column of rules (in_segment() asks for it), and no rates by segment or scorecards are had by it, for its segments do not add up.';
 COMMENT ON COLUMN cs.dimension.attribute IS 'One segment per value of this key of the customer''s attributes, at most 200; where a customer has no such key, owner is its owner, and product and term_months are those of its running subscription with the largest MRR. Such a dimension has no rows in cs.segment. NULL: segments have rules.';
 COMMENT ON COLUMN cs.dimension.fallback IS 'Segment of customers for whom no rule is true. NULL: they are in none.';
-COMMENT ON COLUMN cs.dimension.min_days IS 'Least days in a segment before leaving it. Now: 0.';
+COMMENT ON COLUMN cs.dimension.min_days IS 'Local days that a customer stays in a segment at least, whatever the rules say meanwhile; assignments by hand win all the same. 0: none. Does not hold where the past is evaluated anew.';
 COMMENT ON COLUMN cs.dimension.sees IS 'Generated: late when a rule of it names health, health_score, band, coverage or a late dimension, so that it is evaluated after health; else early.';
 COMMENT ON COLUMN cs.dimension.enabled IS 'false: not evaluated, unknown to rules, memberships end.';
 COMMENT ON COLUMN cs.dimension.description IS 'Free text.';
@@ -191,6 +191,29 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION cs_internal.refuse_in_use(text, text[]) IS 'Raises 2BP01 with the users unless there are none.';
 
+-- Rules that name the dimension as a column, and scorecards and measures by its segments.
+CREATE FUNCTION cs_internal.exclusive_users(dimension text) RETURNS text[]
+LANGUAGE sql STABLE AS $$
+	SELECT array_agg(x.who ORDER BY x.who)
+	FROM (
+		SELECT u AS who FROM unnest(cs_internal.rule_users(exclusive_users.dimension)) u
+		UNION
+		SELECT u FROM unnest(cs_internal.segment_users(exclusive_users.dimension, NULL)) u WHERE u NOT LIKE 'alert rule %'
+	) x
+$$;
+COMMENT ON FUNCTION cs_internal.exclusive_users(text) IS 'Definitions that need a dimension to be exclusive; NULL: none.';
+
+CREATE FUNCTION cs_internal.must_be_exclusive(dimension text) RETURNS void
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+	IF EXISTS (SELECT FROM cs.dimension d WHERE d.name = must_be_exclusive.dimension AND NOT d.exclusive) THEN
+		RAISE EXCEPTION 'the segments of dimension "%" overlap', dimension USING ERRCODE = 'feature_not_supported',
+			DETAIL = 'Customers in several of them would be counted several times, and parts would not add up to the total.',
+			HINT = 'Use a dimension with exclusive = true.';
+	END IF;
+END $$;
+COMMENT ON FUNCTION cs_internal.must_be_exclusive(text) IS 'Refuses an overlapping dimension with 0A000.';
+
 CREATE FUNCTION cs_internal.check_dimension(new jsonb, old jsonb) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -207,13 +230,15 @@ BEGIN
 		RETURN;
 	END IF;
 	PERFORM cs_internal.check_rule_name('dimension', n.name);
-	IF NOT n.exclusive THEN
-		RAISE EXCEPTION 'dimension "%": overlapping segments (exclusive = false) are not available yet', n.name
-			USING ERRCODE = 'feature_not_supported', HINT = 'Make one dimension for each of the segments.';
+	IF n.min_days NOT BETWEEN 0 AND 3650 THEN
+		RAISE EXCEPTION 'dimension "%": min_days must be between 0 and 3650, not %', n.name, n.min_days USING ERRCODE = 'invalid_parameter_value';
 	END IF;
-	IF n.min_days <> 0 THEN
-		RAISE EXCEPTION 'dimension "%": min_days is not available yet', n.name USING ERRCODE = 'feature_not_supported',
-			HINT = 'This version has the default 0 only.';
+	IF NOT n.exclusive AND n.attribute IS NOT NULL THEN
+		RAISE EXCEPTION 'dimension "%" takes its segments from attribute "%", of which a customer has one value', n.name, n.attribute
+			USING ERRCODE = 'invalid_parameter_value', HINT = 'Leave exclusive true.';
+	END IF;
+	IF NOT n.exclusive AND old IS NOT NULL AND o.exclusive THEN
+		PERFORM cs_internal.refuse_in_use(format('dimension "%s", as one whose segments exclude each other,', o.name), cs_internal.exclusive_users(o.name));
 	END IF;
 	IF n.attribute = '' OR n.fallback IN ('', '(none)') THEN
 		RAISE EXCEPTION 'dimension "%": attribute and fallback must be names or NULL', n.name
@@ -280,7 +305,7 @@ BEGIN
 			HINT = coalesce('Did you mean "' || cs_internal.nearest(dimension, (SELECT array_agg(d.name) FROM cs.dimension d)) || '"?',
 				'Dimensions stand in cs.dimension.');
 	END IF;
-	SELECT m.segment INTO result
+	SELECT string_agg(m.segment, ', ' ORDER BY m.segment) INTO result
 	FROM cs_internal.membership m
 	WHERE m.customer_id = segment_of.customer AND m.dimension = segment_of.dimension
 		AND (segment_of.as_of IS NULL AND m.valid_to IS NULL
@@ -328,7 +353,7 @@ COMMENT ON FUNCTION cs_internal.assign_segment(text, text, text, text, timestamp
 CREATE FUNCTION cs.segment_of(customer text, dimension text, as_of timestamptz DEFAULT NULL) RETURNS text
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
 COMMENT ON FUNCTION cs.segment_of(text, text, timestamptz) IS
-'Segment the customer was in, in that dimension, as kept at that instant; left out: now. NULL for an unknown customer or one in no segment; raises for an unknown dimension.';
+'Segment the customer was in, in that dimension, as kept at that instant; left out: now. Of an overlapping dimension all of them, by name, with commas between. NULL for an unknown customer or one in no segment; raises for an unknown dimension.';
 
 CREATE FUNCTION cs.assign_segment(customer text, dimension text, segment text, reason text, expires_at timestamptz DEFAULT NULL) RETURNS void
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_gate';
@@ -341,7 +366,7 @@ CREATE VIEW cs.customer_segment WITH (security_barrier) AS
 		(SELECT c.last_refresh_at FROM cs_internal.clock c) AS computed_at
 	FROM cs_internal.membership m
 	WHERE m.valid_to IS NULL;
-COMMENT ON VIEW cs.customer_segment IS 'The segments each customer is in now; one row per customer and dimension, none where the customer is in no segment.';
+COMMENT ON VIEW cs.customer_segment IS 'The segments each customer is in now; one row per customer and dimension, none where the customer is in no segment, and several of an overlapping one.';
 COMMENT ON COLUMN cs.customer_segment.customer_id IS 'Customer.';
 COMMENT ON COLUMN cs.customer_segment.dimension IS 'Dimension.';
 COMMENT ON COLUMN cs.customer_segment.segment IS 'Segment of that dimension.';

@@ -64,6 +64,7 @@ BEGIN
 	ELSE
 		SELECT f.dimension, f.segment INTO dimension, segment FROM cs_internal.find_segment(argument) f;
 	END IF;
+	PERFORM cs_internal.must_be_exclusive(dimension);
 END $$;
 COMMENT ON FUNCTION cs_internal.find_part(text) IS
 'As find_segment, for what sums over customers: dimension:(none) is there too, who is in no segment of it.';
@@ -94,6 +95,7 @@ DECLARE
 	known text[] := ARRAY(SELECT d.name FROM cs.dimension d UNION SELECT DISTINCT m.dimension FROM cs_internal.membership m ORDER BY 1);
 BEGIN
 	IF dimension = ANY (known) THEN
+		PERFORM cs_internal.must_be_exclusive(dimension);
 		RETURN;
 	END IF;
 	IF dimension IS NULL THEN

@@ -39,6 +39,7 @@ typedef struct CsAlertRule
 	char *key;
 	char *dimension; /* with segment: only customers in it; NULL: all */
 	char *segment;
+	bool overlapping; /* that dimension */
 	char *scope_word; /* of scope segment: a dimension, dimension:segment, or all */
 	char *severity;
 	char *severity_expression; /* NULL: always severity */

@@ -133,7 +133,10 @@ cs_alert_rules(const CsBatch *batch, const char *scope, const char *only, int *n
 			" coalesce(a.owner_cap_per_day, 0), a.escalate_to, a.fallback_owner,"
 			" coalesce(cs_internal.names_in(a.inhibited_by), '{}'),"
 			" (SELECT count(*) FROM cs_internal.alert x WHERE x.rule = a.name AND x.fired_at = $1),"
-			" coalesce(a.segment, 'all')"
+			" coalesce(a.segment, 'all'), EXISTS (SELECT FROM cs.dimension d WHERE NOT "
+			"d.exclusive AND (d.name = split_part(a.segment, ':', 1) OR (a.segment NOT "
+			"LIKE '%%:%%' AND EXISTS (SELECT FROM cs.segment s WHERE s.dimension = d.name "
+			"AND s.name = a.segment))))"
 			" FROM %s ORDER BY a.name COLLATE \"C\"",
 			from),
 		CS_ARGS(cs_tstz(batch->as_of), cs_text(only), cs_text(scope)));
@@ -170,6 +173,7 @@ cs_alert_rules(const CsBatch *batch, const char *scope, const char *only, int *n
 		rule->inhibited_by = names_cell(i, 24);
 		rule->fired = atoi(cs_cell(i, 25));
 		rule->scope_word = cs_cell(i, 26);
+		rule->overlapping = *cs_cell(i, 27) == 't';
 		if (rule->segment != NULL && rule->dimension == NULL)
 			rule->dimension = rule->segment;
 	}
@@ -272,9 +276,13 @@ cs_alert_outcomes(const CsBatch *batch, CsAlertRule *alert_rules, int nrules, Cs
 	for (int i = 0; i < nrules; i++)
 	{
 		CsAlertRule *rule = &alert_rules[i];
-		char *in = rule->dimension ? psprintf("%s = %s", quote_identifier(rule->dimension),
-											  quote_literal_cstr(rule->segment))
-								   : NULL;
+		char *in =
+			rule->overlapping
+				? psprintf("in_segment(%s)",
+						   quote_literal_cstr(psprintf("%s:%s", rule->dimension, rule->segment)))
+			: rule->dimension ? psprintf("%s = %s", quote_identifier(rule->dimension),
+										 quote_literal_cstr(rule->segment))
+							  : NULL;
 
 		holds[i] = clear[i] = message[i] = severity[i] = -1;
 		if (rule->source != NULL)

@@ -132,7 +132,8 @@ read_names(void)
 		names->metrics = lappend(names->metrics, cs_cell(i, 1));
 		names->slots = lappend_int(names->slots, atoi(cs_cell(i, 2)));
 	}
-	names->dimensions = text_column("SELECT name FROM cs.dimension WHERE enabled ORDER BY name");
+	names->dimensions =
+		text_column("SELECT name FROM cs.dimension WHERE enabled AND exclusive ORDER BY name");
 	MemoryContextSwitchTo(before);
 	if (held == NULL)
 		return names;

@@ -13,6 +13,11 @@
  * Cases.
  * A rule that raises for a customer before another one is true: nobody knows
  * whether it would have been the first, so the customer stays where he is.
+ * An overlapping dimension (not exclusive): each of its segments is asked by
+ * itself, as if it were a dimension that the customer is in or not; the fallback
+ * is for who is in none of them.
+ * min_days: who came into a segment within so many local days stays, whatever
+ * the rules say; not in a what-if, which has no past of its own.
  * Manual assignments win over everything until they expire.
  * Two changes at one instant (refresh of one customer, frozen clock): the later
  * replaces the earlier, so no interval of membership is empty.
@@ -32,148 +37,12 @@
 
 #include "cs_ext.h"
 #include "decide/rule.h"
+#include "decide/segment.h"
 #include "refresh/state.h"
 
 PG_FUNCTION_INFO_V1(cs_evaluate_segments_sql);
 
 #define MAX_ATTRIBUTE_VALUES 200
-
-typedef struct Dimension
-{
-	char *name;
-	char *attribute; /* NULL: segments have rules */
-	char *fallback;
-	int level;
-	bool late; /* after health */
-	int first; /* its segments in the array of rules */
-	int count;
-} Dimension;
-
-/* Definitions of dimensions and segments, and the order that follows from them. */
-typedef struct Definitions
-{
-	Dimension *dimensions; /* enabled, in order of level, name */
-	int ndimensions;
-	CsRule *rules; /* of these, as they are tried */
-	char **names;  /* segment of rules[i] */
-} Definitions;
-
-/* What cs_internal.dimension_order() says, which follows from the text of the definitions alone. */
-typedef struct Order
-{
-	char *text;
-	int n;
-	char **names;
-	bool *late;
-	int *levels;
-} Order;
-
-static Order *
-dimension_order(const char *text)
-{
-	static Order *order = NULL;
-	static MemoryContext memory = NULL;
-	MemoryContext old;
-	Order *fresh;
-
-	if (order != NULL && strcmp(order->text, text) == 0)
-		return order;
-	cs_exec("SELECT o.dimension, o.late, o.level FROM cs_internal.dimension_order() o"
-			" ORDER BY o.late, o.level, o.dimension",
-			CS_NO_ARGS);
-	order = NULL;
-	if (memory == NULL)
-		memory = AllocSetContextCreate(TopMemoryContext, "cs_ext dimensions", ALLOCSET_SMALL_SIZES);
-	MemoryContextReset(memory);
-	old = MemoryContextSwitchTo(memory);
-	fresh = palloc(sizeof(Order));
-	fresh->text = pstrdup(text);
-	fresh->n = (int) SPI_processed;
-	fresh->names = palloc(sizeof(char *) * (fresh->n + 1));
-	fresh->late = palloc(fresh->n + 1);
-	fresh->levels = palloc(sizeof(int) * (fresh->n + 1));
-	for (int i = 0; i < fresh->n; i++)
-	{
-		fresh->names[i] = MemoryContextStrdup(memory, cs_cell(i, 1));
-		fresh->late[i] = *cs_cell(i, 2) == 't';
-		fresh->levels[i] = atoi(cs_cell(i, 3));
-	}
-	MemoryContextSwitchTo(old);
-	order = fresh;
-	return order;
-}
-
-/*
- * read_definitions: enabled dimensions and the rules of their segments.
- */
-static Definitions *
-read_definitions(void)
-{
-	Definitions *defs = palloc0(sizeof(Definitions));
-	StringInfoData text;
-	Order *order;
-	Dimension *all;
-	int nall;
-	char ***segments;
-	int nsegments;
-
-	initStringInfo(&text);
-	nall = (int) cs_exec("SELECT d.name, d.attribute, d.fallback FROM cs.dimension d"
-						 " WHERE d.enabled ORDER BY d.name COLLATE \"C\"",
-						 CS_NO_ARGS);
-	all = palloc0(sizeof(Dimension) * (nall + 1));
-	for (int i = 0; i < nall; i++)
-	{
-		all[i].name = cs_cell(i, 1);
-		all[i].attribute = cs_cell(i, 2);
-		all[i].fallback = cs_cell(i, 3);
-		appendStringInfo(&text, "%s\n", all[i].name);
-	}
-	SPI_freetuptable(SPI_tuptable);
-	nsegments = (int) cs_exec("SELECT s.dimension, s.name, s.rule, s.search_path FROM cs.segment s"
-							  " ORDER BY s.dimension COLLATE \"C\", s.priority,"
-							  "  s.name COLLATE \"C\"",
-							  CS_NO_ARGS);
-	segments = palloc(sizeof(char **) * (nsegments + 1));
-	for (int i = 0; i < nsegments; i++)
-	{
-		segments[i] = palloc(sizeof(char *) * 4);
-		for (int c = 0; c < 4; c++)
-			segments[i][c] = cs_cell(i, c + 1);
-		appendStringInfo(&text, "%s: %s\n", segments[i][0], segments[i][2]);
-	}
-	SPI_freetuptable(SPI_tuptable);
-
-	order = dimension_order(text.data);
-	defs->dimensions = palloc0(sizeof(Dimension) * (order->n + 1));
-	defs->rules = palloc0(sizeof(CsRule) * (nsegments + 1));
-	defs->names = palloc(sizeof(char *) * (nsegments + 1));
-	for (int o = 0, r = 0; o < order->n; o++)
-	{
-		Dimension *dimension = &defs->dimensions[defs->ndimensions++];
-
-		for (int i = 0; i < nall; i++)
-			if (strcmp(all[i].name, order->names[o]) == 0)
-				*dimension = all[i];
-		dimension->level = order->levels[o];
-		dimension->late = order->late[o];
-		dimension->first = r;
-		for (int i = 0; i < nsegments; i++)
-		{
-			if (strcmp(segments[i][0], dimension->name) != 0)
-				continue;
-			defs->names[r] = segments[i][1];
-			defs->rules[r].table_name = "segment";
-			defs->rules[r].key = psprintf("%s/%s", dimension->name, segments[i][1]);
-			defs->rules[r].expression = segments[i][2];
-			defs->rules[r].search_path = segments[i][3];
-			defs->rules[r].type = BOOLOID;
-			dimension->count++;
-			r++;
-		}
-	}
-	return defs;
-}
 
 /* Where a customer is in one dimension. */
 typedef struct Place
@@ -188,7 +57,7 @@ typedef struct Place
 typedef struct Level
 {
 	CsBatch *batch;
-	Dimension *dimensions;
+	CsDimension *dimensions;
 	int n;
 	Place *places; /* customers x dimensions; of who is in no relation, source is NULL */
 } Level;
@@ -205,10 +74,26 @@ dimension_of(const Level *level, const char *name)
 }
 
 /*
+ * place_of: of a customer, where a segment of a dimension is noted; NULL: none of
+ * this level.
+ */
+static Place *
+place_of(Level *level, const char *customer_id, const char *dimension, const char *segment)
+{
+	int row = cs_state_row(level->batch->state, customer_id);
+
+	for (int d = 0; row >= 0 && d < level->n; d++)
+		if (strcmp(level->dimensions[d].name, dimension) == 0 &&
+			(level->dimensions[d].part == NULL || strcmp(level->dimensions[d].part, segment) == 0))
+			return PLACE(level, row, d);
+	return NULL;
+}
+
+/*
  * place_by_rules: the first segment whose rule is true.
  */
 static void
-place_by_rules(Level *level, const Definitions *defs)
+place_by_rules(Level *level, const CsDimensions *defs)
 {
 	int first = level->dimensions[0].first;
 	int n = level->dimensions[level->n - 1].first + level->dimensions[level->n - 1].count - first;
@@ -217,12 +102,12 @@ place_by_rules(Level *level, const Definitions *defs)
 	for (int c = 0; c < level->batch->state->n; c++)
 		for (int d = 0; d < level->n; d++)
 		{
-			Dimension *dimension = &level->dimensions[d];
+			CsDimension *dimension = &level->dimensions[d];
 			Place *place = PLACE(level, c, d);
 
 			if (dimension->attribute != NULL)
 				continue;
-			place->segment = dimension->fallback;
+			place->segment = dimension->part ? NULL : dimension->fallback;
 			place->source = "fallback";
 			for (int i = dimension->first - first; i < dimension->first - first + dimension->count;
 				 i++)
@@ -268,7 +153,7 @@ attribute_values(const Level *level, int nattributes)
  * limit; values beyond it count as none and are reported.
  */
 static void
-note_attribute_values(const CsBatch *batch, Dimension *dimension)
+note_attribute_values(const CsBatch *batch, CsDimension *dimension)
 {
 	CsFailure failure = {.table_name = "dimension", .key = dimension->name};
 
@@ -317,7 +202,7 @@ place_by_attribute(Level *level)
 	cs_register("attribute", attribute);
 	for (int d = 0; d < level->n; d++)
 	{
-		Dimension *dimension = &level->dimensions[d];
+		CsDimension *dimension = &level->dimensions[d];
 		uint64 n;
 
 		if (dimension->attribute == NULL)
@@ -371,9 +256,7 @@ place_as_before(Level *level)
 				CS_NO_ARGS);
 	for (uint64 i = 0; i < n; i++)
 	{
-		int row = cs_state_row(level->batch->state, cs_cell(i, 1));
-		int d = dimension_of(level, cs_cell(i, 2));
-		Place *place = row < 0 || d < 0 ? NULL : PLACE(level, row, d);
+		Place *place = place_of(level, cs_cell(i, 1), cs_cell(i, 2), cs_cell(i, 3));
 
 		if (place == NULL || !place->keep)
 			continue;
@@ -381,6 +264,68 @@ place_as_before(Level *level)
 		place->source = cs_cell(i, 4);
 	}
 	SPI_freetuptable(SPI_tuptable);
+}
+
+/*
+ * place_for_min_days: who came in lately stays.
+ */
+static void
+place_for_min_days(Level *level)
+{
+	CsBatch *batch = level->batch;
+	bool any = false;
+	uint64 n;
+
+	for (int d = 0; d < level->n; d++)
+		any |= level->dimensions[d].min_days > 0;
+	if (!any || batch->what_if)
+		return;
+	n = cs_exec(
+		"SELECT m.customer_id, m.dimension, m.segment, m.source FROM cs_internal.membership m"
+		" JOIN cs.dimension d ON d.name = m.dimension AND d.min_days > 0"
+		" WHERE m.valid_to IS NULL AND m.source <> 'manual' AND m.customer_id = ANY ($1)"
+		" AND (m.valid_from AT TIME ZONE $2)::date > $3 - d.min_days",
+		CS_ARGS(cs_textarray(batch->ids), cs_text(batch->policy->time_zone),
+				cs_date(batch->as_of_day)));
+	for (uint64 i = 0; i < n; i++)
+	{
+		Place *place = place_of(level, cs_cell(i, 1), cs_cell(i, 2), cs_cell(i, 3));
+
+		if (place == NULL || place->source == NULL ||
+			(place->segment != NULL && strcmp(place->segment, cs_cell(i, 3)) == 0))
+			continue;
+		place->segment = cs_cell(i, 3);
+		place->source = cs_cell(i, 4);
+	}
+	SPI_freetuptable(SPI_tuptable);
+}
+
+/*
+ * place_spare: the fallback of overlapping dimensions, for who is in no other part.
+ */
+static void
+place_spare(Level *level)
+{
+	for (int d = 0; d < level->n; d++)
+	{
+		CsDimension *spare = &level->dimensions[d];
+
+		if (!spare->is_spare)
+			continue;
+		for (int c = 0; c < level->batch->state->n; c++)
+		{
+			Place *place = PLACE(level, c, d);
+			bool in = false;
+
+			for (int o = 0; o < d; o++)
+				if (strcmp(level->dimensions[o].name, spare->name) == 0)
+					in |= PLACE(level, c, o)->segment != NULL;
+			if (place->source != NULL && strcmp(place->source, "manual") == 0)
+				continue;
+			place->segment = in ? NULL : spare->part;
+			place->source = "fallback";
+		}
+	}
 }
 
 /*
@@ -397,9 +342,7 @@ place_by_hand(Level *level)
 
 	for (uint64 i = 0; i < n; i++)
 	{
-		int row = cs_state_row(level->batch->state, cs_cell(i, 1));
-		int d = dimension_of(level, cs_cell(i, 2));
-		Place *place = row < 0 || d < 0 ? NULL : PLACE(level, row, d);
+		Place *place = place_of(level, cs_cell(i, 1), cs_cell(i, 2), cs_cell(i, 3));
 
 		/* of a customer whose attributes nobody knows, nothing is known */
 		if (place == NULL || (place->source == NULL && !place->keep))
@@ -440,19 +383,33 @@ segments_json(const Level *level, int customer, Jsonb *before)
 			}
 		}
 	}
-	for (int d = 0; d < level->n; d++)
+	for (int d = 0; d < level->n;)
 	{
-		const Place *place = PLACE(level, customer, d);
+		const char *name = level->dimensions[d].name;
+		bool parts = level->dimensions[d].part != NULL;
+		bool begun = false;
 
-		if (place->segment == NULL)
-			continue;
-		key.type = value.type = jbvString;
-		key.val.string.val = level->dimensions[d].name;
-		key.val.string.len = strlen(level->dimensions[d].name);
-		value.val.string.val = (char *) place->segment;
-		value.val.string.len = strlen(place->segment);
-		pushJsonbValue(&parse, WJB_KEY, &key);
-		pushJsonbValue(&parse, WJB_VALUE, &value);
+		/* the parts of an overlapping dimension stand beside each other */
+		do
+		{
+			const Place *place = PLACE(level, customer, d);
+
+			if (place->segment == NULL)
+				continue;
+			key.type = value.type = jbvString;
+			key.val.string.val = (char *) name;
+			key.val.string.len = strlen(name);
+			value.val.string.val = (char *) place->segment;
+			value.val.string.len = strlen(place->segment);
+			if (!begun)
+				pushJsonbValue(&parse, WJB_KEY, &key);
+			if (!begun && parts)
+				pushJsonbValue(&parse, WJB_BEGIN_ARRAY, NULL);
+			begun = true;
+			pushJsonbValue(&parse, parts ? WJB_ELEM : WJB_VALUE, &value);
+		} while (++d < level->n && parts && strcmp(level->dimensions[d].name, name) == 0);
+		if (begun && parts)
+			pushJsonbValue(&parse, WJB_END_ARRAY, NULL);
 	}
 	return JsonbValueToJsonb(pushJsonbValue(&parse, WJB_END_OBJECT, NULL));
 }
@@ -461,9 +418,23 @@ segments_json(const Level *level, int customer, Jsonb *before)
  * is_at: does the stored {"dimension": "segment"} say the same?
  */
 static bool
-is_at(Jsonb *stored, const char *dimension, const char *segment)
+is_at(Jsonb *stored, const char *dimension, const char *part, const char *segment)
 {
 	JsonbValue found;
+
+	if (part != NULL)
+	{
+		JsonbValue wanted = {.type = jbvString};
+		bool in;
+
+		wanted.val.string.val = (char *) part;
+		wanted.val.string.len = strlen(part);
+		in = getKeyJsonValueFromContainer(&stored->root, dimension, strlen(dimension), &found) !=
+				 NULL &&
+			 found.type == jbvBinary &&
+			 findJsonbValueFromContainer(found.val.binary.data, JB_FARRAY, &wanted) != NULL;
+		return in == (segment != NULL);
+	}
 
 	if (getKeyJsonValueFromContainer(&stored->root, dimension, strlen(dimension), &found) == NULL)
 		return segment == NULL;
@@ -513,7 +484,7 @@ write_state(const Level *level, bool whole)
 }
 
 /*
- * moved: rows (customer_id, dimension, segment, source, reason) of places that
+ * moved: rows (customer_id, dimension, segment, source, reason, part) of places that
  * are others than the stored row says.  It says what membership says, for both
  * are written together; without one (after a restore) all are looked at.
  */
@@ -523,13 +494,14 @@ moved(const Level *level)
 	CsState *state = level->batch->state;
 	CsResult *result = palloc0(sizeof(CsResult));
 
-	result->desc = CreateTemplateTupleDesc(5);
+	result->desc = CreateTemplateTupleDesc(6);
 	TupleDescInitEntry(result->desc, 1, "customer_id", TEXTOID, -1, 0);
 	TupleDescInitEntryCollation(result->desc, 1, C_COLLATION_OID);
 	TupleDescInitEntry(result->desc, 2, "dimension", TEXTOID, -1, 0);
 	TupleDescInitEntry(result->desc, 3, "segment", TEXTOID, -1, 0);
 	TupleDescInitEntry(result->desc, 4, "source", TEXTOID, -1, 0);
 	TupleDescInitEntry(result->desc, 5, "reason", TEXTOID, -1, 0);
+	TupleDescInitEntry(result->desc, 6, "part", TEXTOID, -1, 0);
 	result->store = tuplestore_begin_heap(true, false, CS_RESULT_MEM);
 	for (int c = 0; c < state->n; c++)
 	{
@@ -542,15 +514,15 @@ moved(const Level *level)
 		{
 			const Place *place = PLACE(level, c, d);
 			const char *name = level->dimensions[d].name;
-			const char *texts[] = {state->ids[c], name, place->segment, place->source,
-								   place->reason};
-			Datum row[5];
-			bool isnull[5];
+			const char *texts[] = {state->ids[c], name,          place->segment,
+								   place->source, place->reason, level->dimensions[d].part};
+			Datum row[6];
+			bool isnull[6];
 
 			if (!state->there[c] || (place->source == NULL && !place->keep) ||
-				(stored != NULL && is_at(stored, name, place->segment)))
+				(stored != NULL && is_at(stored, name, level->dimensions[d].part, place->segment)))
 				continue;
-			for (int i = 0; i < 5; i++)
+			for (int i = 0; i < 6; i++)
 			{
 				isnull[i] = texts[i] == NULL;
 				row[i] = isnull[i] ? (Datum) 0 : CStringGetTextDatum(texts[i]);
@@ -578,7 +550,8 @@ write_membership(const CsBatch *batch, CsResult *seg)
 	cs_exec(
 		"DELETE FROM cs_internal.membership m USING seg g"
 		" WHERE m.customer_id = g.customer_id AND m.dimension = g.dimension AND m.valid_to IS NULL"
-		" AND m.valid_from >= $1 AND m.segment IS DISTINCT FROM g.segment",
+		" AND m.valid_from >= $1 AND m.segment IS DISTINCT FROM g.segment"
+		" AND m.segment = coalesce(g.part, m.segment)",
 		at, 1);
 	/* Nor was the leaving of the segment that holds again. */
 	cs_exec("UPDATE cs_internal.membership m SET valid_to = NULL FROM seg g"
@@ -586,19 +559,20 @@ write_membership(const CsBatch *batch, CsResult *seg)
 			" AND m.segment = g.segment"
 			" AND NOT EXISTS (SELECT 1 FROM cs_internal.membership o WHERE o.customer_id = "
 			"m.customer_id"
-			"  AND o.dimension = m.dimension AND o.valid_to IS NULL)",
+			"  AND o.dimension = m.dimension AND o.valid_to IS NULL"
+			"  AND o.segment = coalesce(g.part, o.segment))",
 			at, 1);
 	cs_exec(
 		"UPDATE cs_internal.membership m SET valid_to = $1 FROM seg g"
 		" WHERE m.customer_id = g.customer_id AND m.dimension = g.dimension AND m.valid_to IS NULL"
-		" AND m.segment IS DISTINCT FROM g.segment",
+		" AND m.segment IS DISTINCT FROM g.segment AND m.segment = coalesce(g.part, m.segment)",
 		at, 1);
 	cs_exec("INSERT INTO cs_internal.membership (customer_id, dimension, segment, valid_from, "
 			"source, reason)"
 			" SELECT g.customer_id, g.dimension, g.segment, $1, g.source, g.reason FROM seg g"
 			" WHERE g.segment IS NOT NULL AND NOT EXISTS (SELECT 1 FROM cs_internal.membership o"
 			"  WHERE o.customer_id = g.customer_id AND o.dimension = g.dimension AND o.valid_to IS "
-			"NULL)",
+			"NULL AND o.segment = coalesce(g.part, o.segment))",
 			at, 1);
 	cs_unregister("seg");
 }
@@ -607,7 +581,7 @@ write_membership(const CsBatch *batch, CsResult *seg)
  * any_gone: is somebody in a dimension that is not there, or is that unknown?
  */
 static bool
-any_gone(const CsBatch *batch, const Definitions *defs)
+any_gone(const CsBatch *batch, const CsDimensions *defs)
 {
 	CsState *state = batch->state;
 	Level all = {.dimensions = defs->dimensions, .n = defs->ndimensions};
@@ -641,7 +615,7 @@ any_gone(const CsBatch *batch, const Definitions *defs)
  * assignments that are over.
  */
 static void
-end_gone(const CsBatch *batch, const Definitions *defs)
+end_gone(const CsBatch *batch, const CsDimensions *defs)
 {
 	CsArg at[] = {cs_tstz(batch->as_of), cs_textarray(batch->ids)};
 	const char *gone = " JOIN batch b ON b.customer_id = x.customer_id"
@@ -674,7 +648,7 @@ end_gone(const CsBatch *batch, const Definitions *defs)
  * stage_level: dimensions that need nothing of each other.
  */
 static void
-stage_level(CsBatch *batch, const Definitions *defs, Dimension *dimensions, int n, bool whole)
+stage_level(CsBatch *batch, const CsDimensions *defs, CsDimension *dimensions, int n, bool whole)
 {
 	Level level = {.batch = batch, .dimensions = dimensions, .n = n};
 
@@ -684,7 +658,9 @@ stage_level(CsBatch *batch, const Definitions *defs, Dimension *dimensions, int 
 		place_by_rules(&level, defs);
 		place_by_attribute(&level);
 		place_as_before(&level);
+		place_for_min_days(&level);
 		place_by_hand(&level);
+		place_spare(&level);
 	}
 	write_state(&level, whole);
 	if (!batch->what_if)
@@ -703,7 +679,7 @@ stage_level(CsBatch *batch, const Definitions *defs, Dimension *dimensions, int 
 void
 cs_stage_segments(CsBatch *batch, bool late)
 {
-	Definitions *defs = read_definitions();
+	CsDimensions *defs = cs_dimensions();
 	bool whole = !late;
 	int first = 0;
 
@@ -711,7 +687,7 @@ cs_stage_segments(CsBatch *batch, bool late)
 		end_gone(batch, defs);
 	while (first < defs->ndimensions)
 	{
-		Dimension *dimension = &defs->dimensions[first];
+		CsDimension *dimension = &defs->dimensions[first];
 		int next = first;
 
 		while (next < defs->ndimensions && defs->dimensions[next].level == dimension->level &&
