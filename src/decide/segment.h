@@ -12,8 +12,7 @@ typedef struct CsDimension
 	char *name;
 	char *attribute; /* NULL: segments have rules */
 	char *fallback;
-	char *
-		part; /* one segment of an overlapping dimension, each of which has an entry; NULL: exclusive */
+	char *part;    /* of an overlapping dimension: the segment that this entry stands for */
 	bool is_spare; /* the part is the fallback, for who is in no other one */
 	int min_days;
 	int level;
@@ -22,7 +21,7 @@ typedef struct CsDimension
 	int count;
 } CsDimension;
 
-/* CsDimensions of dimensions and segments, and the order that follows from them. */
+/* Definitions of dimensions and segments, and the order that follows from them. */
 typedef struct CsDimensions
 {
 	CsDimension *dimensions; /* enabled, in order of level, name */

@@ -81,8 +81,8 @@ SELECT refused($$INSERT INTO cs.dimension (name) VALUES ('as_of')$$);
 SELECT refused($$INSERT INTO cs.dimension (name) VALUES ('Tier 2')$$);
 SELECT refused($$INSERT INTO cs.metric (name, source, expression) VALUES ('tier', 'ledger', 'mrr')$$);
 -- dimensions and segments
-SELECT refused($$INSERT INTO cs.dimension (name, exclusive) VALUES ('many', false)$$);
-SELECT refused($$INSERT INTO cs.dimension (name, min_days) VALUES ('lazy', 3)$$);
+SELECT refused($$INSERT INTO cs.dimension (name, exclusive, attribute) VALUES ('many', false, 'plan')$$);
+SELECT refused($$INSERT INTO cs.dimension (name, min_days) VALUES ('lazy', -3)$$);
 SELECT refused($$INSERT INTO cs.dimension (name, fallback) VALUES ('none', '(none)')$$);
 SELECT refused($$UPDATE cs.dimension SET attribute = 'tier' WHERE name = 'tier'$$);
 SELECT refused($$INSERT INTO cs.segment (dimension, name, rule) VALUES ('tier', '', 'true')$$);
