@@ -57,19 +57,7 @@
 #include "refresh/refresh.h"
 #include "refresh/summary.h"
 
-PG_FUNCTION_INFO_V1(cs_refresh_sql);
-PG_FUNCTION_INFO_V1(cs_rebuild_sql);
-PG_FUNCTION_INFO_V1(cs_refresh_customer_sql);
-
-/* First key of our advisory locks; the second is 0 for the refresher, else a customer's hash. */
-#define LOCK_CLASS 1668509797
-
-/*
- * Shared by who locks a customer, exclusive by a refresher that would lock more
- * than a transaction should: the server's lock table is small, and full it
- * fails everybody.
- */
-#define LOCK_EVERYBODY (LOCK_CLASS + 2)
+/* More customers than that are not locked one by one. */
 #define MAX_LOCKS 2000
 
 enum
@@ -112,7 +100,7 @@ cs_ids_from_query(const char *sql, const CsArg *args, int nargs, int *n)
 static void
 lock_refresher(void)
 {
-	DirectFunctionCall2(pg_advisory_xact_lock_int4, Int32GetDatum(LOCK_CLASS), Int32GetDatum(0));
+	DirectFunctionCall2(pg_advisory_xact_lock_int4, Int32GetDatum(CS_LOCK_CLASS), Int32GetDatum(0));
 }
 
 /*
@@ -129,8 +117,8 @@ cs_end_turn(void)
 {
 	LOCKTAG tag;
 
-	/* what pg_advisory_xact_lock(LOCK_CLASS, 0) has taken */
-	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, LOCK_CLASS, 0, 2);
+	/* what pg_advisory_xact_lock(CS_LOCK_CLASS, 0) has taken */
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, CS_LOCK_CLASS, 0, 2);
 	(void) LockRelease(&tag, ExclusiveLock, false);
 }
 
@@ -139,16 +127,15 @@ cs_has_turn(void)
 {
 	LOCKTAG tag;
 
-	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, LOCK_CLASS, 0, 2);
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, CS_LOCK_CLASS, 0, 2);
 	return LockHeldByMe(&tag, ExclusiveLock);
 }
 
 /*
- * with_snapshot: runs a step on one snapshot, taken now, after the locks.
- * hold: the step changes nothing of sources and definitions.
+ * cs_with_snapshot: see refresh.h.
  */
-static bool
-with_snapshot(bool (*step)(CsRefresh *run), CsRefresh *run, bool hold)
+bool
+cs_with_snapshot(bool (*step)(CsRefresh *run), CsRefresh *run, bool hold)
 {
 	Snapshot snapshot = RegisterSnapshot(GetTransactionSnapshot());
 	volatile bool worked = false;
@@ -185,7 +172,7 @@ step_collect(CsRefresh *run)
 static void
 lock_everybody(void)
 {
-	DirectFunctionCall2(pg_advisory_xact_lock_int4, Int32GetDatum(LOCK_EVERYBODY),
+	DirectFunctionCall2(pg_advisory_xact_lock_int4, Int32GetDatum(CS_LOCK_EVERYBODY),
 						Int32GetDatum(0));
 }
 
@@ -262,7 +249,7 @@ lock_free(Datum candidates, int found, int *n)
 	{
 		*n = found;
 		if (DatumGetBool(DirectFunctionCall2(pg_try_advisory_xact_lock_int4,
-											 Int32GetDatum(LOCK_EVERYBODY), Int32GetDatum(0))))
+											 Int32GetDatum(CS_LOCK_EVERYBODY), Int32GetDatum(0))))
 			return candidates;
 		*n = 0;
 		return PointerGetDatum(construct_empty_array(TEXTOID));
@@ -270,7 +257,7 @@ lock_free(Datum candidates, int found, int *n)
 	counted += found;
 	return cs_ids_from_query("SELECT c FROM unnest($1) WITH ORDINALITY u(c, o)"
 							 " WHERE pg_try_advisory_xact_lock($2, hashtext(c)) ORDER BY o",
-							 CS_ARGS(cs_textarray(candidates), cs_int4(LOCK_CLASS)), n);
+							 CS_ARGS(cs_textarray(candidates), cs_int4(CS_LOCK_CLASS)), n);
 }
 
 /*
@@ -576,11 +563,11 @@ summarise(CsRefresh *run)
 	if (run->after == NULL)
 	{
 		remember(&run->after, "");
-		return with_snapshot(step_prune, run, false);
+		return cs_with_snapshot(step_prune, run, false);
 	}
 	if (choose_folded(run))
-		return with_snapshot(step_fold, run, false);
-	return with_snapshot(step_extend, run, false);
+		return cs_with_snapshot(step_fold, run, false);
+	return cs_with_snapshot(step_extend, run, false);
 }
 
 static bool
@@ -644,14 +631,14 @@ cs_refresh_step(CsRefresh *run)
 	switch (run->phase)
 	{
 		case PHASE_COLLECT:
-			with_snapshot(step_collect, run, false);
+			cs_with_snapshot(step_collect, run, false);
 			run->phase = PHASE_BUILD;
 			break;
 		case PHASE_BUILD:
 			if (cs_usage_build_position() >= 0)
 			{
 				lock_everybody();
-				with_snapshot(step_build, run, false);
+				cs_with_snapshot(step_build, run, false);
 			}
 			else
 				run->phase = PHASE_INGEST;
@@ -661,12 +648,12 @@ cs_refresh_step(CsRefresh *run)
 				run->to_ingest =
 					count_of("SELECT count(*) FROM cs_internal.pending WHERE $1 IS NOT NULL", run);
 			if (choose_chunk(run))
-				with_snapshot(step_ingest, run, true);
+				cs_with_snapshot(step_ingest, run, true);
 			else
 				run->phase = PHASE_EXTENT;
 			break;
 		case PHASE_EXTENT:
-			with_snapshot(step_extent, run, false);
+			cs_with_snapshot(step_extent, run, false);
 			(void) cs_references_fix(cs_local_day(run->as_of, cs_policy(false)->time_zone), false);
 			run->phase = PHASE_EVALUATE;
 			break;
@@ -677,7 +664,7 @@ cs_refresh_step(CsRefresh *run)
 					" UNION SELECT customer_id FROM cs_internal.state WHERE due_at <= $1) w",
 					run);
 			if (choose_batch(run))
-				with_snapshot(step_evaluate, run, true);
+				cs_with_snapshot(step_evaluate, run, true);
 			else if (!first_references(run))
 			{
 				remember(&run->after, NULL);
@@ -692,7 +679,7 @@ cs_refresh_step(CsRefresh *run)
 			}
 			break;
 		case PHASE_DONE:
-			more = with_snapshot(step_done, run, false);
+			more = cs_with_snapshot(step_done, run, false);
 			break;
 	}
 	cs_leave(&frame);
@@ -736,191 +723,4 @@ cs_refresh_needed(TimestampTz *next_due)
 		*next_due = DatumGetTimestampTz(due);
 	cs_leave(&frame);
 	return needed;
-}
-
-/*
- * next_transaction: commits.  A step has one snapshot of its own, taken after
- * its locks, so the session's default isolation gives nothing here; under
- * REPEATABLE READ it would fail beside people who act on alerts.
- */
-static void
-next_transaction(void)
-{
-	SPI_commit();
-	XactIsoLevel = XACT_READ_COMMITTED;
-}
-
-/*
- * run_refresh: the loop of both procedures.
- */
-static void
-run_refresh(FunctionCallInfo fcinfo, bool commit, const char *procedure)
-{
-	CallContext *call = (CallContext *) fcinfo->context;
-	bool atomic = call == NULL || !IsA(call, CallContext) || call->atomic;
-	CsRefresh run;
-
-	if (commit && atomic)
-		ereport(ERROR, errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
-				errmsg("CALL cs.%s() commits between batches and cannot run inside a transaction "
-					   "or function",
-					   procedure),
-				errhint("Switch autocommit on, or use CALL cs.refresh(commit => false)."));
-	SPI_connect_ext(commit ? SPI_OPT_NONATOMIC : 0);
-	cs_refresh_start(&run, true);
-	if (strcmp(procedure, "rebuild") == 0)
-		run.notice_level = NOTICE;
-	if (commit)
-		next_transaction();
-	while (cs_refresh_step(&run))
-		if (commit)
-			next_transaction();
-	if (commit)
-	{
-		next_transaction();
-		PushActiveSnapshot(GetTransactionSnapshot());
-		(void) cs_number_events();
-		PopActiveSnapshot();
-	}
-	SPI_finish();
-}
-
-/*
- * cs_refresh_sql: CALL cs.refresh(commit).
- */
-Datum
-cs_refresh_sql(PG_FUNCTION_ARGS)
-{
-	run_refresh(fcinfo, PG_ARGISNULL(0) ? true : PG_GETARG_BOOL(0), "refresh");
-	PG_RETURN_VOID();
-}
-
-/*
- * cs_rebuild_sql: CALL cs.rebuild(source): refresh after forgetting how far the
- * source (NULL: every source) was read.  Rows are recomputed in place, so
- * readers keep what they have until it is replaced.
- */
-Datum
-cs_rebuild_sql(PG_FUNCTION_ARGS)
-{
-	CsFrame frame;
-
-	cs_enter(&frame);
-	(void) cs_policy(false);
-	if (!PG_ARGISNULL(0))
-	{
-		char *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
-
-		cs_exec("SELECT name FROM cs.source", CS_NO_ARGS);
-		if (cs_exec("SELECT 1 FROM cs.source WHERE name = $1", CS_ARGS(cs_text(name))) == 0)
-			ereport(ERROR, errcode(ERRCODE_UNDEFINED_OBJECT),
-					errmsg("there is no source \"%s\"", name),
-					errhint("Sources stand in cs.source."));
-		cs_exec("UPDATE cs_internal.source_state SET needs_scan = true WHERE source = $1",
-				CS_ARGS(cs_text(name)));
-	}
-	else
-	{
-		cs_exec("UPDATE cs_internal.source_state SET needs_scan = true", CS_NO_ARGS);
-		cs_exec("INSERT INTO cs_internal.dirty (customer_id, marked_at)"
-				" SELECT customer_id, clock_timestamp() FROM cs_internal.customer"
-				" UNION SELECT customer_id, clock_timestamp() FROM cs_internal.state ON CONFLICT "
-				"DO NOTHING",
-				CS_NO_ARGS);
-	}
-	cs_leave(&frame);
-	run_refresh(fcinfo, true, "rebuild");
-	PG_RETURN_VOID();
-}
-
-/*
- * customer_now: everything of one customer, in the caller's transaction.
- */
-static bool
-customer_now(CsRefresh *run)
-{
-	Datum ids = chosen_ids;
-	CsPolicy *policy = cs_policy(false);
-	CsBatch *batch;
-	bool isnull;
-	TimestampTz since;
-	TimestampTz until;
-	ListCell *lc;
-
-	/*
-	 * What capture has noted of usage and the refresher has not read yet; NULL
-	 * key or range: all.  Where events are of users, whose they are is not
-	 * looked up, and a changed user may have brought all of his.
-	 */
-	cs_exec("SELECT min(CASE WHEN c.kind = 'usage_event' AND c.since IS NOT NULL THEN c.since ELSE "
-			"'-infinity' END),"
-			" max(CASE WHEN c.kind = 'usage_event' AND c.until IS NOT NULL THEN c.until ELSE "
-			"'infinity' END)"
-			" FROM (SELECT s.kind, l.since, l.until FROM cs_internal.change_log l"
-			"  JOIN cs.source s ON s.name = l.source WHERE l.customer_key = ($1)[1] OR "
-			"l.customer_key IS NULL OR NOT s.columns ? 'customer_id'"
-			"  UNION ALL SELECT coalesce(s.kind, 'usage_event'), p.since, p.until FROM "
-			"cs_internal.pending p LEFT JOIN cs.source s ON s.name = p.source"
-			"  WHERE p.customer_id = ($1)[1]) c"
-			" WHERE c.kind IN ('usage_event', 'user')",
-			CS_ARGS(cs_textarray(ids)));
-	since = DatumGetTimestampTz(cs_cell_datum(0, 1, &isnull));
-	if (isnull)
-		since = DT_NOEND;
-	until = DatumGetTimestampTz(cs_cell_datum(0, 2, &isnull));
-	if (isnull)
-		until = DT_NOBEGIN;
-	foreach (lc, cs_sources("usage_event"))
-		cs_watermark_tail(lfirst(lc), ids, &since, &until);
-	if (since <= until)
-		cs_usage_ingest(ids, since, until, policy);
-	cs_ledger_ingest(ids, policy);
-	cs_identity_ingest(ids);
-	if (cs_exec("SELECT 1 FROM cs_internal.customer WHERE customer_id = ($1)[1]",
-				CS_ARGS(cs_textarray(ids))) == 0)
-		return false;
-	batch = cs_batch_make(ids, 1, run->as_of, false);
-	batch->ahead = run->as_of;
-	cs_evaluate(batch);
-	return true;
-}
-
-/*
- * cs_refresh_customer_sql: one customer, with the caller's uncommitted changes;
- * commits or rolls back with them.  Touches only rows keyed by the customer and
- * leaves the change log and the dirty mark to the refresher.
- */
-Datum
-cs_refresh_customer_sql(PG_FUNCTION_ARGS)
-{
-	char *id;
-	Datum ids[1];
-	CsFrame frame;
-	CsRefresh run;
-
-	if (PG_ARGISNULL(0))
-		ereport(ERROR, errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				errmsg("customer must not be NULL"));
-	if (IsolationUsesXactSnapshot())
-		ereport(
-			ERROR, errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
-			errmsg("cs.refresh_customer() needs the isolation level READ COMMITTED"),
-			errdetail("Under an older snapshot it would write what is no longer true."),
-			errhint("Call it in a transaction of that level, or leave it to CALL cs.refresh()."));
-	id = text_to_cstring(PG_GETARG_TEXT_PP(0));
-
-	cs_refresh_start(&run, false);
-	cs_enter(&frame);
-	ids[0] = CStringGetTextDatum(id);
-	chosen_ids = PointerGetDatum(construct_array(ids, 1, TEXTOID, -1, false, TYPALIGN_INT));
-	cs_exec("SELECT pg_advisory_xact_lock_shared($1, 0)", CS_ARGS(cs_int4(LOCK_EVERYBODY)));
-	cs_exec("SELECT pg_advisory_xact_lock($1, hashtext($2))",
-			CS_ARGS(cs_int4(LOCK_CLASS), cs_text(id)));
-	cs_capture_flush();
-	if (!with_snapshot(customer_now, &run, true))
-		ereport(ERROR, errcode(ERRCODE_NO_DATA_FOUND), errmsg("there is no customer \"%s\"", id),
-				errhint("Customers are the ids of customer and subscription sources; see "
-						"cs.source_status."));
-	cs_leave(&frame);
-	PG_RETURN_VOID();
 }

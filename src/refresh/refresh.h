@@ -35,6 +35,22 @@ typedef struct CsRefresh
 extern void cs_progress(CsRefresh *run, int place, const char *stage, int64 done, int64 total);
 extern void cs_progress_end(void);
 
+/* First key of our advisory locks; the second is 0 for the refresher, else a customer's hash. */
+#define CS_LOCK_CLASS 1668509797
+
+/*
+ * Shared by who locks a customer, exclusive by a refresher that would lock more
+ * than a transaction should: the server's lock table is small, and full it
+ * fails everybody.
+ */
+#define CS_LOCK_EVERYBODY (CS_LOCK_CLASS + 2)
+
+/*
+ * Runs a step on one snapshot, taken now, after the locks.  hold: the step
+ * changes nothing of sources and definitions.  Inside a frame.
+ */
+extern bool cs_with_snapshot(bool (*step)(CsRefresh *run), CsRefresh *run, bool hold);
+
 extern void cs_refresh_start(CsRefresh *run, bool force_scan);
 
 /*
