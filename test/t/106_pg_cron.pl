@@ -1,4 +1,4 @@
-# Beside pg_cron: the procedures that the scheduler runs are called from
+# full run only (pg_cron has minutes).  Beside pg_cron: the procedures that the scheduler runs are called from
 # cron.schedule as well, where cs_ext is not preloaded, and where both run at once.
 # Skipped where Debian's postgresql-NN-cron is not installed. How to run: see 010_worker.pl.
 use strict;
@@ -52,7 +52,7 @@ is(sql(q(SELECT count(DISTINCT customer_id) FROM cs_internal.metric_history)), '
 is(sql(q(SELECT string_agg(job || ' ' || last_status, ',' ORDER BY job) FROM cs.job_status WHERE last_status IS NOT NULL)), 'nightly_snapshot succeeded,retention succeeded', 'and stands in job_status');
 sql(q(INSERT INTO app.ticket (id, customer_id, opened_at, severity, escalated) VALUES (9001, 2, '2025-06-30 12:00+02', 'urgent', true)));
 becomes(q(SELECT count(*) = 1 FROM cs.open_alert WHERE rule = 'ticket_escalated' AND key = '9001'), 'a new fact has its alert by the next minute');
-is(sql(q(SELECT count(*) FROM cs.alert_event WHERE seq IS NULL)), '0', 'and is numbered');
+becomes(q(SELECT count(*) = 0 FROM cs.alert_event WHERE seq IS NULL), 'and is numbered');
 
 # --- both at once ------------------------------------------------------------------------
 
@@ -63,6 +63,6 @@ sql(qq(INSERT INTO app.ticket (id, customer_id, opened_at, severity, escalated) 
 becomes(q(SELECT count(*) = 40 FROM cs.open_alert WHERE key::text ~ '^91'), 'the scheduler of cs_ext serves it too, at once');
 becomes('SELECT (' . runs('refresh') . ") > $before", 'beside pg_cron');
 is(sql(q(SELECT count(*) FROM (SELECT FROM cs.alert WHERE rule = 'ticket_escalated' GROUP BY key HAVING count(*) > 1) x)), '0', 'no alert is doubled');
-is(sql(q(SELECT count(*) FROM cron.job_run_details WHERE status = 'failed' AND start_time > now() - interval '10 minutes' AND return_message !~ 'server restarted')), '0', 'no run failed');
+is(sql(q(SELECT count(*) FROM cron.job_run_details WHERE status = 'failed' AND start_time > now() - interval '10 minutes' AND return_message !~ 'server restarted|administrator command')), '0', 'no run failed');
 $node->stop('fast');
 done_testing();
