@@ -20,14 +20,21 @@ unset PGOPTIONS PGSERVICE PGPASSFILE PGCLIENTENCODING
 passed=0 failed=0 skipped=0 counted=0
 failures=()
 FULL=${CS_EXT_TEST_FULL:-}
-FILE_LIMIT=${CS_EXT_TEST_FILE_LIMIT:-$([ -n "$FULL" ] && echo 1200 || echo 300)}
 
-# wanted FILE: is it part of this run. Long tests say "full run only" in their first lines.
+# A long test says "full run only" in its first lines.
+is_long() { head -3 "$1" | grep -q 'full run only'; }
+
+# limit FILE: seconds after which it is stopped
+limit() {
+	if [ -n "${CS_EXT_TEST_FILE_LIMIT:-}" ]; then echo "$CS_EXT_TEST_FILE_LIMIT"; elif is_long "$1"; then echo 1800; else echo 300; fi
+}
+
+# wanted FILE: is it part of this run
 wanted() {
 	[ -e "$1" ] || return 1
 	local name=${1##*/}
 	chosen "${name%.*}" || return 1
-	[ -n "$FULL" ] || [ ${#NAMES[@]} -gt 0 ] || ! head -3 "$1" | grep -q 'full run only'
+	[ -n "$FULL" ] || [ ${#NAMES[@]} -gt 0 ] || ! is_long "$1"
 }
 
 # count NAME PASSED FAILED SKIPPED: adds up, and prints one line.
@@ -209,7 +216,7 @@ servers_of_their_own() {
 		name=${file##*/}
 		name=${name%.pl}
 		mkdir -p "$TESTDIR"
-		timeout "$FILE_LIMIT" perl "$file" >"$WORK/t.out" 2>&1 </dev/null
+		timeout "$(limit "$file")" perl "$file" >"$WORK/t.out" 2>&1 </dev/null
 		status=$?
 		read -r p f s < <(perl test/lib/tap.pl "$name" "$status" <"$WORK/t.out" 2>"$WORK/t.err")
 		cat "$WORK/t.err"
@@ -265,7 +272,7 @@ for file in test/pgtap/*.sql; do
 		continue
 	fi
 	psql -qX -c 'CREATE DATABASE cs_test TEMPLATE cs_template' || { count "pgtap/$name" 0 1 0; continue; }
-	timeout "$FILE_LIMIT" psql -XAtq -d cs_test -v ON_ERROR_STOP=1 -v "testdata=$WORK/testdata" -f "$file" \
+	timeout "$(limit "$file")" psql -XAtq -d cs_test -v ON_ERROR_STOP=1 -v "testdata=$WORK/testdata" -f "$file" \
 		>"$WORK/pgtap.out" 2>&1 </dev/null
 	read -r p f s < <(perl test/lib/tap.pl "$name" $? <"$WORK/pgtap.out" 2>"$WORK/tap.err")
 	cat "$WORK/tap.err"
