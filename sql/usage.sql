@@ -260,7 +260,7 @@ COMMENT ON FUNCTION cs_internal.usage_replace(cs.usage, cs.usage, date, date) IS
 CREATE TABLE cs_internal.usage_build (
 	source text PRIMARY KEY,
 	position bigint NOT NULL DEFAULT 0,     -- customers below are built
-	width bigint NOT NULL,                  -- of a slice: what memory allows
+	width bigint NOT NULL,                  -- of the last slice; 2^32: one pass is all
 	events bigint NOT NULL DEFAULT 0,       -- read so far, of this source
 	first_at timestamptz,                   -- of them
 	last_at timestamptz

@@ -30,6 +30,7 @@ extern char *cs_databases;
 extern int cs_max_workers;
 extern int cs_refresh_batch;
 extern int cs_usage_large;      /* bytes */
+extern int cs_usage_memory;     /* kilobytes */
 extern int cs_user_sql_timeout; /* milliseconds, 0 = none */
 extern int cs_change_log_warn_rows;
 extern int cs_scan_interval; /* seconds between re-reads of a scanned source by the worker */

@@ -24,6 +24,7 @@ char *cs_databases = NULL;
 int cs_max_workers = 4;
 int cs_refresh_batch = 2000;
 int cs_usage_large = 32768;
+int cs_usage_memory = 256 * 1024;
 int cs_user_sql_timeout = 60000;
 int cs_change_log_warn_rows = 1000000;
 int cs_scan_interval = 60;
@@ -51,6 +52,10 @@ _PG_init(void)
 	DefineCustomIntVariable(
 		"cs_ext.usage_large", "Size from which a customer's month of usage is kept in pieces.",
 		NULL, &cs_usage_large, 32768, 0, INT_MAX, PGC_USERSET, GUC_UNIT_BYTE, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"cs_ext.usage_memory", "Encoded usage that a process of the rollup's first build keeps.",
+		"For tests: a small value makes many slices.", &cs_usage_memory, 256 * 1024, 1, 256 * 1024,
+		PGC_SUSET, GUC_UNIT_KB | GUC_NO_SHOW_ALL | GUC_NOT_IN_SAMPLE, NULL, NULL, NULL);
 	DefineCustomIntVariable("cs_ext.user_sql_timeout",
 							"Longest time one statement made of users' definitions may take.",
 							"Zero: no limit.", &cs_user_sql_timeout, 60000, 0, INT_MAX, PGC_SUSET,

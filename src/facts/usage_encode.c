@@ -552,13 +552,53 @@ cs_pack_read(const char *data, int64 *at, CsUsageString *id, DateADT *month, CsU
 	*at += sizeof(len) + len;
 }
 
-/* Leave customers out, by halves of the hash range, until it is at most `most` bytes. */
+#define BUCKETS 1024
+
+/*
+ * shed_bound: where the hash range should end, so that about half of `most` stays.
+ * Customers are told apart by buckets of the range; those of the first one stay
+ * in any case.  Always less than p->hi, for what is encoded is more than that.
+ */
+static int64
+shed_bound(const Pack *p, int64 most)
+{
+	int64 *bytes = palloc0(sizeof(int64) * BUCKETS);
+	int64 width = p->hi - p->lo;
+	int64 sum = 0;
+	int64 b = 0;
+
+	for (int i = 0; i < p->nruns; i++)
+	{
+		for (int64 at = 0; at < p->runs[i].len;)
+		{
+			int64 from = at;
+			int64 slice;
+			CsUsageString id;
+			DateADT month;
+			CsUsagePart payload;
+
+			cs_pack_read(p->runs[i].data, &at, &id, &month, &payload);
+			slice = cs_usage_slice(id.s, id.len);
+			if (slice < p->hi)
+				bytes[(slice - p->lo) * BUCKETS / width] += at - from;
+		}
+	}
+	while (b < BUCKETS - 1 && sum + bytes[b] <= most / 2)
+		sum += bytes[b++];
+	pfree(bytes);
+	return p->lo + (Max(b, 1) * width + BUCKETS - 1) / BUCKETS;
+}
+
+/*
+ * cs_pack_shed: see usage_pack.h.
+ */
 void
 cs_pack_shed(Pack *p, int64 most)
 {
 	while (p->encoded > most && p->hi - p->lo > 1)
 	{
-		p->hi = p->lo + (p->hi - p->lo) / 2;
+		CHECK_FOR_INTERRUPTS();
+		p->hi = Min(shed_bound(p, most), p->hi - 1);
 		p->encoded = 0;
 		for (int i = 0; i < p->nruns; i++)
 		{
@@ -599,7 +639,10 @@ cs_pack_encode(Pack *p)
 	uint32 sum = 0;
 
 	if (p->n == 0)
+	{
+		cs_pack_start_labels(p);
 		return;
+	}
 	cs_pack_settle(p);
 	old = MemoryContextSwitchTo(p->cxt);
 	initStringInfo(&buf);

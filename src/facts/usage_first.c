@@ -266,9 +266,10 @@ cs_usage_build_step(int level)
 	CsResult *part;
 	instr_time begin;
 
-	cs_exec("SELECT min(position), min(width) FROM cs_internal.usage_build", CS_NO_ARGS);
+	/* all who are left: a customer larger than memory must not make the slices behind him narrow */
+	cs_exec("SELECT min(position) FROM cs_internal.usage_build", CS_NO_ARGS);
 	lo = DatumGetInt64(cs_cell_datum(0, 1, &isnull));
-	hi = Min(CS_SLICES, lo + DatumGetInt64(cs_cell_datum(0, 2, &isnull)));
+	hi = CS_SLICES;
 	merge = read_slice(lo, &hi, level);
 	if (merge != NULL)
 	{

@@ -365,7 +365,7 @@ cs_pack_customer(Pack *p, Datum key)
 
 		l->rank = slice >= p->lo && slice < p->hi;
 	}
-	return l->rank ? id : -1;
+	return l->rank ? (int64) id : -1;
 }
 
 uint32

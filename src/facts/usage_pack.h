@@ -11,10 +11,15 @@
 #include "facts/usage_runs.h"
 #include "facts/usage_value.h"
 
-/* Records that are gathered before they are encoded (24 MB, and as much for sorting). */
-#define MAX_RECORDS 1000000
-/* Encoded bytes that one process keeps. */
-#define MAX_ENCODED (256 * 1024 * 1024)
+/*
+ * Bytes that one process keeps encoded (cs_ext.usage_memory, 256 MB); the other
+ * bounds follow it.  Records that are gathered before they are encoded (24 MB, and
+ * as much for sorting), bytes of labels, bytes of a result.
+ */
+#define MAX_ENCODED (cs_usage_memory * INT64CONST(1024))
+#define MAX_RECORDS Max(100, MAX_ENCODED / 268)
+#define MAX_NAMES Max(1024 * 1024, MAX_ENCODED / 4)
+#define MAX_RESULT (MAX_ENCODED / 2 * 7)
 
 #define DAY_SLOTS 1024
 
@@ -159,7 +164,10 @@ extern void cs_pack_add_run(Pack *p, char *data, int64 len);
 extern void cs_pack_read(const char *data, int64 *at, CsUsageString *id, DateADT *month,
 						 CsUsagePart *payload);
 
-/* Leave customers out, by halves of the hash range, until it is at most `most` bytes. */
+/*
+ * Leave customers out, from the upper end of the hash range, until it is at most
+ * `most` bytes or one hash is left.
+ */
 extern void cs_pack_shed(Pack *p, int64 most);
 
 #endif

@@ -10,9 +10,9 @@
  * and names.  So a process holds a buffer, the names in it, and what is encoded.
  * Partial states travel as they are; who reads the result merges the runs.
  *
- * Memory: where what is encoded grows beyond a bound, the customers in the upper
- * half of the hash range are left out and the result says so (hi); the caller
- * asks for them in a second pass.
+ * Memory: where what is encoded grows beyond a bound, customers at the
+ * upper end of the hash range are left out and the result says so (hi); the caller
+ * asks for them in another pass.
  *
  * Cases.  Aborted, cancelled: everything is in the aggregate's context.  Events
  * are cut into days in the session's time zone, which the contained side sets
@@ -26,10 +26,6 @@
 #include "miscadmin.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
-
-/* Bytes of labels that are gathered before they are encoded; and that a result may have. */
-#define MAX_NAMES (64 * 1024 * 1024)
-#define MAX_RESULT (896 * 1024 * 1024)
 
 /*
  * cs_usage_slice: the hash of a customer's id that slices are ranges of.
@@ -127,7 +123,12 @@ cs_usage_pack_step(PG_FUNCTION_ARGS)
 		PG_RETURN_POINTER(p);
 	customer = cs_pack_customer(p, PG_GETARG_DATUM(3));
 	if (customer < 0)
+	{
+		/* who is not in the slice has a label, too */
+		if (p->arena_used >= MAX_NAMES)
+			cs_pack_encode(p);
 		PG_RETURN_POINTER(p);
+	}
 	if (p->n == p->size)
 	{
 		p->size = p->size ? Min(p->size * 2, MAX_RECORDS) : 1024;

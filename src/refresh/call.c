@@ -161,6 +161,12 @@ customer_now(CsRefresh *run)
 	until = DatumGetTimestampTz(cs_cell_datum(0, 2, &isnull));
 	if (isnull)
 		until = DT_NOBEGIN;
+	if (cs_usage_build_position() >= 0)
+	{
+		/* his slice may still have to be built, then nothing says that he waits */
+		since = DT_NOBEGIN;
+		until = DT_NOEND;
+	}
 	foreach (lc, cs_sources("usage_event"))
 		cs_watermark_tail(lfirst(lc), ids, &since, &until);
 	if (since <= until)

@@ -1,0 +1,135 @@
+# A first build of many slices that is stopped between two of them: killed and
+# cancelled, with changes, a refresh_customer and a reader of cs.progress beside
+# it. The next refresh goes on, and the rollup is what plain SQL says.
+#
+# The build stops where the test wants: reading an event waits for a lock once
+# enough customers are built. How to run: see 010_worker.pl.
+use strict;
+use warnings;
+
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $seed = $ENV{CS_EXT_SEED} // int(rand(1_000_000));
+diag("seed $seed");
+
+my $node = PostgreSQL::Test::Cluster->new('slices');
+$node->init;
+$node->append_conf('postgresql.conf', <<'CONF');
+cs_ext.now = '2025-06-20 09:00+02'
+cs_ext.usage_memory = 6kB
+cs_ext.refresh_batch = 5
+restart_after_crash = on
+log_statement = none
+CONF
+$node->start;
+sub sql { return $node->safe_psql('postgres', $_[0]); }
+
+sql(qq(CREATE EXTENSION cs_ext;
+CREATE SCHEMA app;
+SELECT setseed($seed / 1000000.0);
+CREATE TABLE app.event (customer_id int, at timestamptz, user_id int, name text, amount numeric);
+CREATE INDEX ON app.event (customer_id, at);
+INSERT INTO app.event SELECT floor(random() * 60), timestamptz '2025-06-20 00:00+02' - random() ^ 2 * interval '100 days', floor(random() * 40), (ARRAY['a', 'b', NULL])[1 + floor(random() * 3)],
+	CASE WHEN random() < 0.3 THEN round((random() * 9 - 4)::numeric, 2) END FROM generate_series(1, 6000);
+-- one who is larger than memory
+INSERT INTO app.event SELECT 7, timestamptz '2025-06-20 00:00+02' - random() * interval '100 days', floor(random() * 900), 'a', 1 FROM generate_series(1, 3000);
+SELECT cs.setup(time_zone => 'Europe/Berlin', currency => 'EUR', template => NULL);
+CREATE TABLE app.stop (position bigint);
+INSERT INTO app.stop VALUES (-1);
+CREATE FUNCTION app.read(name text) RETURNS text LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog AS \$\$
+BEGIN
+	IF (SELECT b.position >= s.position AND s.position >= 0 FROM cs_internal.usage_build b, app.stop s) THEN
+		PERFORM pg_advisory_xact_lock_shared(4711);
+	END IF;
+	RETURN name;
+END \$\$;
+GRANT USAGE ON SCHEMA app TO cs_ext_run;
+GRANT SELECT ON app.event TO cs_ext_run;
+INSERT INTO cs.metric (name, source, expression) VALUES ('n', 'usage', 'events(usage, NULL, 30)'), ('u', 'usage', 'active_users(usage, 7)');
+SELECT cs.add_source('events', 'usage_event', 'app.event', '{"customer_id": "customer_id", "at": "at", "user_id": "user_id", "event": "app.read(name)", "quantity": "amount"}')));
+
+# '': the rollup and the metrics are what plain SQL says.
+sub difference
+{
+	return sql(q(SET TimeZone = 'Europe/Berlin';
+	WITH raw AS (SELECT customer_id::text, name AS event, at::date AS day, count(*) AS events, sum(amount)::numeric(38,9) AS quantity, count(DISTINCT user_id) AS active_users FROM app.event GROUP BY 1, 2, 3),
+		kept AS (SELECT customer_id, event, day, events, quantity, active_users FROM cs.usage_daily)
+	(SELECT 'raw', * FROM (TABLE raw EXCEPT ALL TABLE kept) r) UNION ALL (SELECT 'kept', * FROM (TABLE kept EXCEPT ALL TABLE raw) k) LIMIT 3;
+	SELECT 'value of ' || customer_id FROM (SELECT customer_id::text, date_trunc('month', at)::date AS month, cs.usage_agg(at::date, at, user_id::text, name, amount, NULL) AS usage FROM app.event GROUP BY 1, 2) r
+	FULL JOIN cs_internal.usage_whole w USING (customer_id, month) WHERE cs_internal.usage_send(r.usage) IS DISTINCT FROM cs_internal.usage_send(w.usage) LIMIT 3;
+	SELECT 'metric of ' || c FROM (SELECT customer_id::text AS c, count(*) FILTER (WHERE at::date >= '2025-05-21' AND at::date < '2025-06-20') AS n, count(DISTINCT user_id) FILTER (WHERE at::date >= '2025-06-13' AND at::date < '2025-06-20') AS u FROM app.event GROUP BY 1) f
+	FULL JOIN (SELECT customer_id AS c, max(value) FILTER (WHERE metric = 'n') AS n, max(value) FILTER (WHERE metric = 'u') AS u FROM cs.customer_metric GROUP BY 1) m USING (c) WHERE f.n IS DISTINCT FROM m.n OR f.u IS DISTINCT FROM m.u LIMIT 3));
+}
+my $position = 'SELECT coalesce(max(position), -1) FROM cs_internal.usage_build';
+
+# A run of $call that stops at the first slice from $at on; the lock's holder, the run, its pid.
+sub stopped
+{
+	my ($call, $at) = @_;
+	my $holder = $node->background_psql('postgres');
+	$holder->query_safe('SELECT pg_advisory_lock(4711)');
+	sql("UPDATE app.stop SET position = $at");
+	my $run = $node->background_psql('postgres', on_error_stop => 0);
+	my $pid = $run->query_safe('SELECT pg_backend_pid()');
+	$run->query_until(qr/begun/, "\\echo begun\nCALL $call;\n");
+	$node->poll_query_until('postgres', "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE pid = $pid AND locktype = 'advisory' AND objid = 4711 AND NOT granted)") or die 'it did not stop';
+	return ($holder, $run, $pid);
+}
+sub go_on { sql('UPDATE app.stop SET position = -1'); $_[0]->quit; }
+sub gone { $node->poll_query_until('postgres', "SELECT NOT EXISTS (SELECT 1 FROM pg_stat_activity WHERE pid = $_[0] AND state = 'active')"); }
+
+# --- kill -9 between two slices, the first build ---------------------------------------
+my ($holder, $run, $pid) = stopped('cs.refresh()', 2**30);
+my $before = sql($position);
+cmp_ok($before, '>=', 2**30, 'slices were built');
+cmp_ok($before, '<', 2**32, 'not all of them');
+my $built = sql('SELECT count(DISTINCT customer_id) FROM cs_internal.usage_month');
+ok($built > 0 && $built < 60, "the months of $built of 60 customers are there");
+is(sql('SELECT stage, done BETWEEN 20 AND 99, total FROM cs.progress'), 'build|t|100', 'progress says so to another session');
+kill 9, $pid;
+eval { $run->{run}->kill_kill };
+eval { $holder->{run}->kill_kill };
+sql('SELECT 1') if $node->poll_query_until('postgres', 'SELECT true');
+is(sql($position), $before, 'what was built stays');
+
+# --- a refresh_customer in the middle: of one who is built, and of one who is not -----
+sql('UPDATE app.stop SET position = -1');
+my $done = sql("SELECT customer_id FROM cs_internal.usage_month WHERE cs_internal.usage_slice(customer_id) < $before ORDER BY 1 LIMIT 1");
+my $open = sql("SELECT DISTINCT customer_id::text FROM app.event WHERE cs_internal.usage_slice(customer_id::text) >= $before ORDER BY 1 LIMIT 1");
+sql("INSERT INTO app.event SELECT c, '2025-06-19 10:00+02', 1000, 'late', 2.5 FROM unnest(ARRAY[$done, $open]) c; DELETE FROM app.event WHERE customer_id IN ($done, $open) AND at < '2025-04-20'");
+my $calm = sql("SELECT max(customer_id) FROM app.event WHERE cs_internal.usage_slice(customer_id::text) >= $before AND customer_id <> $open");
+for my $c ($done, $open, $calm)    # nothing of the last one changed
+{
+	sql("SELECT cs.refresh_customer('$c')");
+	is(sql("SELECT sum(events) FROM cs.usage_daily WHERE customer_id = '$c'"), sql("SELECT count(*) FROM app.event WHERE customer_id = $c"), "customer $c is refreshed between slices");
+	is(sql("SELECT value FROM cs.customer_metric WHERE customer_id = '$c' AND metric = 'n'"), '', 'his metrics are not known before the source is');
+}
+is(sql($position), $before, 'the build waits');
+sql("INSERT INTO app.event SELECT c, '2025-06-18 10:00+02', 1001, 'more', NULL FROM generate_series(0, 60, 3) c");
+sql('CALL cs.refresh()');
+is(sql($position), '-1', 'the next refresh ends the build');
+is(difference(), '', 'and all is what plain SQL says');
+is(sql('SELECT count(*) FROM cs.progress'), '0', 'progress is empty again');
+
+# --- a rebuild that is cancelled, with changes beside it ------------------------------
+($holder, $run, $pid) = stopped('cs.rebuild()', 2**31);
+is(sql("SELECT string_agg(stage, ',') FROM cs.progress"), 'build', 'progress shows a rebuild');
+sql("UPDATE app.event SET at = at + interval '1 day' WHERE customer_id % 7 = 3; DELETE FROM app.event WHERE customer_id = 11");
+sql("SELECT pg_cancel_backend($pid)");
+ok(gone($pid), 'a cancel ends it while it reads');
+$run->quit;
+go_on($holder);
+cmp_ok(sql($position), '>=', 2**31, 'its slices stay');
+sql("SELECT cs.refresh_customer('3')");
+is(sql("SELECT value FROM cs.customer_metric WHERE customer_id = '3' AND metric = 'n'"),
+	sql("SELECT count(*) FROM app.event WHERE customer_id = 3 AND at >= '2025-05-21 00:00+02' AND at < '2025-06-20 00:00+02'"), 'a customer is refreshed between slices of a rebuild');
+sql('CALL cs.refresh()');
+is(sql($position), '-1', 'the next refresh ends it');
+is(difference(), '', 'and all is what plain SQL says, of changes in built slices and in others');
+is(sql('SELECT count(*) FROM cs_internal.usage_month WHERE customer_id = $$11$$'), '0', 'who has no events any more is gone');
+is(sql('SELECT count(*) FROM cs.progress'), '0', 'progress is empty again');
+is(sql('SELECT count(*) FROM cs.check()'), '0', 'no invariant is broken');
+$node->stop;
+done_testing();
