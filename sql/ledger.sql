@@ -30,7 +30,7 @@ CREATE TYPE cs_internal.cancellation_fact AS (
 
 -- Derived. One row per customer and instant at which MRR or being active
 -- changed; seq > 0 only where one instant needs more than one kind: merge_in,
--- then fx, then what else happened.
+-- then fx, then what else happened (the end of a negative MRR before a churn).
 CREATE TABLE cs_internal.movement (
 	customer_id text COLLATE "C" NOT NULL,
 	at timestamptz NOT NULL,

@@ -32,8 +32,9 @@ typedef struct Edge
 {
 	TimestampTz at;
 	int member;
-	int term;
+	const CsTerm *term;
 	bool is_start;
+	bool goes_on; /* an end and a start of one subscription whose rows say the same */
 } Edge;
 
 /* Where the sweep stands with one member: what holds just after the last instant. */
@@ -108,15 +109,6 @@ num_sub(Datum a, Datum b)
 	return DirectFunctionCall2(numeric_sub, a, b);
 }
 
-static int
-edge_cmp(const void *a, const void *b)
-{
-	const Edge *x = a;
-	const Edge *y = b;
-
-	return x->at < y->at ? -1 : x->at > y->at ? 1 : 0;
-}
-
 /* NULL last. */
 static int
 text_cmp(const char *a, const char *b)
@@ -124,6 +116,65 @@ text_cmp(const char *a, const char *b)
 	if (a == NULL || b == NULL)
 		return (a == NULL) - (b == NULL);
 	return strcmp(a, b);
+}
+
+/* 0 when two rows of one subscription say the same but for when. */
+static int
+said_cmp(const CsTerm *a, const CsTerm *b)
+{
+	int cmp = text_cmp(a->subscription_id, b->subscription_id);
+
+	if (cmp == 0)
+		cmp = text_cmp(a->source, b->source);
+	if (cmp == 0)
+		cmp = (int) a->state - (int) b->state;
+	if (cmp == 0)
+		cmp = num_cmp(a->mrr, b->mrr);
+	if (cmp == 0)
+		cmp = text_cmp(a->currency, b->currency);
+	if (cmp == 0 && a->currency != NULL)
+		cmp = num_cmp(a->native, b->native);
+	if (cmp == 0)
+		cmp = text_cmp(a->churn_kind, b->churn_kind);
+	if (cmp == 0)
+		cmp = text_cmp(a->reason, b->reason);
+	if (cmp == 0)
+		cmp = text_cmp(a->implied_kind, b->implied_kind);
+	if (cmp == 0)
+		cmp = a->term_months - b->term_months;
+	return cmp;
+}
+
+/* By time; at one instant the rows of a subscription that say the same stand together, ends first. */
+static int
+edge_cmp(const void *a, const void *b)
+{
+	const Edge *x = a;
+	const Edge *y = b;
+	int cmp;
+
+	if (x->at != y->at)
+		return x->at < y->at ? -1 : 1;
+	cmp = said_cmp(x->term, y->term);
+	return cmp != 0 ? cmp : (int) x->is_start - (int) y->is_start;
+}
+
+/*
+ * Finds the ends that are none, and the starts: each end goes on in one start
+ * that stands with it.  A row cut in two then says nothing at the cut, as the whole one would.
+ */
+static void
+find_going_on(Edge *edges, int nedges)
+{
+	int end = 0; /* the first end of the running group that has no start yet */
+
+	for (int i = 1; i < nedges; i++)
+	{
+		if (edges[i].at != edges[end].at || said_cmp(edges[i].term, edges[end].term) != 0)
+			end = i;
+		else if (edges[i].is_start && !edges[end].is_start)
+			edges[i].goes_on = edges[end++].goes_on = true;
+	}
 }
 
 static int
@@ -300,10 +351,11 @@ note_fx(CsPoint *p, const CsTerm *term, int owner, bool is_start)
 
 /* One term begins or ends. */
 static void
-apply_edge(Sweep *s, const CsTerm *term, int owner, TimestampTz at, bool is_start,
-		   const CsSweepRules *rules)
+apply_edge(Sweep *s, const Edge *edge, const CsSweepRules *rules)
 {
-	CsPoint *p = touch(s, at);
+	const CsTerm *term = edge->term;
+	bool is_start = edge->is_start;
+	CsPoint *p = touch(s, edge->at);
 	int step = is_start ? 1 : -1;
 
 	if (term->state == CS_TERM_PAUSED)
@@ -313,12 +365,14 @@ apply_edge(Sweep *s, const CsTerm *term, int owner, TimestampTz at, bool is_star
 	else
 	{
 		s->mrr = is_start ? num_add(s->mrr, term->mrr) : num_sub(s->mrr, term->mrr);
-		if (term->currency != NULL)
-			note_fx(p, term, owner, is_start);
+		if (term->currency != NULL && !edge->goes_on)
+			note_fx(p, term, edge->member, is_start);
 		if (rules->shares)
-			add_share(&p->shares, &p->nshares, term, owner,
+			add_share(&p->shares, &p->nshares, term, edge->member,
 					  is_start ? term->mrr : num_sub(num_zero(), term->mrr));
 	}
+	if (edge->goes_on)
+		return;
 	if (is_start)
 		p->months_in = Max(p->months_in, term->term_months);
 	else
@@ -574,8 +628,8 @@ make_movements(CsMember *member, CsPoint *points, int npoints, const CsSweepRule
 	Before b = {num_zero(), false, false, false, DT_NOBEGIN};
 	TimestampTz previous_churn = DT_NOBEGIN;
 
-	/* of a point: what came with a merge, a rate's doing, the rest */
-	member->movements = palloc(sizeof(CsMovement) * (npoints * 3 + 1));
+	/* of a point: what came with a merge, a rate's doing, the end of a negative MRR, the rest */
+	member->movements = palloc(sizeof(CsMovement) * (npoints * 4 + 1));
 	for (int i = 0; i < npoints; i++)
 	{
 		CsPoint *p = &points[i];
@@ -599,6 +653,15 @@ make_movements(CsMember *member, CsPoint *points, int npoints, const CsSweepRule
 		}
 		if (p->nfx > 0)
 			add_fx(member, p, &b, rules);
+		if (b.active && !p->active && !p->merge_out && num_cmp(p->mrr, b.mrr) > 0)
+		{
+			/* more MRR, and gone: what was owed to the customer ended with it */
+			m = add_movement(member, p, "expansion", &b, p->mrr, true);
+			m->shares = p->shares;
+			m->nshares = p->nshares;
+			net_shares(m);
+			p->nshares = 0;
+		}
 		kind = p->merge_out ? "merge_out"
 							: movement_kind(&b, p->at, p->mrr, p->active, p->paused, rules);
 		if (kind != NULL)
@@ -684,12 +747,13 @@ cs_sweep(CsMember *members, int nmembers, CsMerge *merges, int nmerges, const Cs
 
 			if (term->end <= term->start)
 				continue; /* no instant lies in it */
-			edges[nedges++] = (Edge){term->start, m, i, true};
+			edges[nedges++] = (Edge){term->start, m, term, true, false};
 			if (term->end != DT_NOEND)
-				edges[nedges++] = (Edge){term->end, m, i, false};
+				edges[nedges++] = (Edge){term->end, m, term, false, false};
 		}
 	}
 	qsort(edges, nedges, sizeof(Edge), edge_cmp);
+	find_going_on(edges, nedges);
 	nmerges = cs_merges_resolve(merges, nmerges);
 	if (nmerges > 0)
 		hand_over_cancellations(members, nmembers, merges, nmerges);
@@ -717,8 +781,7 @@ cs_sweep(CsMember *members, int nmembers, CsMerge *merges, int nmerges, const Cs
 		{
 			const Edge *e = &edges[next];
 
-			apply_edge(&sweeps[owner[e->member]], &members[e->member].terms[e->term], e->member, at,
-					   e->is_start, rules);
+			apply_edge(&sweeps[owner[e->member]], e, rules);
 		}
 		for (int m = 0; m < nmembers; m++)
 		{

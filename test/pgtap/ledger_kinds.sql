@@ -234,6 +234,17 @@ SELECT cs.drop_source('merged') \g /dev/null
 CALL cs.refresh();
 SELECT is(app.ledger('left') || '; ' || app.ledger('right'), '01-01 new 40, 03-01 churn -40; 01-01 new 60, 03-01 expansion 30', 'without the source of merges there are none');
 
+-- ---- a row cut in two says nothing at the cut ----------------------------------------------------
+INSERT INTO app.sub (id, customer_id, start_at, end_at, mrr, currency, status, reason) VALUES
+	('free', 'cut', '2026-01-01Z', '2026-03-01Z', 0, NULL, NULL, 'gone'), ('free', 'cut', '2026-03-01Z', '2026-05-01Z', 0, NULL, NULL, 'gone'),
+	('paid', 'cut', '2026-01-01Z', '2026-03-01Z', 30, NULL, NULL, 'price'),
+	('usd1', 'rate', '2026-01-10Z', '2026-04-10Z', 100, 'USD', NULL, NULL), ('usd2', 'rate', '2026-03-10Z', '2026-04-10Z', 50, 'USD', NULL, NULL), ('usd2', 'rate', '2026-04-10Z', NULL, 50, 'USD', NULL, NULL),
+	('credit', 'owed', '2026-01-01Z', '2026-04-01Z', -5, NULL, NULL, NULL), ('hold', 'owed', '2026-01-01Z', '2026-04-01Z', 20, NULL, 'paused', NULL);
+CALL cs.refresh();
+SELECT is(app.ledger('cut'), '01-01 new 30, 03-01 churn -30 price', 'what goes on does not explain a churn');
+SELECT is(app.ledger('rate'), '01-10 new 90, 03-10 expansion 40, 04-10 contraction -90', 'nor has it a rate to move');
+SELECT is(app.ledger('owed'), '01-01 pause -5, 04-01 expansion 5, 04-01 churn 0', 'a customer on hold to whom money is owed leaves without any');
+
 -- ---- licences ----------------------------------------------------------------------------------
 SELECT count(*) FROM cs.add_source('licence', 'licence', 'app.licence', '{"customer_id": "customer_id", "seats": "seats", "start_at": "start_at", "end_at": "end_at"}') \g /dev/null
 INSERT INTO app.licence VALUES ('new', 20, '2026-01-01Z', NULL), ('new', 5, '2026-06-15 12:00Z', NULL), ('new', 7, '2026-01-01Z', '2026-06-15 12:00Z'), ('new', 9, '2026-01-01Z', '2026-06-15 11:59Z'), ('old', -1, '2026-01-01Z', NULL);

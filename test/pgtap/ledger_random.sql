@@ -1,4 +1,4 @@
--- full run only (random facts): The ledger in full on random facts: rates, merges, grace, licences, rows overwritten in place, under changing switches of
+-- The ledger in full on random facts: rates, merges, grace, licences, rows overwritten in place, under changing switches of
 -- the policy. After random changes and refreshes it is what a rebuild makes; balances roll forward; rows behind movements add
 -- up; cutting rows in two changes nothing. The seed is printed: psql -v seed=N repeats a run.
 \set ON_ERROR_STOP 1
