@@ -277,10 +277,8 @@ BEGIN
 		RAISE EXCEPTION '%: with scope segment there is neither source nor key', what USING ERRCODE = 'invalid_parameter_value',
 			HINT = 'The key of such an alert is the segment.';
 	END IF;
-	IF n.scope = 'segment' AND n.segment NOT LIKE '%:%' AND NOT EXISTS (SELECT FROM cs.dimension d WHERE d.name = n.segment) THEN
-		RAISE EXCEPTION '%: unknown dimension "%"', what, n.segment USING ERRCODE = 'invalid_parameter_value',
-			HINT = coalesce('Did you mean "' || cs_internal.nearest(n.segment, (SELECT array_agg(d.name) FROM cs.dimension d)) || '"?',
-				'With scope segment, segment names a dimension, or one segment as dimension:segment.');
+	IF n.scope = 'segment' AND n.segment NOT LIKE '%:%' THEN
+		PERFORM cs_internal.must_be_defined(n.segment, what, hint => 'With scope segment, segment names a dimension, or one segment as dimension:segment.');
 	END IF;
 	IF n.segment IS NOT NULL AND (n.scope = 'customer' OR n.segment LIKE '%:%') THEN
 		PERFORM cs_internal.must_be_segment(n.segment);

@@ -101,10 +101,8 @@ BEGIN
 	END IF;
 	IF n.segment IS NOT NULL THEN
 		PERFORM cs_internal.must_be_segment(n.dimension || ':' || n.segment);
-	ELSIF n.dimension IS NOT NULL AND NOT EXISTS (SELECT 1 FROM cs.dimension d WHERE d.name = n.dimension) THEN
-		RAISE EXCEPTION '%: unknown dimension "%"', what, n.dimension USING ERRCODE = 'invalid_parameter_value',
-			HINT = coalesce('Did you mean "' || cs_internal.nearest(n.dimension, (SELECT array_agg(d.name) FROM cs.dimension d)) || '"?',
-				'Dimensions stand in cs.dimension.');
+	ELSIF n.dimension IS NOT NULL THEN
+		PERFORM cs_internal.must_be_defined(n.dimension, what);
 	END IF;
 	IF n.rule IS NOT NULL AND NOT EXISTS (SELECT 1 FROM cs.alert_rule r WHERE r.name = n.rule) THEN
 		RAISE EXCEPTION '%: unknown alert rule "%"', what, n.rule USING ERRCODE = 'invalid_parameter_value',

@@ -294,17 +294,24 @@ CREATE TRIGGER definition AFTER INSERT OR UPDATE OR DELETE ON cs.segment
 
 -- ---- reading --------------------------------------------------------------
 
+CREATE FUNCTION cs_internal.must_be_defined(dimension text, what text DEFAULT NULL, enabled boolean DEFAULT false,
+	hint text DEFAULT 'Dimensions stand in cs.dimension.') RETURNS void
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+	IF NOT EXISTS (SELECT FROM cs.dimension d WHERE d.name = must_be_defined.dimension AND (d.enabled OR NOT must_be_defined.enabled)) THEN
+		RAISE EXCEPTION '%unknown dimension "%"', coalesce(what || ': ', ''), dimension USING ERRCODE = 'invalid_parameter_value',
+			HINT = coalesce('Did you mean "' || cs_internal.nearest(dimension, (SELECT array_agg(d.name) FROM cs.dimension d)) || '"?', hint);
+	END IF;
+END $$;
+COMMENT ON FUNCTION cs_internal.must_be_defined(text, text, boolean, text) IS
+'Raises 22023, after what where given, unless the dimension is a row of cs.dimension, an enabled one where asked; the hint is its near match, else as given.';
+
 CREATE FUNCTION cs_internal.segment_of(customer text, dimension text, as_of timestamptz) RETURNS text
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
 	result text;
 BEGIN
-	PERFORM 1 FROM cs.dimension d WHERE d.name = segment_of.dimension;
-	IF NOT FOUND THEN
-		RAISE EXCEPTION 'unknown dimension "%"', dimension USING ERRCODE = 'invalid_parameter_value',
-			HINT = coalesce('Did you mean "' || cs_internal.nearest(dimension, (SELECT array_agg(d.name) FROM cs.dimension d)) || '"?',
-				'Dimensions stand in cs.dimension.');
-	END IF;
+	PERFORM cs_internal.must_be_defined(dimension);
 	SELECT string_agg(m.segment, ', ' ORDER BY m.segment) INTO result
 	FROM cs_internal.membership m
 	WHERE m.customer_id = segment_of.customer AND m.dimension = segment_of.dimension
@@ -321,11 +328,7 @@ BEGIN
 		RAISE EXCEPTION 'unknown customer "%"', customer USING ERRCODE = 'no_data_found',
 			HINT = 'Customers are the ids of customer and subscription sources, known after the next refresh.';
 	END IF;
-	IF NOT EXISTS (SELECT 1 FROM cs.dimension d WHERE d.name = assign_segment.dimension AND d.enabled) THEN
-		RAISE EXCEPTION 'unknown dimension "%"', dimension USING ERRCODE = 'invalid_parameter_value',
-			HINT = coalesce('Did you mean "' || cs_internal.nearest(dimension, (SELECT array_agg(d.name) FROM cs.dimension d)) || '"?',
-				'Dimensions stand in cs.dimension.');
-	END IF;
+	PERFORM cs_internal.must_be_defined(dimension, enabled => true);
 	IF segment IS NULL THEN
 		DELETE FROM cs_internal.segment_assignment a
 		WHERE a.customer_id = assign_segment.customer AND a.dimension = assign_segment.dimension;

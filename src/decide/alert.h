@@ -6,6 +6,8 @@
 #ifndef CS_ALERT_H
 #define CS_ALERT_H
 
+#include "executor/tuptable.h"
+
 #include "decide/hours.h"
 #include "decide/rule.h"
 
@@ -200,5 +202,9 @@ extern int cs_compare_identity(const char *rule1, const char *customer1, const c
 /* alert_row.c: outcomes of a rule over the rows of a kind, List of CsOutcome *. */
 extern List *cs_row_outcomes(const CsBatch *batch, CsAlertRule *rule, CsAlertKnown known,
 							 void *arg);
+
+/* A column of a row of outcomes, from 1: the text palloc'd, or NULL; the truth, unknown for NULL. */
+extern char *cs_slot_text(TupleTableSlot *slot, int column);
+extern CsTruth cs_slot_truth(TupleTableSlot *slot, int column);
 
 #endif /* CS_ALERT_H */

@@ -87,8 +87,11 @@ rows_query(const CsSource *source, const CsAlertRule *rule)
 	return sql.data;
 }
 
-static CsTruth
-truth(TupleTableSlot *slot, int column)
+/*
+ * cs_slot_truth, cs_slot_text: see alert.h.
+ */
+CsTruth
+cs_slot_truth(TupleTableSlot *slot, int column)
 {
 	bool isnull;
 	Datum value = slot_getattr(slot, column, &isnull);
@@ -96,8 +99,8 @@ truth(TupleTableSlot *slot, int column)
 	return isnull ? CS_UNKNOWN : DatumGetBool(value) ? CS_YES : CS_NO;
 }
 
-static char *
-text_of(TupleTableSlot *slot, int column)
+char *
+cs_slot_text(TupleTableSlot *slot, int column)
 {
 	bool isnull;
 	Datum value = slot_getattr(slot, column, &isnull);
@@ -127,9 +130,9 @@ read_rows(RowReading *reading, Datum *ids, int n, ErrorData **error)
 	slot = MakeSingleTupleTableSlot(result->desc, &TTSOpsMinimalTuple);
 	while (tuplestore_gettupleslot(result->store, true, false, slot))
 	{
-		char *customer_id = text_of(slot, 1);
-		char *key = text_of(slot, 2);
-		CsTruth holds = truth(slot, 3);
+		char *customer_id = cs_slot_text(slot, 1);
+		char *key = cs_slot_text(slot, 2);
+		CsTruth holds = cs_slot_truth(slot, 3);
 		CsOutcome *outcome;
 
 		if (customer_id == NULL || key == NULL ||
@@ -141,9 +144,9 @@ read_rows(RowReading *reading, Datum *ids, int n, ErrorData **error)
 		outcome->customer_id = customer_id;
 		outcome->key = key;
 		outcome->holds = holds;
-		outcome->clear = truth(slot, 4);
-		outcome->message = text_of(slot, 5);
-		outcome->severity = text_of(slot, 6);
+		outcome->clear = cs_slot_truth(slot, 4);
+		outcome->message = cs_slot_text(slot, 5);
+		outcome->severity = cs_slot_text(slot, 6);
 		reading->outcomes = lappend(reading->outcomes, outcome);
 	}
 	ExecDropSingleTupleTableSlot(slot);

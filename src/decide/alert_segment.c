@@ -113,24 +113,6 @@ cs_check_segment_rule_sql(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-static char *
-text_of(TupleTableSlot *slot, int column)
-{
-	bool isnull;
-	Datum value = slot_getattr(slot, column, &isnull);
-
-	return isnull ? NULL : TextDatumGetCString(value);
-}
-
-static CsTruth
-truth_of(TupleTableSlot *slot, int column)
-{
-	bool isnull;
-	Datum value = slot_getattr(slot, column, &isnull);
-
-	return isnull ? CS_UNKNOWN : DatumGetBool(value) ? CS_YES : CS_NO;
-}
-
 /*
  * ask: what one rule says of its segments.
  */
@@ -175,11 +157,11 @@ ask(const CsBatch *batch, CsAlertRule *rule)
 
 		outcome->rule = rule;
 		outcome->customer_id = "";
-		outcome->key = text_of(slot, 1);
-		outcome->holds = truth_of(slot, 2);
-		outcome->clear = truth_of(slot, 3);
-		outcome->message = text_of(slot, 4);
-		outcome->severity = text_of(slot, 5);
+		outcome->key = cs_slot_text(slot, 1);
+		outcome->holds = cs_slot_truth(slot, 2);
+		outcome->clear = cs_slot_truth(slot, 3);
+		outcome->message = cs_slot_text(slot, 4);
+		outcome->severity = cs_slot_text(slot, 5);
 		outcomes = lappend(outcomes, outcome);
 	}
 	ExecDropSingleTupleTableSlot(slot);
