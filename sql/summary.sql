@@ -4,7 +4,7 @@
 -- (src/refresh/summary.c), and churn and revenue of many periods made of it.
 --
 -- Kept are the months that have ended, for everybody and for each dimension
--- that summarised() names. period_sums() reads them where it can and computes
+-- that has a fingerprint below. period_sums() reads them where it can and computes
 -- the rest in one pass over the ledger: the same sums either way.
 -- ---------------------------------------------------------------------------
 
@@ -241,23 +241,6 @@ $$;
 COMMENT ON FUNCTION cs_internal.summary_fingerprint(text) IS
 'Changes whenever kept months of the dimension are to be built anew; NULL where none are kept.';
 
-CREATE FUNCTION cs_internal.summarised() RETURNS TABLE (dimension text)
-LANGUAGE sql STABLE AS $$
-	SELECT x.name
-	FROM (SELECT '' AS name UNION ALL SELECT d.name FROM cs.dimension d) x
-	WHERE cs_internal.summary_fingerprint(x.name) IS NOT NULL
-$$;
-COMMENT ON FUNCTION cs_internal.summarised() IS 'Dimensions whose months are kept, '''' for everybody.';
-
--- Of the journal, rows that are as they were again go first.
-CREATE FUNCTION cs_internal.discard_summaries() RETURNS void
-LANGUAGE plpgsql AS $$
-BEGIN
-	DELETE FROM cs_internal.summary s WHERE s.fingerprint IS DISTINCT FROM cs_internal.summary_fingerprint(s.dimension);
-	DELETE FROM cs_internal.summary_month k WHERE NOT EXISTS (SELECT 1 FROM cs_internal.summary s WHERE s.dimension = k.dimension);
-END $$;
-COMMENT ON FUNCTION cs_internal.discard_summaries() IS 'Forgets what was kept under definitions that changed.';
-
 CREATE FUNCTION cs_internal.prune_journal() RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -274,7 +257,6 @@ BEGIN
 	IF changed > 1000 AND changed > 1000 + (SELECT count(*) / 10 FROM cs_internal.customer c) THEN
 		DELETE FROM cs_internal.summary;
 	END IF;
-	PERFORM cs_internal.discard_summaries();
 END $$;
 COMMENT ON FUNCTION cs_internal.prune_journal() IS
 'Before the journal is worked off: what is as it was again goes, and where more than a tenth of the customers changed so do the summaries, which are then built anew.';

@@ -554,6 +554,12 @@ step_extend(CsRefresh *run)
 	return cs_summary_extend(run->as_of);
 }
 
+static bool
+step_settled(CsRefresh *run)
+{
+	return cs_summary_settled(run->as_of);
+}
+
 /*
  * summarise: one step; false when the summaries are as they should be.
  */
@@ -562,6 +568,8 @@ summarise(CsRefresh *run)
 {
 	if (run->after == NULL)
 	{
+		if (cs_with_snapshot(step_settled, run, false))
+			return false;
 		remember(&run->after, "");
 		return cs_with_snapshot(step_prune, run, false);
 	}

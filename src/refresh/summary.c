@@ -620,12 +620,15 @@ read_dimensions(int *n)
 {
 	Kept *result;
 	bool isnull;
+	Datum dimensions;
+	Datum prints;
 
+	cs_summary_prints(&dimensions, &prints);
 	*n = (int) cs_exec("SELECT d.dimension, coalesce(s.through, '-infinity')"
-					   " FROM cs_internal.summarised() d"
+					   " FROM unnest($1) d (dimension)"
 					   " LEFT JOIN cs_internal.summary s ON s.dimension = d.dimension"
 					   " WHERE s.failed IS NOT TRUE ORDER BY 1",
-					   CS_NO_ARGS);
+					   CS_ARGS(cs_textarray(dimensions)));
 	result = palloc0(sizeof(Kept) * (*n + 1));
 	for (int i = 0; i < *n; i++)
 	{
@@ -651,10 +654,23 @@ first_movement(TimestampTz *at)
 	return !isnull;
 }
 
+/*
+ * discard: what was kept under definitions that changed is forgotten.
+ */
 static void
 discard(void)
 {
-	cs_exec("SELECT cs_internal.discard_summaries()", CS_NO_ARGS);
+	Datum dimensions;
+	Datum prints;
+
+	cs_summary_prints(&dimensions, &prints);
+	cs_exec("DELETE FROM cs_internal.summary s WHERE NOT EXISTS (SELECT 1"
+			" FROM unnest($1, $2) f (dimension, print)"
+			" WHERE f.dimension = s.dimension AND f.print = s.fingerprint)",
+			CS_ARGS(cs_textarray(dimensions), cs_textarray(prints)));
+	cs_exec("DELETE FROM cs_internal.summary_month k WHERE NOT EXISTS"
+			" (SELECT 1 FROM cs_internal.summary s WHERE s.dimension = k.dimension)",
+			CS_NO_ARGS);
 }
 
 /*
@@ -743,6 +759,19 @@ month_start(TimestampTz at)
 }
 
 /*
+ * month_end: of the month of an instant.
+ */
+static TimestampTz
+month_end(TimestampTz at)
+{
+	int n;
+	/* no month is longer than that, the one after it no shorter */
+	TimestampTz *bounds = month_bounds(at, at + 32 * USECS_PER_DAY, &n);
+
+	return bounds[1];
+}
+
+/*
  * cs_summary_choose: see summary.h.
  */
 Datum
@@ -763,6 +792,7 @@ void
 cs_summary_prune(void)
 {
 	cs_exec("SELECT cs_internal.prune_journal()", CS_NO_ARGS);
+	discard();
 }
 
 /*
@@ -791,5 +821,7 @@ cs_summary_extend(TimestampTz as_of)
 			extend(&kept[i], through, policy);
 			return true;
 		}
+	if (through < as_of)
+		cs_summary_settle(month_end(as_of));
 	return false;
 }

@@ -19,4 +19,15 @@ extern void cs_summary_fold(Datum ids);
 /* Builds one dimension, or adds the months that have ended; false: none left. */
 extern bool cs_summary_extend(TimestampTz as_of);
 
+/*
+ * True where the steps above would find nothing to do, as far as this session
+ * knows.  cs_summary_settle: they have just found nothing, and that holds up to
+ * this instant (refresh/settled.c).
+ */
+extern bool cs_summary_settled(TimestampTz as_of);
+extern void cs_summary_settle(TimestampTz until);
+
+/* Dimensions whose months are, or are to be, kept ('' is everybody), and their fingerprints: two text[] of one length. */
+extern void cs_summary_prints(Datum *dimensions, Datum *prints);
+
 #endif
