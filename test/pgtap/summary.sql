@@ -140,6 +140,25 @@ SELECT is_empty('SELECT * FROM pg_temp.differences()', 'in another zone');
 CALL cs.refresh(commit => false);
 SELECT is_empty('SELECT * FROM pg_temp.differences()', 'in another zone, kept');
 
+-- what they depend on is asked once, not by each refresh
+SET LOCAL track_functions = 'all';
+CREATE FUNCTION pg_temp.asked() RETURNS bigint LANGUAGE sql AS $$ SELECT coalesce(sum(calls), 0)::bigint FROM pg_stat_xact_user_functions WHERE funcname = 'summary_fingerprint' $$;
+SELECT pg_temp.asked() AS asked \gset
+CALL cs.refresh(commit => false);
+INSERT INTO cs_internal.movement (customer_id, at, kind, delta, mrr_after, active_after) VALUES ('later', '2024-02-05', 'new', 1, 1, true);
+CALL cs.refresh(commit => false);
+SELECT is(pg_temp.asked(), :asked::bigint, 'a refresh does not look into the rules again, whether the ledger changed or not');
+SELECT is_empty('SELECT * FROM cs_internal.movement_before', 'and takes in what changed');
+UPDATE cs.segment SET rule = 'mrr > 1' WHERE dimension = 'tier' AND name = 's1';
+CALL cs.refresh(commit => false);
+SELECT cmp_ok(pg_temp.asked(), '>', :asked::bigint, 'a changed rule is looked into');
+SAVEPOINT before_change;
+UPDATE cs.policy SET period_edge = 'before';
+CALL cs.refresh(commit => false);
+ROLLBACK TO before_change;
+CALL cs.refresh(commit => false);
+SELECT is_empty('SELECT * FROM pg_temp.differences()', 'nor is what was rolled back taken for what is');
+
 -- membership that reaches back
 UPDATE cs_internal.membership SET valid_to = valid_from + interval '1 day' WHERE customer_id = 'c7';
 INSERT INTO cs_internal.membership VALUES ('c63', 'tier', 's1', '2023-05-05', NULL, 'rule');
