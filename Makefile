@@ -37,6 +37,7 @@ SQL_PIECES = \
 	snapshot \
 	segment_past \
 	term \
+	logo \
 	churn \
 	churn_method \
 	churn_by \

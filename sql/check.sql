@@ -28,14 +28,15 @@ CREATE TYPE cs_internal.violation AS (
 -- What stands just before an instant (on it with period_edge at), by nothing but the last movement of each.
 CREATE FUNCTION cs_internal.balance_before(bound timestamptz, OUT customers bigint, OUT mrr numeric)
 LANGUAGE sql STABLE AS $$
-	SELECT count(*) FILTER (WHERE b.active_after), coalesce(sum(b.mrr_after), 0)
+	SELECT count(DISTINCT coalesce(a.account_id, b.customer_id)) FILTER (WHERE b.active_after), coalesce(sum(b.mrr_after), 0)
 	FROM (
-		SELECT DISTINCT ON (m.customer_id) m.mrr_after, m.active_after
+		SELECT DISTINCT ON (m.customer_id) m.customer_id, m.mrr_after, m.active_after
 		FROM cs_internal.movement m
 		WHERE m.at < bound + (SELECT cs_internal.edge_shift())
 		ORDER BY m.customer_id, m.at DESC, m.seq DESC) b
+	LEFT JOIN cs_internal.account_of() a ON a.customer_id = b.customer_id AND cs_internal.measure_of('logo') = 'logo'
 $$;
-COMMENT ON FUNCTION cs_internal.balance_before(timestamptz) IS 'Active customers and their MRR at a bound, from the ledger alone.';
+COMMENT ON FUNCTION cs_internal.balance_before(timestamptz) IS 'Active customers (or accounts, by policy.logo_level) and their MRR at a bound, from the ledger alone.';
 
 -- The months that hold an instant of [since, until), as period words.
 CREATE FUNCTION cs_internal.check_months(since timestamptz, until timestamptz)
@@ -121,6 +122,8 @@ BEGIN
 			FROM unnest('{ledger,endpoints}'::text[]) b (basis)
 			CROSS JOIN LATERAL cs_internal.revenue(m.word, NULL, b.basis) r
 		), customer AS MATERIALIZED (
+			SELECT c.* FROM cs_internal.churn_customers(m.word, NULL, 'snapshot', 'gross_mrr') c
+		), logo AS MATERIALIZED (
 			SELECT c.* FROM cs_internal.churn_customers(m.word, NULL, 'snapshot', 'logo') c
 		), cohort AS (
 			-- who had MRR at the start, or had it before: a free customer's first payment is new
@@ -130,8 +133,9 @@ BEGIN
 				WHERE x.customer_id = c.customer_id AND x.mrr_after > 0 AND x.at < m.t0 + cs_internal.edge_shift()))
 		), counted AS (
 			SELECT count(*) FILTER (WHERE c.part IN ('churned', 'retained', 'left_and_returned', 'merged')) AS n0,
-				count(*) FILTER (WHERE c.part IN ('retained', 'left_and_returned', 'joined', 'reactivated')) AS n1
-			FROM customer c
+				count(*) FILTER (WHERE c.part IN ('retained', 'left_and_returned', 'joined', 'reactivated')) AS n1,
+				sum(c.mrr_start) AS m0, sum(c.mrr_end) AS m1
+			FROM logo c
 		)
 		SELECT 'roll_forward', m.word, NULL::text, v.expected::text, v.got::text, v.detail
 		FROM basis b
@@ -161,6 +165,13 @@ BEGIN
 		FROM counted c
 		CROSS JOIN LATERAL (VALUES (m.n0, c.n0, 'customers of churn_customers there at the start, and the ledger'),
 			(m.n1, c.n1, 'customers of churn_customers there at the end, and the ledger')) v (expected, got, detail)
+		WHERE v.expected <> v.got
+		UNION ALL
+		SELECT 'endpoint_counts', m.word, NULL, v.expected::text, v.got::text, v.detail
+		FROM counted c
+		CROSS JOIN (SELECT sum(x.mrr_start) AS m0, sum(x.mrr_end) AS m1 FROM customer x) w
+		CROSS JOIN LATERAL (VALUES (w.m0, c.m0, 'MRR at the start of the customers and of the logos of churn_customers'),
+			(w.m1, c.m1, 'MRR at the end of the customers and of the logos of churn_customers')) v (expected, got, detail)
 		WHERE v.expected <> v.got;
 	END LOOP;
 	-- the views by month say what the functions say of a month
@@ -350,7 +361,8 @@ BEGIN
 		FROM cs_internal.churn_customers(q.word, NULL, 'snapshot', 'logo') c;
 		-- with returners the product of the months is another number
 		CONTINUE WHEN EXISTS (SELECT FROM cs_internal.movement m
-			WHERE m.customer_id = ANY (cohort) AND m.kind IN ('reactivation', 'merge_in', 'merge_out', 'new')
+			LEFT JOIN cs_internal.account_of() a ON a.customer_id = m.customer_id AND cs_internal.measure_of('logo') = 'logo'
+			WHERE coalesce(a.account_id, m.customer_id) = ANY (cohort) AND m.kind IN ('reactivation', 'merge_in', 'merge_out', 'new')
 				AND m.at >= q.t0 + cs_internal.edge_shift() AND m.at < q.t1 + cs_internal.edge_shift());
 		gone := '{}';
 		FOREACH word IN ARRAY q.months LOOP

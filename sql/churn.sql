@@ -8,7 +8,8 @@
 --   transfer         who is in another segment at the end than at the start
 -- Other methods stand in churn_method, what people call in churn_by.
 --
--- measure is what flows: mrr, or seats (seat_movement instead of movement).
+-- measure is what flows: mrr, seats or logo (seat_movement, logo_movement
+-- instead of movement; see measure_of).
 -- basis says how segments are found (segment_past).
 --
 -- jit is off where they are called: measured on small ledgers, compiling these
@@ -46,7 +47,7 @@ LANGUAGE sql STABLE AS $$
 			-- in brackets, so that the policy is asked once, not per row
 			width_bucket(m.at - (SELECT cs_internal.edge_shift()), bounds) AS period_no
 		FROM cs_internal.moves(measure) m
-		LEFT JOIN cs_internal.segment_at(customer_flow.dimension, attributed_at, basis) s ON s.customer_id = m.customer_id
+		LEFT JOIN cs_internal.place_at(measure, customer_flow.dimension, attributed_at, basis) s ON s.customer_id = m.customer_id
 		WHERE m.at < until + (SELECT cs_internal.edge_shift())
 			AND (customer_flow.segment IS NULL OR coalesce(s.segment, '(none)') = customer_flow.segment)
 		OFFSET 0        -- so that period_no is worked out once a row
@@ -200,7 +201,7 @@ COMMENT ON FUNCTION cs_internal.day_bounds(timestamptz[], timestamptz) IS
 --   daily_sum         snapshot of each local day, rates added up
 -- As in flow_total, balances are carried from period to period.
 CREATE FUNCTION cs_internal.flow_churn(
-	bounds timestamptz[], until timestamptz, method text, unit text,
+	bounds timestamptz[], until timestamptz, method text, unit text, measure text,
 	dimension text, segment text, attributed_at timestamptz, basis text)
 RETURNS TABLE (period_no integer, in_segment text, numerator numeric, denominator numeric, rate numeric, k bigint, n bigint)
 LANGUAGE sql STABLE AS $$
@@ -222,7 +223,7 @@ LANGUAGE sql STABLE AS $$
 				ELSE f.new_mrr END) AS joined
 		FROM fine
 		CROSS JOIN LATERAL cs_internal.customer_flow(fine.bounds, until, method IN ('snapshot', 'daily_sum'), dimension, segment, attributed_at,
-			basis, CASE unit WHEN 'seats' THEN 'seats' ELSE 'mrr' END) f
+			basis, measure) f
 		GROUP BY f.period_no, f.in_segment
 	), part AS (
 		SELECT c.in_segment FROM changed c
@@ -252,7 +253,7 @@ LANGUAGE sql STABLE AS $$
 		GROUP BY x.period_no, b.in_segment
 	) t
 $$;
-COMMENT ON FUNCTION cs_internal.flow_churn(timestamptz[], timestamptz, text, text, text, text, timestamptz, text) IS
+COMMENT ON FUNCTION cs_internal.flow_churn(timestamptz[], timestamptz, text, text, text, text, text, timestamptz, text) IS
 'Churn by method and unit, one row a period and, with a dimension, a segment (all where segment is NULL). k of n for the interval where the method is a share of customers, else NULL; denominator NULL for daily_sum, which has one a day.';
 
 -- Who is elsewhere in the dimension at t1 than at t0, by what stands at t1: so
@@ -268,8 +269,8 @@ LANGUAGE sql STABLE AS $$
 		WHERE m.at < t1 + (SELECT cs_internal.edge_shift())
 		ORDER BY m.customer_id, m.at DESC, m.seq DESC
 	) b
-	LEFT JOIN cs_internal.segment_at(transfer.dimension, t0, basis) a ON a.customer_id = b.customer_id
-	LEFT JOIN cs_internal.segment_at(transfer.dimension, t1, basis) z ON z.customer_id = b.customer_id
+	LEFT JOIN cs_internal.place_at(measure, transfer.dimension, t0, basis) a ON a.customer_id = b.customer_id
+	LEFT JOIN cs_internal.place_at(measure, transfer.dimension, t1, basis) z ON z.customer_id = b.customer_id
 	CROSS JOIN LATERAL (VALUES (coalesce(a.segment, '(none)'), -1), (coalesce(z.segment, '(none)'), 1)) v (segment, sign)
 	WHERE a.segment IS DISTINCT FROM z.segment AND (b.active_after OR b.mrr_after <> 0)
 	GROUP BY v.segment

@@ -45,8 +45,9 @@ LANGUAGE sql STABLE AS $$
 $$;
 COMMENT ON FUNCTION cs_internal.churn_rate(text, text, text, text) IS 'See cs.churn_rate.';
 
--- unit decides whose flow it is (seats or MRR) and what numerator and
--- denominator are; the amounts beside are MRR in any case.
+-- unit decides whose flow it is (seats, MRR, accounts) and what numerator and
+-- denominator are; the amounts beside are MRR in any case, of an account what its
+-- customers have.
 CREATE FUNCTION cs_internal.churn_member(t0 timestamptz, t1 timestamptz, p_dimension text, p_segment text, basis text, p_method text, p_unit text)
 RETURNS TABLE (
 	customer_id text, part text, in_numerator boolean, in_denominator boolean,
@@ -56,7 +57,7 @@ RETURNS TABLE (
 LANGUAGE plpgsql STABLE SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
-	measure text := CASE p_unit WHEN 'seats' THEN 'seats' ELSE 'mrr' END;
+	measure text := cs_internal.measure_of(p_unit);
 	by_entry boolean := p_method IN ('eligible_base', 'activity');
 	net boolean := p_method IN ('eligible_base', 'activity', 'snapshot', 'daily_sum');
 BEGIN
@@ -109,7 +110,7 @@ BEGIN
 		SELECT coalesce(m.customer_id, e.customer_id) AS customer_id,
 			coalesce(m.active_start, false) AS active_start, coalesce(m.active_end, false) AS active_end, coalesce(m.active_before, false) AS active_before,
 			coalesce(m.merged, false) AS merged, coalesce(m.churns, 0) AS churns, coalesce(m.mrr_start, 0) AS mrr_start, coalesce(m.mrr_end, 0) AS mrr_end,
-			m.churned_at, m.churn_kind, m.reason,
+			m.churned_at, m.churn_kind, m.reason, coalesce(m.counts, true) AS counts,
 			a.churn_mrr, a.contraction_mrr, a.expansion_mrr, a.reactivation_mrr, a.new_mrr,
 			CASE WHEN by_entry THEN coalesce(e.gone, false)::integer ELSE m.events END AS events,
 			CASE WHEN by_entry THEN e.customer_id IS NOT NULL ELSE m.in_base END AS in_base,
@@ -124,10 +125,22 @@ BEGIN
 				CASE WHEN m.counts THEN m.expansion_mrr ELSE 0 END, CASE WHEN m.counts THEN m.reactivation_mrr ELSE 0 END,
 				CASE WHEN m.counts THEN m.new_mrr ELSE 0 END) a (churn_mrr, contraction_mrr, expansion_mrr, reactivation_mrr, new_mrr)
 	), money AS (
-		SELECT f.customer_id, f.period_no, f.mrr_start, f.mrr_end, f.churn_mrr, f.contraction_mrr, f.expansion_mrr, f.reactivation_mrr, f.new_mrr
-		FROM cs_internal.customer_flow(ARRAY[t0], t1, net,
-			p_dimension, p_segment, t0, basis, 'mrr') f
-		WHERE measure = 'seats'
+		SELECT coalesce(g.account_id, f.customer_id) AS customer_id,
+			coalesce(sum(f.mrr_start) FILTER (WHERE f.period_no = 1), 0)
+				+ coalesce(sum(f.mrr_end) FILTER (WHERE f.period_no = 0 AND f.still), 0) AS mrr_start,
+			coalesce(sum(f.mrr_end) FILTER (WHERE f.period_no = 1 OR f.still), 0) AS mrr_end,
+			sum(f.churn_mrr) FILTER (WHERE f.period_no = 1) AS churn_mrr, sum(f.contraction_mrr) FILTER (WHERE f.period_no = 1) AS contraction_mrr,
+			sum(f.expansion_mrr) FILTER (WHERE f.period_no = 1) AS expansion_mrr,
+			sum(f.reactivation_mrr) FILTER (WHERE f.period_no = 1) AS reactivation_mrr, sum(f.new_mrr) FILTER (WHERE f.period_no = 1) AS new_mrr
+		FROM (
+			-- of an account all customers, wherever they stand themselves
+			SELECT x.*, max(x.period_no) OVER (PARTITION BY x.customer_id) = 0 AS still
+			FROM cs_internal.customer_flow(ARRAY[t0], t1, net,
+				CASE measure WHEN 'seats' THEN p_dimension END, CASE measure WHEN 'seats' THEN p_segment END, t0, basis, 'mrr') x
+		) f
+		LEFT JOIN cs_internal.account_of() g ON g.customer_id = f.customer_id AND measure = 'logo'
+		WHERE measure <> 'mrr'
+		GROUP BY 1
 	)
 	SELECT c.customer_id,
 		CASE
@@ -144,15 +157,16 @@ BEGIN
 		CASE p_unit WHEN 'logo' THEN c.events ELSE c.lost END::numeric(20,6),
 		CASE WHEN p_method = 'daily_sum' THEN NULL WHEN p_unit = 'logo' THEN c.in_base::integer ELSE c.base END::numeric(20,6)
 	FROM customer c
-	LEFT JOIN money o ON o.customer_id = c.customer_id AND o.period_no = 1
-	LEFT JOIN money b ON b.customer_id = c.customer_id AND b.period_no = 0
+	LEFT JOIN money o ON o.customer_id = c.customer_id
 	CROSS JOIN LATERAL (
 		SELECT c.mrr_start, c.mrr_end, coalesce(c.churn_mrr, 0), coalesce(c.contraction_mrr, 0), coalesce(c.expansion_mrr, 0), coalesce(c.reactivation_mrr, 0), coalesce(c.new_mrr, 0)
 		WHERE measure = 'mrr'
 		UNION ALL
-		SELECT coalesce(o.mrr_start, b.mrr_end, 0), coalesce(o.mrr_end, b.mrr_end, 0), coalesce(o.churn_mrr, 0), coalesce(o.contraction_mrr, 0),
-			coalesce(o.expansion_mrr, 0), coalesce(o.reactivation_mrr, 0), coalesce(o.new_mrr, 0)
-		WHERE measure = 'seats'
+		SELECT coalesce(o.mrr_start, 0), coalesce(o.mrr_end, 0), coalesce(s.churn_mrr, 0), coalesce(s.contraction_mrr, 0),
+			coalesce(s.expansion_mrr, 0), coalesce(s.reactivation_mrr, 0), coalesce(s.new_mrr, 0)
+		FROM (SELECT) one
+		LEFT JOIN (SELECT o.churn_mrr, o.contraction_mrr, o.expansion_mrr, o.reactivation_mrr, o.new_mrr WHERE c.counts) s ON true
+		WHERE measure <> 'mrr'
 	) x (mrr_start, mrr_end, churn_mrr, contraction_mrr, expansion_mrr, reactivation_mrr, new_mrr);
 END $$;
 COMMENT ON FUNCTION cs_internal.churn_member(timestamptz, timestamptz, text, text, text, text, text) IS
@@ -269,9 +283,11 @@ DECLARE
 	span record;
 	choice record;
 	basis text;
+	measure text;
 BEGIN
 	SELECT * INTO span FROM cs_internal.period(p_period, seen_at);
 	SELECT * INTO choice FROM cs_internal.churn_choice(p_method, p_unit);
+	measure := cs_internal.measure_of(choice.unit);
 	PERFORM cs_internal.must_be_dimension(p_dimension);
 	basis := cs_internal.basis_of(p_dimension);
 	PERFORM cs_internal.note_stored_since(p_dimension, span.period_start);
@@ -282,7 +298,7 @@ BEGIN
 			p_dimension, NULL, span.period_start, basis) t
 	), moved AS MATERIALIZED (
 		SELECT x.* FROM cs_internal.transfer(p_dimension, span.period_start, span.period_end, basis,
-			CASE choice.unit WHEN 'seats' THEN 'seats' ELSE 'mrr' END) x
+			measure) x
 	), part AS (
 		SELECT k.name, CASE WHEN k.name = '(none)' THEN 1 ELSE 0 END AS place, t.numerator, t.denominator, t.rate, t.k, t.n,
 			CASE choice.unit WHEN 'logo' THEN x.customers_in ELSE x.mrr_in END AS transfer_in,

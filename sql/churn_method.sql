@@ -18,11 +18,16 @@ RETURNS TABLE (customer_id text, period_no integer, in_segment text, entered_at 
 	gone boolean, lost numeric, won numeric, base numeric)
 LANGUAGE sql STABLE AS $$
 	WITH used AS MATERIALIZED (
-		SELECT u.customer_id, u.bound_no FROM cs_internal.usage_activity(bounds, until) u WHERE method = 'activity'
+		SELECT DISTINCT coalesce(g.account_id, u.customer_id) AS customer_id, u.bound_no
+		FROM cs_internal.usage_activity(bounds, until) u
+		LEFT JOIN cs_internal.account_of() g ON g.customer_id = u.customer_id AND measure = 'logo'
+		WHERE method = 'activity'
 	), entry AS (
-		SELECT d.customer_id, d.period_no, d.due_at AS entered_at, NULL::boolean AS lapsed
+		SELECT coalesce(g.account_id, d.customer_id) AS customer_id, d.period_no, min(d.due_at) AS entered_at, NULL::boolean AS lapsed
 		FROM cs_internal.term_due(bounds, until) d
+		LEFT JOIN cs_internal.account_of() g ON g.customer_id = d.customer_id AND measure = 'logo'
 		WHERE method = 'eligible_base'
+		GROUP BY 1, 2
 		UNION ALL
 		SELECT a.customer_id, a.bound_no, bounds[a.bound_no] + (SELECT cs_internal.edge_shift()), z.customer_id IS NULL
 		FROM used a
@@ -60,7 +65,7 @@ LANGUAGE sql STABLE AS $$
 		CASE WHEN n.merged OR n.lapsed THEN 0 ELSE n.gains END,
 		n.m0
 	FROM named n
-	LEFT JOIN cs_internal.segment_at(base_member.dimension, attributed_at, basis) s ON s.customer_id = n.customer_id
+	LEFT JOIN cs_internal.place_at(measure, base_member.dimension, attributed_at, basis) s ON s.customer_id = n.customer_id
 	WHERE (n.a0 OR n.lapsed IS NOT NULL)
 		AND (base_member.segment IS NULL OR coalesce(s.segment, '(none)') = base_member.segment)
 $$;
@@ -74,9 +79,11 @@ CREATE FUNCTION cs_internal.churn_total(
 RETURNS TABLE (period_no integer, in_segment text, numerator numeric, denominator numeric, rate numeric, k bigint, n bigint)
 LANGUAGE plpgsql STABLE AS $$
 #variable_conflict use_variable
+DECLARE
+	measure text := cs_internal.measure_of(unit);
 BEGIN
 	IF method NOT IN ('eligible_base', 'activity') THEN
-		RETURN QUERY SELECT f.* FROM cs_internal.flow_churn(bounds, until, method, unit, dimension, segment, attributed_at, basis) f;
+		RETURN QUERY SELECT f.* FROM cs_internal.flow_churn(bounds, until, method, unit, measure, dimension, segment, attributed_at, basis) f;
 		RETURN;
 	END IF;
 	RETURN QUERY
@@ -84,7 +91,7 @@ BEGIN
 		SELECT m.period_no, m.in_segment,
 			sum(CASE unit WHEN 'logo' THEN m.gone::integer WHEN 'net_mrr' THEN m.lost - m.won ELSE m.lost END) AS lost,
 			sum(CASE unit WHEN 'logo' THEN 1 ELSE m.base END) AS base
-		FROM cs_internal.base_member(bounds, until, method, CASE unit WHEN 'seats' THEN 'seats' ELSE 'mrr' END,
+		FROM cs_internal.base_member(bounds, until, method, measure,
 			dimension, segment, attributed_at, basis) m
 		GROUP BY m.period_no, m.in_segment
 	), grid AS (

@@ -42,7 +42,7 @@ COMMENT ON COLUMN cs.policy.churn_method IS 'Method of churn where none is named
 COMMENT ON COLUMN cs.policy.churn_unit IS 'Unit of churn where none is named: logo, gross_mrr, net_mrr or seats.';
 COMMENT ON COLUMN cs.policy.recognition IS 'When a churn counts: service_end, the first instant without entitlement; cancel_request, when it was asked for; cancel_effective, when billing cancelled. Where that is not known, service_end. Changing it makes the whole ledger anew.';
 COMMENT ON COLUMN cs.policy.segment_basis IS 'How segments of the past are found: restated or stored.';
-COMMENT ON COLUMN cs.policy.logo_level IS 'What counts as one logo. Now: customer.';
+COMMENT ON COLUMN cs.policy.logo_level IS 'What counts as one logo: customer, or parent: customers under one topmost parent are one account. Changes what is counted (unit logo, customers_start and customers_end, arpa, ltv), no amount of money.';
 COMMENT ON COLUMN cs.policy.free_is_active IS 'Whether a customer with a running subscription of price zero is active.';
 COMMENT ON COLUMN cs.policy.grace_days IS 'Local days a past due subscription still counts after the unpaid invoice was due; then it is an involuntary churn.';
 COMMENT ON COLUMN cs.policy.max_pause_days IS 'Days a paused customer stays active; NULL: without limit.';
@@ -128,13 +128,6 @@ BEGIN
 	IF waits IS NOT NULL THEN
 		RAISE EXCEPTION 'cs.policy must not hold a negative number: %', waits USING ERRCODE = 'invalid_parameter_value',
 			HINT = 'Days are 0 or more, inactivity_days 1 or more.';
-	END IF;
-	-- What is known by name and waits for a later version is refused, not taken without effect.
-	waits := CASE
-		WHEN n.logo_level <> 'customer' THEN format('logo_level %s', n.logo_level) END;
-	IF waits IS NOT NULL THEN
-		RAISE EXCEPTION '% is not available yet', waits USING ERRCODE = 'feature_not_supported',
-			HINT = 'This version has the default only.';
 	END IF;
 	IF o.run_as IS DISTINCT FROM n.run_as THEN
 		PERFORM cs_internal.use_run_as(n.run_as, o.run_as);

@@ -70,6 +70,8 @@ CREATE FUNCTION cs_internal.customer_numbers(t0 timestamptz, t1 timestamptz, met
 RETURNS TABLE (customer_id text, numbers jsonb)
 LANGUAGE plpgsql STABLE SET jit = off AS $$
 #variable_conflict use_column
+DECLARE
+	by_account boolean := cs_internal.measure_of('logo') = 'logo';
 BEGIN
 	RETURN QUERY
 	WITH flow AS (
@@ -87,13 +89,20 @@ BEGIN
 		SELECT m.customer_id, m.numerator, coalesce(m.denominator, 0) AS denominator
 		FROM cs_internal.churn_member(t0, t1, NULL, NULL, NULL, method, 'logo') m
 		WHERE m.numerator <> 0 OR m.denominator <> 0
+	), logo AS (
+		SELECT m.customer_id, m.active_start, m.active_end FROM moved m WHERE NOT by_account AND (m.active_start OR m.active_end)
+		UNION ALL
+		SELECT coalesce(a.customer_id, z.customer_id), coalesce(a.active, false), coalesce(z.active, false)
+		FROM (SELECT x.* FROM cs_internal.account_at(NULL, t0, NULL) x WHERE by_account AND x.active) a
+		FULL JOIN (SELECT x.* FROM cs_internal.account_at(NULL, t1, NULL) x WHERE by_account AND x.active) z ON z.customer_id = a.customer_id
 	)
-	SELECT coalesce(m.customer_id, c.customer_id), n.numbers
+	SELECT coalesce(m.customer_id, c.customer_id, l.customer_id), n.numbers
 	FROM moved m
 	FULL JOIN counted c ON c.customer_id = m.customer_id
+	FULL JOIN logo l ON l.customer_id = coalesce(m.customer_id, c.customer_id)
 	CROSS JOIN LATERAL (
 		SELECT jsonb_object_agg(v.name, v.value) AS numbers
-		FROM (VALUES ('customers_start', m.active_start::integer::numeric), ('customers_end', m.active_end::integer),
+		FROM (VALUES ('customers_start', l.active_start::integer::numeric), ('customers_end', l.active_end::integer),
 			('mrr_start', m.mrr_start), ('mrr_end', m.mrr_end), ('new_mrr', m.new_mrr), ('reactivation_mrr', m.reactivation_mrr),
 			('expansion_mrr', m.expansion_mrr), ('contraction_mrr', m.contraction_mrr), ('churn_mrr', m.churn_mrr),
 			('pause_mrr', m.pause_mrr), ('resume_mrr', m.resume_mrr), ('merge_in', m.merge_in), ('merge_out', m.merge_out),
@@ -111,6 +120,7 @@ DECLARE
 	rates jsonb;
 BEGIN
 	SELECT to_jsonb(f) - 'period_no' INTO result FROM cs_internal.flow_total(ARRAY[t0], t1, false, NULL, NULL, NULL, NULL) f;
+	result := result || coalesce((SELECT to_jsonb(g) - 'in_segment' FROM cs_internal.logos_between(t0, t1, NULL, NULL, NULL) g), '{}');
 	SELECT jsonb_object_agg('churn_rate_' || u.unit, t.rate)
 			|| jsonb_build_object('churned', sum(t.numerator) FILTER (WHERE u.unit = 'logo'), 'churn_base', coalesce(sum(t.denominator) FILTER (WHERE u.unit = 'logo'), 0))
 		INTO rates
@@ -204,6 +214,7 @@ DECLARE
 	p cs_internal.publication;
 	method text;
 	redefined boolean;
+	counts text[] := '{customers_start,customers_end,churned,churn_base}';
 BEGIN
 	SELECT * INTO span FROM cs_internal.period(p_period, cs_internal.now());
 	SELECT x.* INTO p FROM cs_internal.publication x
@@ -228,32 +239,44 @@ BEGIN
 		FULL JOIN cs_internal.customer_numbers(p.period_start, p.period_end, method) i ON i.customer_id = w.customer_id
 		CROSS JOIN LATERAL (SELECT jsonb_object_keys(coalesce(w.numbers, '{}') || coalesce(i.numbers, '{}'))) k (number)
 		WHERE w.numbers IS DISTINCT FROM i.numbers
+	), account AS MATERIALIZED (
+		SELECT a.* FROM cs_internal.account_of() a WHERE cs_internal.measure_of('logo') = 'logo'
+	), whose AS (
+		-- numbers of accounts are moved by the facts of all their customers
+		SELECT x.customer_id, x.customer_id AS of_id, false AS is_logo FROM customer x WHERE NOT x.number = ANY (counts)
+		UNION
+		SELECT coalesce(a.customer_id, x.customer_id), x.customer_id, true
+		FROM customer x
+		LEFT JOIN (SELECT y.customer_id, y.account_id FROM account y UNION SELECT y.account_id, y.account_id FROM account y) a ON a.account_id = x.customer_id
+		WHERE x.number = ANY (counts)
 	), fact_now AS MATERIALIZED (
-		SELECT f.* FROM cs_internal.period_fact(p.period_start, p.period_end, p.policy ->> 'period_edge') f
-		WHERE f.customer_id IN (SELECT c.customer_id FROM customer c)
+		SELECT w.of_id, w.is_logo, f.*
+		FROM cs_internal.period_fact(p.period_start, p.period_end, p.policy ->> 'period_edge') f
+		JOIN whose w ON w.customer_id = f.customer_id
 	), fact_then AS MATERIALIZED (
-		SELECT f.customer_id, f.source, f.subscription_id, f.start_at, f.end_at, f.mrr, f.currency, f.counts
+		SELECT w.of_id, w.is_logo, f.customer_id, f.source, f.subscription_id, f.start_at, f.end_at, f.mrr, f.currency, f.counts
 		FROM cs_internal.published_fact f
-		WHERE f.publication = p.id AND f.customer_id IN (SELECT c.customer_id FROM customer c)
+		JOIN whose w ON w.customer_id = f.customer_id
+		WHERE f.publication = p.id
 	), fact AS (
-		SELECT x.customer_id,
-			jsonb_agg(to_jsonb(x) - '{customer_id,was}'::text[] ORDER BY x.start_at, x.source, x.subscription_id) FILTER (WHERE x.was) AS facts_then,
-			jsonb_agg(to_jsonb(x) - '{customer_id,was}'::text[] ORDER BY x.start_at, x.source, x.subscription_id) FILTER (WHERE NOT x.was) AS facts_now
+		SELECT x.of_id, x.is_logo,
+			jsonb_agg(to_jsonb(x) - '{of_id,is_logo,customer_id,was}'::text[] ORDER BY x.start_at, x.source, x.subscription_id) FILTER (WHERE x.was) AS facts_then,
+			jsonb_agg(to_jsonb(x) - '{of_id,is_logo,customer_id,was}'::text[] ORDER BY x.start_at, x.source, x.subscription_id) FILTER (WHERE NOT x.was) AS facts_now
 		FROM (
 			SELECT g.*, true AS was FROM (SELECT * FROM fact_then EXCEPT ALL SELECT * FROM fact_now) g
 			UNION ALL
 			SELECT g.*, false FROM (SELECT * FROM fact_now EXCEPT ALL SELECT * FROM fact_then) g
 		) x
-		GROUP BY x.customer_id
+		GROUP BY x.of_id, x.is_logo
 	)
 	SELECT t.number, NULL::text, NULL::text, t.was::numeric(30,9), t.is::numeric(30,9), (t.was - t.is)::numeric(30,9), NULL::text, NULL::jsonb, NULL::jsonb, p.id
 	FROM total t
 	WHERE t.was IS DISTINCT FROM t.is
 	UNION ALL
 	SELECT c.number, c.customer_id, i.name, c.was::numeric(30,9), c.is::numeric(30,9), (c.was - c.is)::numeric(30,9),
-		CASE WHEN f.customer_id IS NOT NULL THEN 'facts' WHEN redefined THEN 'policy' ELSE 'other' END, f.facts_then, f.facts_now, p.id
+		CASE WHEN f.of_id IS NOT NULL THEN 'facts' WHEN redefined THEN 'policy' ELSE 'other' END, f.facts_then, f.facts_now, p.id
 	FROM customer c
-	LEFT JOIN fact f ON f.customer_id = c.customer_id
+	LEFT JOIN fact f ON f.of_id = c.customer_id AND f.is_logo = (c.number = ANY (counts))
 	LEFT JOIN cs_internal.customer i ON i.customer_id = c.customer_id
 	WHERE c.was <> c.is
 	ORDER BY 1, 2 NULLS FIRST;

@@ -52,7 +52,7 @@ BEGIN
 		t.pause_mrr, t.resume_mrr, t.merge_in, t.merge_out, t.fx_mrr,
 		x.mrr_in::numeric(20,6), x.mrr_out::numeric(20,6), e.mrr::numeric(20,6),
 		t.grr, t.nrr, t.gross_mrr_churn, t.net_mrr_churn, t.quick_ratio, (e.mrr / nullif(e.customers, 0))::numeric(20,6),
-		t.customers_start, e.customers, span.period_start, span.period_end, chosen, p.currency::text,
+		e.at_start, e.customers, span.period_start, span.period_end, chosen, p.currency::text,
 		part.dimension || ':' || part.segment, p.time_zone, p.period_edge, p.version,
 		placed, span.complete, seen_at, cs_internal.today_stands_in(part.dimension, span.period_start, placed),
 		(e.mrr / nullif(e.customers, 0) / nullif(l.churn, 0))::numeric(20,6), l.churn, coalesce(l.months, 0)
@@ -61,7 +61,9 @@ BEGIN
 		SELECT coalesce(sum(y.mrr_in), 0), coalesce(sum(y.mrr_out), 0), coalesce(sum(y.customers_in), 0)::bigint, coalesce(sum(y.customers_out), 0)::bigint
 		FROM cs_internal.transfer(part.dimension, span.period_start, span.period_end, placed, 'mrr') y
 		WHERE part.dimension IS NOT NULL AND y.segment = part.segment) x (mrr_in, mrr_out, customers_in, customers_out)
-	CROSS JOIN LATERAL (SELECT t.mrr_end + x.mrr_in - x.mrr_out, t.customers_end + x.customers_in - x.customers_out) e (mrr, customers)
+	LEFT JOIN cs_internal.logos_between(span.period_start, span.period_end, part.dimension, part.segment, placed) g ON true
+	CROSS JOIN LATERAL (SELECT t.mrr_end + x.mrr_in - x.mrr_out, coalesce(g.customers_start, t.customers_start),
+		coalesce(g.customers_end, t.customers_end + x.customers_in - x.customers_out)) e (mrr, at_start, customers)
 	LEFT JOIN cs_internal.trailing_churn(span.period_end, part.dimension, part.segment, placed) l ON true
 	CROSS JOIN cs.policy p;
 END $$;
@@ -97,6 +99,7 @@ DECLARE
 	span record;
 	chosen text := coalesce(p_basis, 'ledger');
 	placed text;
+	by_account boolean := cs_internal.measure_of('logo') = 'logo';
 BEGIN
 	SELECT * INTO span FROM cs_internal.period(p_period, seen_at);
 	PERFORM cs_internal.must_be_word('basis of revenue', chosen, '{ledger,endpoints}');
@@ -129,6 +132,8 @@ BEGIN
 		SELECT x.* FROM cs_internal.transfer(p_dimension, span.period_start, span.period_end, placed, 'mrr') x
 	), trail AS MATERIALIZED (
 		SELECT l.* FROM cs_internal.trailing_churn(span.period_end, p_dimension, NULL, placed) l
+	), counted AS MATERIALIZED (
+		SELECT g.* FROM cs_internal.logos_between(span.period_start, span.period_end, p_dimension, NULL, placed) g
 	), part AS (
 		SELECT k.name, CASE WHEN k.name = '(none)' THEN 1 ELSE 0 END AS place,
 			coalesce(f.m0, 0) AS m0, coalesce(f.new_mrr, 0) AS new_mrr, coalesce(f.reactivation_mrr, 0) AS reactivation_mrr,
@@ -137,14 +142,17 @@ BEGIN
 			coalesce(f.merge_out, 0) AS merge_out, coalesce(f.fx_mrr, 0) AS fx_mrr,
 			coalesce(x.mrr_in, 0) AS mrr_in, coalesce(x.mrr_out, 0) AS mrr_out,
 			coalesce(f.m1, 0) + coalesce(x.mrr_in, 0) - coalesce(x.mrr_out, 0) AS m1,
-			coalesce(f.lost, 0) AS lost, coalesce(f.net, 0) AS net, coalesce(f.n0, 0) AS n0,
-			coalesce(f.n1, 0) + coalesce(x.customers_in, 0) - coalesce(x.customers_out, 0) AS n1, l.churn, l.months
+			coalesce(f.lost, 0) AS lost, coalesce(f.net, 0) AS net,
+			CASE WHEN by_account THEN coalesce(g.customers_start, 0) ELSE coalesce(f.n0, 0) END AS n0,
+			CASE WHEN by_account THEN coalesce(g.customers_end, 0)
+				ELSE coalesce(f.n1, 0) + coalesce(x.customers_in, 0) - coalesce(x.customers_out, 0) END AS n1, l.churn, l.months
 		FROM (
 			SELECT s.name FROM cs_internal.known_segment(p_dimension, span.period_start, span.period_end, placed) s (name)
 			UNION SELECT c.in_segment FROM flow c
 			UNION SELECT m.segment FROM moved m
 		) k
 		LEFT JOIN flow f ON f.in_segment = k.name
+		LEFT JOIN counted g ON g.in_segment = k.name
 		LEFT JOIN moved x ON x.segment = k.name
 		LEFT JOIN trail l ON l.in_segment = k.name
 	)

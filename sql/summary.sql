@@ -319,8 +319,9 @@ LANGUAGE sql STABLE AS $$
 		t.merged_in::numeric(20,6), t.merged_out::numeric(20,6), t.fx::numeric(20,6), t.mrr_in::numeric(20,6), t.mrr_out::numeric(20,6), t.m1::numeric(20,6),
 		cs_internal.rate(t.m0 - t.lost, t.m0), cs_internal.rate(t.m0 + t.gained, t.m0),
 		cs_internal.rate(t.churn + t.contraction, t.m0), cs_internal.rate(t.churn + t.contraction - t.expansion - t.reactivation, t.m0),
-		((t.new + t.expansion) / nullif(t.churn + t.contraction, 0))::numeric(30,9), (t.m1 / nullif(t.n1, 0))::numeric(20,6), t.n0, t.n1
-	FROM (
+		((t.new + t.expansion) / nullif(t.churn + t.contraction, 0))::numeric(30,9), (t.m1 / nullif(c.n1, 0))::numeric(20,6), c.n0, c.n1
+	FROM (SELECT cs_internal.measure_of('logo') = 'logo') l (by_account)
+	CROSS JOIN (
 		SELECT s.period_no, s.segment, s.mrr_start AS m0, s.mrr_start + s.mrr + s.mrr_in - s.mrr_out AS m1,
 			s.customers_start AS n0, s.customers_start + s.customers + s.customers_in - s.customers_out AS n1, s.mrr_in, s.mrr_out, s.gained,
 			CASE WHEN endpoints THEN s.net_lost ELSE s.lost END AS lost,
@@ -336,6 +337,9 @@ LANGUAGE sql STABLE AS $$
 			CASE WHEN endpoints THEN s.net_fx ELSE s.fx_mrr END AS fx
 		FROM cs_internal.period_sums(revenue_periods.dimension, bounds, true) s
 	) t
+	LEFT JOIN cs_internal.logo_periods(bounds, revenue_periods.dimension) g ON g.period_no = t.period_no AND g.in_segment = t.segment
+	CROSS JOIN LATERAL (SELECT CASE WHEN l.by_account THEN coalesce(g.customers_start, 0) ELSE t.n0 END,
+		CASE WHEN l.by_account THEN coalesce(g.customers_end, 0) ELSE t.n1 END) c (n0, n1)
 $$;
 COMMENT ON FUNCTION cs_internal.revenue_periods(timestamptz[], text, boolean) IS
 'Revenue in each of the periods that the bounds cut, by the movements or net (endpoints), a row a segment that ever had a customer; dimension NULL: (total).';
@@ -346,7 +350,8 @@ RETURNS TABLE (period_no integer, in_segment text, numerator numeric, denominato
 LANGUAGE plpgsql STABLE AS $$
 #variable_conflict use_variable
 BEGIN
-	IF method IN ('snapshot', 'rolling_base', 'event_over_start', 'event_of_start') AND unit IN ('logo', 'gross_mrr', 'net_mrr') THEN
+	IF method IN ('snapshot', 'rolling_base', 'event_over_start', 'event_of_start') AND unit IN ('logo', 'gross_mrr', 'net_mrr')
+		AND cs_internal.measure_of(unit) = 'mrr' THEN
 		RETURN QUERY
 		WITH summed AS MATERIALIZED (
 			SELECT c.* FROM cs_internal.churn_periods(bounds || until, dimension, method, unit) c

@@ -178,14 +178,3 @@ LANGUAGE sql STABLE AS $$
 $$;
 COMMENT ON FUNCTION cs_internal.usage_activity(timestamptz[], timestamptz) IS
 'Customers with a usage event in the policy.inactivity_days local days before a bound, by the number of the bound; the last one is until.';
-
-CREATE FUNCTION cs_internal.moves(measure text)
-RETURNS TABLE (customer_id text, at timestamptz, seq smallint, kind text, delta numeric, mrr_after numeric, active_after boolean, churn_kind text, reason text)
-LANGUAGE sql STABLE AS $$
-	SELECT m.customer_id, m.at, m.seq, m.kind, m.delta, m.mrr_after, m.active_after, m.churn_kind, m.reason
-	FROM cs_internal.movement m WHERE measure = 'mrr'
-	UNION ALL
-	SELECT s.customer_id, s.at, s.seq, s.kind, s.delta, s.mrr_after, s.active_after, s.churn_kind, s.reason
-	FROM cs_internal.seat_movement() s WHERE measure = 'seats'
-$$;
-COMMENT ON FUNCTION cs_internal.moves(text) IS 'The movements of MRR, or those of seats in the same columns.';
