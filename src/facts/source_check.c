@@ -86,10 +86,6 @@ cs_check_words(const CsDefinition *def)
 				: errhint("Kinds are customer, user, subscription, usage_event, ticket, survey, "
 						  "invoice, touchpoint, message, onboarding_step, cancellation, licence, "
 						  "customer_merge, other."));
-	if (kind->refused != NULL)
-		ereport(ERROR, errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				errmsg("sources of kind \"%s\" are not supported yet", def->kind),
-				errhint("%s", kind->refused));
 	if (strcmp(def->kind, "other") == 0 &&
 		(cs_kind(def->name) != NULL || strcmp(def->name, "usage") == 0 ||
 		 strcmp(def->name, "ledger") == 0 || strcmp(def->name, "formula") == 0) &&

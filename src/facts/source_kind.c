@@ -164,20 +164,20 @@ static const CsKindColumn customer_merge_columns[] = {
 static const CsKindColumn other_columns[] = {CUSTOMER, COL("at", CS_COL_TIME, CS_COL_ANCHOR), END};
 
 static const CsKind kinds[] = {
-	{"customer", customer_columns, NULL},
-	{"user", user_columns, NULL},
-	{"subscription", subscription_columns, NULL},
-	{"usage_event", usage_event_columns, NULL},
-	{"ticket", ticket_columns, NULL},
-	{"survey", survey_columns, NULL},
-	{"invoice", invoice_columns, NULL},
-	{"touchpoint", touchpoint_columns, NULL},
-	{"message", message_columns, NULL},
-	{"onboarding_step", onboarding_columns, NULL},
-	{"cancellation", cancellation_columns, NULL},
-	{"other", other_columns, NULL},
-	{"licence", licence_columns, NULL},
-	{"customer_merge", customer_merge_columns, NULL},
+	{"customer", customer_columns},
+	{"user", user_columns},
+	{"subscription", subscription_columns},
+	{"usage_event", usage_event_columns},
+	{"ticket", ticket_columns},
+	{"survey", survey_columns},
+	{"invoice", invoice_columns},
+	{"touchpoint", touchpoint_columns},
+	{"message", message_columns},
+	{"onboarding_step", onboarding_columns},
+	{"cancellation", cancellation_columns},
+	{"other", other_columns},
+	{"licence", licence_columns},
+	{"customer_merge", customer_merge_columns},
 };
 
 /*
@@ -203,10 +203,7 @@ cs_kind_names(void)
 	List *names = NIL;
 
 	for (int i = 0; i < lengthof(kinds); i++)
-	{
-		if (kinds[i].refused == NULL)
-			names = lappend(names, pstrdup(kinds[i].name));
-	}
+		names = lappend(names, pstrdup(kinds[i].name));
 	return names;
 }
 

@@ -43,7 +43,6 @@ typedef struct CsKind
 	const char *name;
 	const CsKindColumn
 		*columns;        /* ends with a NULL name; the key is always first, see CS_KEY_COLUMN */
-	const char *refused; /* not NULL: what waits for a later version, in a word */
 } CsKind;
 
 /* The column that says whose a row is: customer_id, of a merge the customer that goes. */
