@@ -37,9 +37,11 @@ wanted() {
 	[ -n "$FULL" ] || [ ${#NAMES[@]} -gt 0 ] || ! is_long "$1"
 }
 
-# count NAME PASSED FAILED SKIPPED: adds up, and prints one line.
+# count NAME PASSED FAILED SKIPPED: adds up, and prints one line, with the seconds since the line before.
+began=$SECONDS
 count() {
-	local word=ok
+	local word=ok took=$((SECONDS - began))
+	began=$SECONDS
 	case $2$3$4 in
 		'' | *[!0-9]*) set -- "$1" 0 1 0 ;;
 	esac
@@ -49,7 +51,7 @@ count() {
 	elif [ "$2" = 0 ] && [ "$4" -gt 0 ]; then
 		word=skipped
 	fi
-	printf '%-42s %-8s %5d %s\n' "$1" "$word" "$2" "$([ "$3" -gt 0 ] && echo "($3 failed)")"
+	printf '%-42s %-8s %5d %5d s %s\n' "$1" "$word" "$2" "$took" "$([ "$3" -gt 0 ] && echo "($3 failed)")"
 }
 
 # add_up NAME PASSED FAILED SKIPPED: into the sums of this shell, and LANE's file in a second one

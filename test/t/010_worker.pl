@@ -146,7 +146,7 @@ becomes('three', "SELECT ($ticks) > 2", 'renamed while it is served: goes on');
 $start = time;
 $node->safe_psql('postgres', 'DROP DATABASE three');
 $node->safe_psql('postgres', 'DROP DATABASE one WITH (FORCE)');
-cmp_ok(time - $start, '<', 5, 'DROP DATABASE takes seconds while it is served');
+cmp_ok(time - $start, '<', 20, 'DROP DATABASE takes seconds while it is served');
 becomes('postgres', q(SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'cs_ext worker' AND datname <> 'postgres'),
 	'no worker is left');
 
@@ -160,7 +160,7 @@ like($err, qr/permission denied/, 'a reader writes no job');
 
 $start = time;
 $node->stop('fast');
-cmp_ok(time - $start, '<', 10, 'fast shutdown takes seconds');
+cmp_ok(time - $start, '<', 20, 'fast shutdown takes seconds');
 done_testing();
 
 # Calls until it is true, for at most a minute.
