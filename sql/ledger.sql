@@ -61,6 +61,12 @@ CREATE TABLE cs_internal.merge (
 CREATE INDEX merge_from ON cs_internal.merge (from_id);
 CREATE INDEX merge_into ON cs_internal.merge (into_id);
 
+-- A row for each source that was found to be read whole while there was no
+-- ledger: customers and ledger are to be built from nothing.
+CREATE TABLE cs_internal.ledger_build (
+	source text PRIMARY KEY
+);
+
 CREATE FUNCTION cs_internal.ledger_sweep(
 	facts cs_internal.subscription_fact[],
 	cancellations cs_internal.cancellation_fact[] DEFAULT NULL,

@@ -48,4 +48,13 @@
 #define cs_check_plan_permissions(stmt) ((void) ExecCheckRTPerms((stmt)->rtable, true))
 #endif
 
+/* A new row into all indexes of its table; 16 can leave out those that do not summarise. */
+#if PG_VERSION_NUM >= 160000
+#define cs_insert_index_tuples(rel, slot, estate) \
+	ExecInsertIndexTuples((rel), (slot), (estate), false, false, NULL, NIL, false)
+#else
+#define cs_insert_index_tuples(rel, slot, estate) \
+	ExecInsertIndexTuples((rel), (slot), (estate), false, false, NULL, NIL)
+#endif
+
 #endif /* CS_COMPAT_H */

@@ -45,6 +45,25 @@ movement_result(void)
 	return cs_empty_result(desc);
 }
 
+/*
+ * cs_ledger_fits: see ledger_facts.h.
+ */
+bool
+cs_ledger_fits(const CsMember *member, CsResult *unusable)
+{
+	for (int i = 0; i < member->nmovements; i++)
+	{
+		const CsMovement *m = &member->movements[i];
+
+		if (cs_money_in_range(m->mrr_after, 14) && cs_money_in_range(m->delta, 14))
+			continue;
+		cs_ledger_unusable(unusable, member->nterms > 0 ? member->terms[0].source : "",
+						   member->customer, "MRR out of range");
+		return false;
+	}
+	return true;
+}
+
 /* Puts what the sweep made of one customer into the relations. */
 static void
 put_member(CsResult *result, CsResult *unusable, const CsMember *member)
@@ -52,19 +71,9 @@ put_member(CsResult *result, CsResult *unusable, const CsMember *member)
 	Datum values[MOVEMENT_COLUMNS + 1];
 	bool nulls[MOVEMENT_COLUMNS + 1] = {false};
 
-	values[0] = CStringGetTextDatum(member->customer);
-	for (int i = 0; i < member->nmovements; i++)
-	{
-		const CsMovement *m = &member->movements[i];
-
-		if (cs_money_in_range(m->mrr_after, 14) && cs_money_in_range(m->delta, 14))
-			continue;
-		values[1] = values[0];
-		values[0] = CStringGetTextDatum(member->nterms > 0 ? member->terms[0].source : "");
-		values[2] = CStringGetTextDatum("MRR out of range");
-		tuplestore_putvalues(unusable->store, unusable->desc, values, nulls);
+	if (!cs_ledger_fits(member, unusable))
 		return;
-	}
+	values[0] = CStringGetTextDatum(member->customer);
 	for (int i = 0; i < member->nmovements; i++)
 	{
 		cs_movement_values(&member->movements[i], values + 1, nulls + 1);
@@ -118,19 +127,24 @@ write_movements(Datum ids, CsResult *result)
 	cs_unregister("ledger_new");
 }
 
-/* The ledger's part of cs_internal.unusable; the source's own reasons are left alone. */
-static void
-write_unusable(Datum ids, CsResult *unusable)
+/*
+ * cs_ledger_write_unusable: the ledger's part of cs_internal.unusable; the
+ * source's own reasons are left alone.
+ */
+void
+cs_ledger_write_unusable(Datum ids, CsResult *unusable)
 {
+	CsArg whose = cs_datum(TEXTARRAYOID, ids, ids == (Datum) 0);
+
 	cs_exec("DELETE FROM cs_internal.unusable"
-			" WHERE found_by = 'ledger' AND customer_id = ANY ($1)",
-			CS_ARGS(cs_textarray(ids)));
+			" WHERE found_by = 'ledger' AND ($1 IS NULL OR customer_id = ANY ($1))",
+			CS_ARGS(whose));
 	cs_register("ledger_unusable", unusable);
 	cs_exec("INSERT INTO cs_internal.unusable (source, customer_id, reason, row_count, example, "
 			"found_by)"
 			" SELECT source, customer_id, reason, count(*), 'customer ' || customer_id, 'ledger'"
-			" FROM ledger_unusable WHERE customer_id = ANY ($1) GROUP BY 1, 2, 3",
-			CS_ARGS(cs_textarray(ids)));
+			" FROM ledger_unusable WHERE $1 IS NULL OR customer_id = ANY ($1) GROUP BY 1, 2, 3",
+			CS_ARGS(whose));
 	cs_unregister("ledger_unusable");
 }
 
@@ -229,7 +243,7 @@ cs_ledger_ingest(Datum ids, const CsPolicy *policy)
 		}
 		MemoryContextSwitchTo(chunk_context);
 		write_movements(ids, result);
-		write_unusable(ids, facts->unusable);
+		cs_ledger_write_unusable(ids, facts->unusable);
 		tuplestore_end(result->store);
 	}
 	tuplestore_end(facts->unusable->store);

@@ -35,13 +35,6 @@ typedef struct OwnedCancellation
 	CsCancellation cancellation;
 } OwnedCancellation;
 
-/* When an unpaid invoice is due. */
-typedef struct Due
-{
-	const char *customer;
-	TimestampTz at;
-} Due;
-
 typedef struct Chunk
 {
 	OwnedTerm *terms;
@@ -120,9 +113,23 @@ static const char *const cancellation_select =
 static const char *const due_select = "SELECT %s AS customer_id, r.due_at FROM (%s) r"
 									  " WHERE r.paid_at IS NULL AND coalesce(r.amount, 1) > 0";
 
-/* Counts what the ledger, not the source, finds unusable. */
-static void
-note_unusable(CsResult *unusable, const char *source, const char *customer, const char *reason)
+/*
+ * cs_ledger_unusable_result, cs_ledger_unusable: see ledger_facts.h.
+ */
+CsResult *
+cs_ledger_unusable_result(void)
+{
+	TupleDesc desc = CreateTemplateTupleDesc(3);
+
+	TupleDescInitEntry(desc, 1, "source", TEXTOID, -1, 0);
+	TupleDescInitEntry(desc, 2, "customer_id", TEXTOID, -1, 0);
+	TupleDescInitEntryCollation(desc, 2, C_COLLATION_OID);
+	TupleDescInitEntry(desc, 3, "reason", TEXTOID, -1, 0);
+	return cs_empty_result(desc);
+}
+
+void
+cs_ledger_unusable(CsResult *unusable, const char *source, const char *customer, const char *reason)
 {
 	Datum values[3];
 	bool nulls[3] = {false, false, false};
@@ -145,8 +152,8 @@ follow_versions(const CsSource *source, Datum ids, CsResult *rows, bool keep, Cs
 	while (tuplestore_gettupleslot(refused->store, true, false, slot))
 	{
 		slot_getallattrs(slot);
-		note_unusable(unusable, source->name, TextDatumGetCString(slot->tts_values[0]),
-					  TextDatumGetCString(slot->tts_values[1]));
+		cs_ledger_unusable(unusable, source->name, TextDatumGetCString(slot->tts_values[0]),
+						   TextDatumGetCString(slot->tts_values[1]));
 	}
 	ExecDropSingleTupleTableSlot(slot);
 	tuplestore_end(refused->store);
@@ -183,7 +190,7 @@ read_terms(Chunk *chunk, const CsSource *source, Datum ids, const CsPolicy *poli
 			cs_term_make(slot->tts_values + 1, slot->tts_isnull + 1, policy->currency, &owned.term);
 		owned.customer = TextDatumGetCString(slot->tts_values[0]);
 		if (result == CS_TERM_RANGE)
-			note_unusable(unusable, source->name, owned.customer, "MRR out of range");
+			cs_ledger_unusable(unusable, source->name, owned.customer, "MRR out of range");
 		if (result != CS_TERM_OK)
 			continue;
 		owned.term.source = source->name;
@@ -257,8 +264,8 @@ owned_cancellation_cmp(const void *a, const void *b)
 static int
 due_cmp(const void *a, const void *b)
 {
-	const Due *x = a;
-	const Due *y = b;
+	const CsDue *x = a;
+	const CsDue *y = b;
 	int cmp = strcmp(x->customer, y->customer);
 
 	return cmp != 0 ? cmp : x->at < y->at ? -1 : x->at > y->at ? 1 : 0;
@@ -318,14 +325,14 @@ cs_ledger_past_due(Datum ids)
 
 /* Unpaid invoices of the customers, by customer and due date; false: a source cannot be read. */
 static bool
-read_dues(Datum ids, const CsPolicy *policy, bool keep, Due **dues, int *n)
+read_dues(Datum ids, const CsPolicy *policy, bool keep, CsDue **dues, int *n)
 {
 	TimestampTz now = cs_now();
 	int size = 64;
 	ListCell *lc;
 
 	*n = 0;
-	*dues = palloc(sizeof(Due) * size);
+	*dues = palloc(sizeof(CsDue) * size);
 	foreach (lc, cs_sources("invoice"))
 	{
 		CsResult *rows = select_rows(lfirst(lc), due_select, false, ids, now,
@@ -342,14 +349,14 @@ read_dues(Datum ids, const CsPolicy *policy, bool keep, Due **dues, int *n)
 			if (slot->tts_isnull[0] || slot->tts_isnull[1])
 				continue;
 			if (*n == size)
-				*dues = repalloc_huge(*dues, sizeof(Due) * (size *= 2));
+				*dues = repalloc_huge(*dues, sizeof(CsDue) * (size *= 2));
 			(*dues)[*n].customer = TextDatumGetCString(slot->tts_values[0]);
 			(*dues)[(*n)++].at = DatumGetTimestampTz(slot->tts_values[1]);
 		}
 		ExecDropSingleTupleTableSlot(slot);
 		tuplestore_end(rows->store);
 	}
-	qsort(*dues, *n, sizeof(Due), due_cmp);
+	qsort(*dues, *n, sizeof(CsDue), due_cmp);
 	return true;
 }
 
@@ -358,8 +365,8 @@ read_dues(Datum ids, const CsPolicy *policy, bool keep, Due **dues, int *n)
  * unpaid was due; where there is none, after the row became past due; where
  * that is not said either, the row counts as long as it runs.
  */
-static void
-end_grace(CsMember *member, const Due *dues, int ndues, int grace_days)
+void
+cs_ledger_end_grace(CsMember *member, const CsDue *dues, int ndues, int grace_days)
 {
 	for (int i = 0; i < member->nterms; i++)
 	{
@@ -372,7 +379,7 @@ end_grace(CsMember *member, const Due *dues, int ndues, int grace_days)
 			continue;
 		while (low < high)
 		{
-			Due key = {member->customer, term->start};
+			CsDue key = {member->customer, term->start};
 			int middle = (low + high) / 2;
 
 			if (due_cmp(&dues[middle], &key) < 0)
@@ -393,8 +400,9 @@ end_grace(CsMember *member, const Due *dues, int ndues, int grace_days)
 /* --------------------------------------------------------------- by customer */
 
 /* Terms in other currencies at the rates their subscriptions began with; what has none is left out. */
-static void
-convert_terms(CsMember *member, const CsRates *rates, const CsPolicy *policy, CsResult *unusable)
+void
+cs_ledger_convert(CsMember *member, const CsRates *rates, const CsPolicy *policy,
+				  CsResult *unusable)
 {
 	TimestampTz *locked_at = palloc(sizeof(TimestampTz) * (member->nterms + 1));
 	int n = 0;
@@ -406,14 +414,14 @@ convert_terms(CsMember *member, const CsRates *rates, const CsPolicy *policy, Cs
 		CsTermResult result = cs_term_convert(term, locked_at[i], rates);
 
 		if (result == CS_TERM_NO_RATE)
-			note_unusable(
+			cs_ledger_unusable(
 				unusable, term->source, member->customer,
 				psprintf("no fx_rate for %s to %s at %s", term->currency, policy->currency,
 						 DatumGetCString(DirectFunctionCall1(
 							 date_out,
 							 DateADTGetDatum(cs_local_day(locked_at[i], policy->time_zone))))));
 		else if (result != CS_TERM_OK)
-			note_unusable(unusable, term->source, member->customer, "MRR out of range");
+			cs_ledger_unusable(unusable, term->source, member->customer, "MRR out of range");
 		else
 			member->terms[n++] = *term;
 	}
@@ -512,22 +520,17 @@ CsLedgerFacts *
 cs_ledger_read(Datum ids, const CsPolicy *policy, bool keep)
 {
 	CsLedgerFacts *facts = palloc0(sizeof(CsLedgerFacts));
-	TupleDesc desc = CreateTemplateTupleDesc(3);
 	Chunk chunk = {0};
 	CsMergeFact *merges;
 	int nmerges;
 	Datum family = cs_merge_family(ids, &merges, &nmerges);
 	Datum *elements;
-	Due *dues = NULL;
+	CsDue *dues = NULL;
 	int ndues = 0;
 	CsRates *rates;
 	ListCell *lc;
 
-	TupleDescInitEntry(desc, 1, "source", TEXTOID, -1, 0);
-	TupleDescInitEntry(desc, 2, "customer_id", TEXTOID, -1, 0);
-	TupleDescInitEntryCollation(desc, 2, C_COLLATION_OID);
-	TupleDescInitEntry(desc, 3, "reason", TEXTOID, -1, 0);
-	facts->unusable = cs_empty_result(desc);
+	facts->unusable = cs_ledger_unusable_result();
 
 	chunk.terms_size = chunk.cancellations_size = 256;
 	chunk.terms = palloc(sizeof(OwnedTerm) * chunk.terms_size);
@@ -559,9 +562,9 @@ cs_ledger_read(Datum ids, const CsPolicy *policy, bool keep)
 	for (int i = 0; i < facts->nmembers; i++)
 	{
 		if (chunk.past_due)
-			end_grace(&facts->members[i], dues, ndues, policy->grace_days);
+			cs_ledger_end_grace(&facts->members[i], dues, ndues, policy->grace_days);
 		if (chunk.foreign)
-			convert_terms(&facts->members[i], rates, policy, facts->unusable);
+			cs_ledger_convert(&facts->members[i], rates, policy, facts->unusable);
 	}
 	return facts;
 }

@@ -48,6 +48,33 @@ extern void cs_ledger_family(CsLedgerFacts *facts, int first, const CsSweepRules
 /* An empty relation to be filled and registered. */
 extern CsResult *cs_empty_result(TupleDesc desc);
 
+/* When an unpaid invoice of a customer is due. */
+typedef struct CsDue
+{
+	const char *customer;
+	TimestampTz at;
+} CsDue;
+
+/*
+ * What is made of one customer's terms before the sweep: past due ones end with
+ * their grace (dues are sorted by customer and instant), those in
+ * other currencies are converted, and what has no rate is left out and counted.
+ */
+extern void cs_ledger_end_grace(CsMember *member, const CsDue *dues, int ndues, int grace_days);
+extern void cs_ledger_convert(CsMember *member, const CsRates *rates, const CsPolicy *policy,
+							  CsResult *unusable);
+
+/*
+ * What the ledger, not the source, finds unusable: an empty relation (source,
+ * customer_id, reason), a row of it, whether a swept member can be stored (else
+ * counted), and writing what was found of these customers, ids 0: of all.
+ */
+extern CsResult *cs_ledger_unusable_result(void);
+extern void cs_ledger_unusable(CsResult *unusable, const char *source, const char *customer,
+							   const char *reason);
+extern bool cs_ledger_fits(const CsMember *member, CsResult *unusable);
+extern void cs_ledger_write_unusable(Datum ids, CsResult *unusable);
+
 /* ---- merge.c ------------------------------------------------------------- */
 
 typedef struct CsMergeFact

@@ -300,15 +300,44 @@ forget_orphans(const CsSource *source)
 }
 
 /*
- * read_whole: every customer of the source, and every one known before, is pending.
+ * cs_pending_all: every customer of the source, and every one known before, is
+ * pending; false when it cannot be read, which is noted.
  */
-static void
-read_whole(const CsSource *source)
+bool
+cs_pending_all(const CsSource *source)
 {
 	CsUserQuery query = {0};
 	ErrorData *error = NULL;
 	CsResult *rows;
 
+	query.sql =
+		psprintf("SELECT DISTINCT %s AS customer_id FROM (SELECT DISTINCT customer_key FROM (%s) "
+				 "r) d",
+				 cs_source_id(source, "customer_key"), cs_source_rows(source, false, false));
+	query.search_path = source->search_path;
+	rows = cs_user_query(&query, &error);
+	if (rows == NULL)
+	{
+		cs_source_failed(source, error->message);
+		return false;
+	}
+	cs_register("found", rows);
+	cs_exec("INSERT INTO cs_internal.pending (source, customer_id) SELECT $1, customer_id FROM "
+			"found" UPSERT_PENDING,
+			CS_ARGS(cs_text(source->name)));
+	cs_unregister("found");
+	tuplestore_end(rows->store);
+	cs_pending_known(source->name);
+	return true;
+}
+
+/*
+ * read_whole: every customer of the source, and every one known before, is
+ * pending, or will be seen to by what is built from nothing.
+ */
+static void
+read_whole(const CsSource *source)
+{
 	if (strcmp(source->kind, "usage_event") == 0)
 	{
 		/* Its customers are found while the rollup is built. */
@@ -318,25 +347,8 @@ read_whole(const CsSource *source)
 		done_reading(source);
 		return;
 	}
-	query.sql =
-		psprintf("SELECT DISTINCT %s AS customer_id FROM (SELECT DISTINCT customer_key FROM (%s) "
-				 "r) d",
-				 cs_source_id(source, "customer_key"), cs_source_rows(source, false, false));
-	query.search_path = source->search_path;
-	rows = cs_user_query(&query, &error);
-	if (rows == NULL)
-	{
-		cs_source_error(source, error->message);
-		set_needs_scan(source->name);
+	if (!cs_ledger_build_begin(source) && !cs_pending_all(source))
 		return;
-	}
-	cs_register("found", rows);
-	cs_exec("INSERT INTO cs_internal.pending (source, customer_id) SELECT $1, customer_id FROM "
-			"found" UPSERT_PENDING,
-			CS_ARGS(cs_text(source->name)));
-	cs_unregister("found");
-	tuplestore_end(rows->store);
-	cs_pending_known(source->name);
 	forget_orphans(source);
 	cs_count_unusable(source, (Datum) 0, true);
 	done_reading(source);

@@ -139,6 +139,7 @@ extern CsBounds cs_anchor_bounds(const CsSource *source);
 /* scan.c */
 extern void cs_source_error(const CsSource *source, const char *error);
 extern void cs_pending_known(const char *source);
+extern bool cs_pending_all(const CsSource *source);
 extern bool cs_source_has_triggers(const CsSource *source);
 
 /* source_rows.c */

@@ -56,6 +56,7 @@ run_refresh(FunctionCallInfo fcinfo, bool commit, const char *procedure)
 				errhint("Switch autocommit on, or use CALL cs.refresh(commit => false)."));
 	SPI_connect_ext(commit ? SPI_OPT_NONATOMIC : 0);
 	cs_refresh_start(&run, true);
+	run.commits = commit;
 	if (strcmp(procedure, "rebuild") == 0)
 		run.notice_level = NOTICE;
 	if (commit)

@@ -13,8 +13,8 @@
 #include "refresh/refresh.h"
 
 /*
- * read_sources: rows of each source for these ids are added to a list; false
- * when one cannot be read.
+ * read_sources: rows of each source for these ids (0: for all) are added to a
+ * list; false when one cannot be read.
  */
 static bool
 read_sources(List *sources, Datum ids, const char *columns, List **results)
@@ -28,10 +28,13 @@ read_sources(List *sources, Datum ids, const char *columns, List **results)
 		ErrorData *error = NULL;
 		CsResult *rows;
 
-		cs_source_keys(source, ids, &query);
+		if (ids != (Datum) 0)
+			cs_source_keys(source, ids, &query);
+		query.search_path = source->search_path;
+		query.unlimited = ids == (Datum) 0;
 		query.sql = psprintf("SELECT %s AS customer_id%s FROM (%s) s GROUP BY s.customer_key",
 							 cs_source_id(source, "s.customer_key"), columns,
-							 cs_source_rows(source, true, false));
+							 cs_source_rows(source, ids != (Datum) 0, false));
 		rows = cs_user_query(&query, &error);
 		if (rows == NULL)
 		{
@@ -73,18 +76,19 @@ show(StringInfo all, int *n, List *results, const char *subscription, const char
 }
 
 /*
- * cs_identity_ingest: recompute the rows of these ids.  While a source cannot
- * be read what stands there is kept: a table that is made anew must not end
- * memberships and alerts.
+ * ingest: recompute the rows of these ids; 0: of all, with what subscription
+ * sources say given.  While a source cannot be read what stands there is kept:
+ * a table that is made anew must not end memberships and alerts.
  */
-void
-cs_identity_ingest(Datum ids)
+static bool
+ingest(Datum ids, List *subscription_rows)
 {
+	CsArg whose = cs_datum(TEXTARRAYOID, ids, ids == (Datum) 0);
+	bool all_ids = ids == (Datum) 0;
 	List *customers = cs_sources("customer");
 	List *subscriptions = cs_sources("subscription");
 	bool others = customers == NIL && subscriptions == NIL;
 	List *customer_rows = NIL;
-	List *subscription_rows = NIL;
 	List *other_rows = NIL;
 	StringInfoData all;
 	int n = 0;
@@ -98,9 +102,9 @@ cs_identity_ingest(Datum ids)
 			", min(s.created_at) AS created_at"
 			", (array_agg(s.attributes ORDER BY s.created_at, s.attributes))[1] AS attributes",
 			&customer_rows) ||
-		!read_sources(subscriptions, ids, "", &subscription_rows) ||
+		(!all_ids && !read_sources(subscriptions, ids, "", &subscription_rows)) ||
 		(others && !read_sources(cs_sources(NULL), ids, "", &other_rows)))
-		return;
+		return false;
 
 	/* Of several sources the first by name that says something; a row that stays as it is is not touched. */
 	initStringInfo(&all);
@@ -141,14 +145,40 @@ cs_identity_ingest(Datum ids)
 					 "   excluded.attributes, excluded.from_customer, excluded.from_subscription,"
 					 "   excluded.from_other)",
 					 all.data),
-			CS_ARGS(cs_textarray(ids)));
-	cs_exec(all.len > 0
-				? psprintf("DELETE FROM cs_internal.customer c WHERE c.customer_id = ANY ($1)"
-						   " AND NOT EXISTS (SELECT 1 FROM (%s) p"
-						   "  WHERE p.customer_id = c.customer_id)",
-						   all.data)
-				: "DELETE FROM cs_internal.customer c WHERE c.customer_id = ANY ($1)",
-			CS_ARGS(cs_textarray(ids)));
+			CS_ARGS(whose));
+	if (all_ids)
+		cs_exec(psprintf("WITH gone AS (DELETE FROM cs_internal.customer c WHERE NOT EXISTS"
+						 "  (SELECT 1 FROM (%s) p WHERE p.customer_id = c.customer_id)"
+						 "  RETURNING c.customer_id)"
+						 " INSERT INTO cs_internal.pending (source, customer_id)"
+						 " SELECT b.source, g.customer_id FROM cs_internal.ledger_build b, gone g"
+						 " WHERE $1 IS NULL ON CONFLICT DO NOTHING",
+						 all.data),
+				CS_ARGS(whose));
+	else
+		cs_exec(all.len > 0
+					? psprintf("DELETE FROM cs_internal.customer c WHERE c.customer_id = ANY ($1)"
+							   " AND NOT EXISTS (SELECT 1 FROM (%s) p"
+							   "  WHERE p.customer_id = c.customer_id)",
+							   all.data)
+					: "DELETE FROM cs_internal.customer c WHERE c.customer_id = ANY ($1)",
+				CS_ARGS(whose));
 	for (; n > 0; n--)
 		cs_unregister(psprintf("present_%d", n));
+	return true;
+}
+
+/*
+ * cs_identity_ingest, cs_identity_all: see refresh.h.
+ */
+void
+cs_identity_ingest(Datum ids)
+{
+	(void) ingest(ids, NIL);
+}
+
+bool
+cs_identity_all(List *subscription_rows)
+{
+	return ingest((Datum) 0, subscription_rows);
 }

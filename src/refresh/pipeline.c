@@ -9,7 +9,8 @@
  *
  * collect	 change log and scans become pending (source, customer, range).
  * build	 the usage rollup from nothing, where a usage source is read whole: a slice
- *			 of customers in one pass over the events, in one transaction.
+ *			 of customers in one pass over the events, in one transaction. Then the
+ *			 customers and the ledger, where there is none yet, in one transaction.
  * ingest	 a chunk of one source: derived rows of its customers, their dirty
  *			 marks, and the pending rows gone, in one transaction.
  * extent	 first and last instant of each source; when data appear or end,
@@ -184,6 +185,14 @@ step_build(CsRefresh *run)
 	cs_usage_build_step(run->notice_level);
 	position = cs_usage_build_position();
 	cs_progress(run, 1, "build", position < 0 ? 100 : position * 100 / CS_SLICES, 100);
+	return true;
+}
+
+static bool
+step_ledger_build(CsRefresh *run)
+{
+	cs_ledger_build_step(run->commits, run->notice_level);
+	cs_progress(run, 1, "build", 100, 100);
 	return true;
 }
 
@@ -619,6 +628,7 @@ cs_refresh_start(CsRefresh *run, bool force_scan)
 	run->as_of = cs_now();
 	run->force_scan = force_scan;
 	run->notice_level = DEBUG1;
+	run->commits = true;
 	run->to_ingest = run->to_evaluate = -1;
 	cs_leave(&frame);
 }
@@ -647,6 +657,11 @@ cs_refresh_step(CsRefresh *run)
 			{
 				lock_everybody();
 				cs_with_snapshot(step_build, run, false);
+			}
+			else if (cs_ledger_build_waits())
+			{
+				lock_everybody();
+				cs_with_snapshot(step_ledger_build, run, false);
 			}
 			else
 				run->phase = PHASE_INGEST;
@@ -713,6 +728,7 @@ cs_refresh_needed(TimestampTz *next_due)
 			"cs_internal.pending)"
 			" OR EXISTS (SELECT 1 FROM cs_internal.dirty)"
 			" OR EXISTS (SELECT 1 FROM cs_internal.usage_build)"
+			" OR EXISTS (SELECT 1 FROM cs_internal.ledger_build)"
 			" OR EXISTS (SELECT 1 FROM cs.source s LEFT JOIN cs_internal.source_state t ON "
 			"t.source = s.name"
 			" WHERE s.enabled AND (t.source IS NULL OR t.needs_scan OR (t.capture <> 'trigger' AND"

@@ -14,6 +14,7 @@ typedef struct CsRefresh
 	int64 ingested;    /* customers, once per source with a change */
 	int64 evaluated;   /* customers */
 	int notice_level;  /* at which progress is said */
+	bool commits;      /* each step is a transaction */
 
 	/* private to progress.c */
 	int stage; /* the last one said, 0: none */
@@ -90,6 +91,13 @@ extern bool cs_has_turn(void);
 
 /* Identity of these customers from the sources that say who is one (refresh/identity.c). */
 extern void cs_identity_ingest(Datum ids);
+
+/*
+ * The same of everybody, where subscription sources are registered, whose rows
+ * (customer_id, each once) are given; false: a source cannot be read.  Who is
+ * gone is pending for the sources in cs_internal.ledger_build.
+ */
+extern bool cs_identity_all(List *subscription_rows);
 
 /* due_at of the batch: when time alone changes something (refresh/due.c). */
 extern void cs_stage_due(CsBatch *batch);

@@ -178,7 +178,7 @@ BEGIN
 END $$;
 
 CREATE PROCEDURE app.empty() LANGUAGE sql AS $$
-	TRUNCATE cs_internal.customer, cs_internal.movement, cs_internal.usage_month, cs_internal.usage_delta, cs_internal.usage_build, cs_internal.state, cs_internal.unusable, cs_internal.orphan,
+	TRUNCATE cs_internal.customer, cs_internal.movement, cs_internal.ledger_build, cs_internal.usage_month, cs_internal.usage_delta, cs_internal.usage_build, cs_internal.state, cs_internal.unusable, cs_internal.orphan,
 		cs_internal.scan_checksum, cs_internal.source_state, cs_internal.pending, cs_internal.dirty, cs_internal.change_log,
 		cs_internal.summary, cs_internal.summary_month, cs_internal.movement_before, cs_internal.customer_before;
 $$;

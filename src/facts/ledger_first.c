@@ -1,0 +1,748 @@
+/*
+ * ledger_first.c
+ *		The ledger from nothing: who the customers are and all their movements, in
+ *		one pass over the facts.
+ *
+ * In: all rows of all subscription, cancellation and invoice sources, each read
+ * once in order of customer and put together as they come, so that memory holds
+ * one customer's (what a source gives waits in a tuplestore).  Out: movement,
+ * customer, the ledger's part of unusable, and the marks of what is left to do.
+ * Facts become terms, and terms movements, by the code that ingest uses.
+ *
+ * cs_internal.ledger_build has a row for each source that was found to be read
+ * whole while nothing stood in the ledger; that is instead of a pending row for
+ * each of its customers.  The build is one transaction.
+ *
+ * Movements are written in order of customer, past the indexes, which are made
+ * anew over all of them: that is what a first build costs less than adding to
+ * a ledger.  Until the commit nobody sees the rows, so nobody misses them in an
+ * index; after an abort they are dead rows that no index knows, for vacuum.
+ *
+ * Cases.
+ * Crash, cancel, kill -9: the transaction is undone, ledger_build still says
+ * what is to be done, the next refresh begins again.
+ * Facts change meanwhile: they are in the change log, and ingest reads these
+ * customers again.
+ * refresh_customer before it: what it wrote is made anew.  Beside it: waits for
+ * the build, or the build for it, for both write the same rows.
+ * Somebody reads the ledger and keeps his transaction open: an index cannot be
+ * made anew while he holds it.  The build looks for a gap for a moment without
+ * standing in anybody's way, then adds its rows to the indexes one by one.
+ * A source cannot be read: nothing is built, all who asked are read whole when
+ * it can be.
+ * Not to be built at once (refresh(commit => false), whose locks would last; merged
+ * customers, rows overwritten in place, which need more than one pass): every
+ * customer becomes pending, and ingest does the same in chunks.
+ * Standby, restore: see pipeline.c; ledger_build is not dumped.
+ */
+#include "cs_ext.h"
+
+#include "access/heapam.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_collation.h"
+#include "catalog/pg_type.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "portability/instr_time.h"
+#include "storage/latch.h"
+#include "storage/lmgr.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/wait_event.h"
+
+#include "facts/ledger.h"
+#include "facts/ledger_facts.h"
+#include "facts/source_kind.h"
+#include "refresh/refresh.h"
+
+/* Rows that are written at a time. */
+#define WRITE_ROWS 1000
+/* Bytes of them, where they are long. */
+#define WRITE_BYTES 1000000
+/* How long a gap between readers is looked for, in tries of 100 ms. */
+#define LOCK_TRIES 20
+
+/* A source, row by row in order of customer. */
+typedef struct Stream
+{
+	const CsSource *source;
+	CsResult *rows;
+	TupleTableSlot *slot;
+	text *id;      /* of the row in the slot; NULL: there are no more */
+	CsResult *ids; /* the customers met, each once; NULL: not wanted */
+} Stream;
+
+typedef struct Writer
+{
+	Relation rel;
+	BulkInsertState state;
+	CommandId cid;
+	TupleTableSlot *slots[WRITE_ROWS];
+	int n;
+	Size bytes;
+	int64 rows;
+} Writer;
+
+/* What is read of a subscription, in the columns of cs_internal.subscription_fact; the rates need its id. */
+static const char *const term_select =
+	"SELECT %%s AS customer_id, r.start_at, r.end_at, r.mrr, r.currency, r.status, r.is_trial,"
+	" r.is_recurring, r.changed_at, r.cancel_requested_at, r.cancel_reason, r.churn_kind,"
+	" r.auto_renew, %s AS subscription_id, r.term_months FROM (%%s) r ORDER BY 1";
+
+static const char *const cancellation_select =
+	"SELECT %s AS customer_id, r.at, r.churn_kind, r.reason FROM (%s) r ORDER BY 1";
+
+/* Credits are not something to be paid. */
+static const char *const due_select = "SELECT %s AS customer_id, r.due_at FROM (%s) r"
+									  " WHERE r.paid_at IS NULL AND coalesce(r.amount, 1) > 0"
+									  " ORDER BY 1, 2";
+
+/* ---- whether ---------------------------------------------------------------- */
+
+/* Whether the ledger can be made in one pass over the facts. */
+static bool
+can_build(void)
+{
+	ListCell *lc;
+	List *subscriptions = cs_sources("subscription");
+
+	foreach (lc, subscriptions)
+	{
+		if (((const CsSource *) lfirst(lc))->current)
+			return false;
+	}
+	if (subscriptions == NIL || cs_sources("customer_merge") != NIL)
+		return false;
+	cs_exec("SELECT NOT EXISTS (SELECT FROM cs_internal.merge)"
+			" AND NOT EXISTS (SELECT FROM cs_internal.summary)",
+			CS_NO_ARGS);
+	return *cs_value() == 't';
+}
+
+/*
+ * cs_ledger_build_begin: see ledger.h.
+ */
+bool
+cs_ledger_build_begin(const CsSource *source)
+{
+	if (strcmp(source->kind, "subscription") != 0 && strcmp(source->kind, "customer") != 0 &&
+		strcmp(source->kind, "cancellation") != 0)
+		return false;
+	if (cs_exec("SELECT FROM cs_internal.movement LIMIT 1", CS_NO_ARGS) > 0 || !can_build())
+		return false;
+	cs_exec("INSERT INTO cs_internal.ledger_build (source) VALUES ($1) ON CONFLICT DO NOTHING",
+			CS_ARGS(cs_text(source->name)));
+	cs_exec("DELETE FROM cs_internal.pending WHERE source = $1", CS_ARGS(cs_text(source->name)));
+	return true;
+}
+
+/*
+ * cs_ledger_build_waits: see ledger.h.
+ */
+bool
+cs_ledger_build_waits(void)
+{
+	return cs_exec("SELECT FROM cs_internal.ledger_build LIMIT 1", CS_NO_ARGS) > 0;
+}
+
+/* A source cannot be read. */
+static void
+give_up(const CsSource *source, const char *error)
+{
+	cs_source_failed(source, error);
+	cs_exec("UPDATE cs_internal.source_state SET needs_scan = true"
+			" WHERE source IN (SELECT source FROM cs_internal.ledger_build)",
+			CS_NO_ARGS);
+	cs_exec("DELETE FROM cs_internal.ledger_build", CS_NO_ARGS);
+}
+
+/* Everybody is left to ingest, in chunks. */
+static void
+leave_to_ingest(void)
+{
+	ListCell *lc;
+
+	foreach (lc, cs_sources(NULL))
+	{
+		const CsSource *source = lfirst(lc);
+
+		if (cs_exec("SELECT FROM cs_internal.ledger_build WHERE source = $1",
+					CS_ARGS(cs_text(source->name))) > 0)
+			(void) cs_pending_all(source);
+	}
+	cs_exec("DELETE FROM cs_internal.ledger_build", CS_NO_ARGS);
+}
+
+static double
+milliseconds_since(instr_time begin)
+{
+	instr_time now;
+
+	INSTR_TIME_SET_CURRENT(now);
+	INSTR_TIME_SUBTRACT(now, begin);
+	return INSTR_TIME_GET_MILLISEC(now);
+}
+
+/* ---- reading ---------------------------------------------------------------- */
+
+/* A relation (customer_id). */
+static CsResult *
+id_result(void)
+{
+	TupleDesc desc = CreateTemplateTupleDesc(1);
+
+	TupleDescInitEntry(desc, 1, "customer_id", TEXTOID, -1, 0);
+	TupleDescInitEntryCollation(desc, 1, C_COLLATION_OID);
+	return cs_empty_result(desc);
+}
+
+/* The next row of a stream. */
+static void
+advance(Stream *s)
+{
+	bool isnull;
+
+	do
+	{
+		if (!tuplestore_gettupleslot(s->rows->store, true, false, s->slot))
+		{
+			s->id = NULL;
+			return;
+		}
+		s->id = (text *) DatumGetPointer(slot_getattr(s->slot, 1, &isnull));
+	} while (isnull);
+}
+
+/*
+ * open_stream: a source is read, and stands at its first row.  False when it
+ * cannot be read; then nothing will be built.
+ */
+static bool
+open_stream(Stream *s, const CsSource *source, const char *select, const CsPolicy *policy)
+{
+	CsUserQuery query = {0};
+	ErrorData *error = NULL;
+
+	memset(s, 0, sizeof(Stream));
+	s->source = source;
+	if (!OidIsValid(source->relid))
+	{
+		give_up(source, "the relation is gone");
+		return false;
+	}
+	query.sql = psprintf(select, cs_source_id(source, "r.customer_key"),
+						 cs_source_rows(source, false, false));
+	query.search_path = source->search_path;
+	query.as_of = cs_now();
+	query.as_of_day = cs_local_day(query.as_of, policy->time_zone);
+	query.unlimited = true;
+	s->rows = cs_user_query(&query, &error);
+	if (s->rows == NULL)
+	{
+		give_up(source, error->message);
+		return false;
+	}
+	s->slot = MakeSingleTupleTableSlot(s->rows->desc, &TTSOpsMinimalTuple);
+	tuplestore_rescan(s->rows->store);
+	advance(s);
+	return true;
+}
+
+static bool
+maps(const CsSource *source, const char *column)
+{
+	ListCell *lc;
+
+	foreach (lc, source->columns)
+	{
+		if (strcmp(lfirst(lc), column) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* Whose rows these are, in the order in which sources give them. */
+static int
+id_cmp(const text *a, const text *b)
+{
+	int la = VARSIZE_ANY_EXHDR(a);
+	int lb = VARSIZE_ANY_EXHDR(b);
+	int cmp = memcmp(VARDATA_ANY(a), VARDATA_ANY(b), Min(la, lb));
+
+	return cmp != 0 ? cmp : la - lb;
+}
+
+/* ---- writing ---------------------------------------------------------------- */
+
+static void
+begin_writing(Writer *w)
+{
+	Oid relid = get_relname_relid("movement", get_namespace_oid("cs_internal", false));
+
+	memset(w, 0, sizeof(Writer));
+	/* nobody else may write, for his rows would be in indexes that are made anew */
+	w->rel = table_open(relid, ShareRowExclusiveLock);
+	w->state = GetBulkInsertState();
+	w->cid = GetCurrentCommandId(true);
+}
+
+static void
+flush_rows(Writer *w)
+{
+	if (w->n == 0)
+		return;
+	table_multi_insert(w->rel, w->slots, w->n, w->cid, 0, w->state);
+	for (int i = 0; i < w->n; i++)
+		ExecClearTuple(w->slots[i]);
+	w->rows += w->n;
+	w->n = 0;
+	w->bytes = 0;
+}
+
+/* The movements of one customer; values are read at once, rows are written later. */
+static void
+write_member(Writer *w, const CsMember *member, Datum id)
+{
+	for (int i = 0; i < member->nmovements; i++)
+	{
+		const CsMovement *m = &member->movements[i];
+		TupleTableSlot *slot = w->slots[w->n];
+		MemoryContext old;
+
+		if (slot == NULL)
+		{
+			old = MemoryContextSwitchTo(GetMemoryChunkContext(w->state));
+			slot = w->slots[w->n] = table_slot_create(w->rel, NULL);
+			MemoryContextSwitchTo(old);
+		}
+		slot->tts_values[0] = id;
+		slot->tts_isnull[0] = false;
+		cs_movement_values(m, slot->tts_values + 1, slot->tts_isnull + 1);
+		ExecStoreVirtualTuple(slot);
+		ExecMaterializeSlot(slot);
+		w->n++;
+		w->bytes += 100 + (m->reason ? strlen(m->reason) : 0);
+		if (w->n == WRITE_ROWS || w->bytes >= WRITE_BYTES)
+			flush_rows(w);
+	}
+}
+
+/* Whether all indexes are ours until the end of the transaction; never stands in a queue for them. */
+static bool
+lock_indexes(List *indexes)
+{
+	for (int try = 0; try < LOCK_TRIES; try++)
+	{
+		int n = 0;
+		ListCell *lc;
+
+		foreach (lc, indexes)
+		{
+			if (!ConditionalLockRelationOid(lfirst_oid(lc), AccessExclusiveLock))
+				break;
+			n++;
+		}
+		if (n == list_length(indexes))
+			return true;
+		while (n-- > 0)
+			UnlockRelationOid(list_nth_oid(indexes, n), AccessExclusiveLock);
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 100,
+						 PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+	return false;
+}
+
+/* All rows of the ledger are put into its indexes, which are empty of them. */
+static void
+index_one_by_one(Relation rel)
+{
+	EState *estate = CreateExecutorState();
+	ResultRelInfo *result = makeNode(ResultRelInfo);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	TableScanDesc scan;
+
+	InitResultRelInfo(result, rel, 0, NULL, 0);
+	ExecOpenIndices(result, false);
+	scan = table_beginscan(rel, GetActiveSnapshot(), 0, NULL);
+	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		CHECK_FOR_INTERRUPTS();
+		(void) cs_insert_index_tuples(result, slot, estate);
+		ResetPerTupleExprContext(estate);
+	}
+	table_endscan(scan);
+	ExecCloseIndices(result);
+	ExecDropSingleTupleTableSlot(slot);
+	FreeExecutorState(estate);
+}
+
+static void
+end_writing(Writer *w)
+{
+	List *indexes = RelationGetIndexList(w->rel);
+	ListCell *lc;
+
+	flush_rows(w);
+	for (int i = 0; i < WRITE_ROWS && w->slots[i] != NULL; i++)
+		ExecDropSingleTupleTableSlot(w->slots[i]);
+	FreeBulkInsertState(w->state);
+	table_finish_bulk_insert(w->rel, 0);
+	CommandCounterIncrement();
+	if (w->rows == 0)
+		;
+	else if (lock_indexes(indexes))
+	{
+		foreach (lc, indexes)
+			cs_exec(psprintf("REINDEX INDEX cs_internal.%s",
+							 quote_identifier(get_rel_name(lfirst_oid(lc)))),
+					CS_NO_ARGS);
+	}
+	else
+	{
+		PushActiveSnapshot(GetLatestSnapshot());
+		index_one_by_one(w->rel);
+		PopActiveSnapshot();
+	}
+	table_close(w->rel, NoLock);
+}
+
+/* ---- putting together -------------------------------------------------------- */
+
+typedef struct Build
+{
+	const CsPolicy *policy;
+	CsRates *rates;
+	CsResult *unusable;
+	CsTerm *terms;
+	int terms_size;
+	CsCancellation *cancellations;
+	int cancellations_size;
+	CsDue *dues;
+	int dues_size;
+} Build;
+
+/* Room for one more in an array that lives as long as the build. */
+#define ROOM(array, n, size)                                                    \
+	do                                                                          \
+	{                                                                           \
+		if ((n) == (size))                                                      \
+			(array) = repalloc_huge((array), sizeof(*(array)) * ((size) *= 2)); \
+	} while (0)
+
+/* All rows of one customer in this stream. */
+static void
+take_terms(Build *b, Stream *s, CsMember *member, const text *id, bool *past_due, bool *foreign)
+{
+	do
+	{
+		CsTerm *term;
+		Datum values[FACT_NCOLUMNS] = {0};
+		bool nulls[FACT_NCOLUMNS];
+		CsTermResult result;
+
+		ROOM(b->terms, member->nterms, b->terms_size);
+		term = &b->terms[member->nterms];
+		slot_getallattrs(s->slot);
+		memset(nulls, true, sizeof(nulls));
+		memcpy(values, s->slot->tts_values + 1, sizeof(Datum) * (FACT_TERM_MONTHS + 1));
+		memcpy(nulls, s->slot->tts_isnull + 1, sizeof(bool) * (FACT_TERM_MONTHS + 1));
+		result = cs_term_make(values, nulls, b->policy->currency, term);
+		if (result == CS_TERM_RANGE)
+			cs_ledger_unusable(b->unusable, s->source->name, member->customer, "MRR out of range");
+		if (result == CS_TERM_OK)
+		{
+			term->source = s->source->name;
+			*past_due |= term->past_due;
+			*foreign |= term->currency != NULL;
+			member->nterms++;
+		}
+		advance(s);
+	} while (s->id != NULL && id_cmp(s->id, id) == 0);
+}
+
+static void
+take_cancellations(Build *b, Stream *s, CsMember *member, const text *id)
+{
+	do
+	{
+		CsCancellation *c;
+
+		ROOM(b->cancellations, member->ncancellations, b->cancellations_size);
+		c = &b->cancellations[member->ncancellations];
+		slot_getallattrs(s->slot);
+		if (!s->slot->tts_isnull[1])
+		{
+			c->at = DatumGetTimestampTz(s->slot->tts_values[1]);
+			c->churn_kind =
+				s->slot->tts_isnull[2] ? NULL : TextDatumGetCString(s->slot->tts_values[2]);
+			c->reason = s->slot->tts_isnull[3] ? NULL : TextDatumGetCString(s->slot->tts_values[3]);
+			member->ncancellations++;
+		}
+		advance(s);
+	} while (s->id != NULL && id_cmp(s->id, id) == 0);
+}
+
+static void
+take_dues(Build *b, Stream *s, const char *customer, const text *id, int *ndues)
+{
+	do
+	{
+		ROOM(b->dues, *ndues, b->dues_size);
+		slot_getallattrs(s->slot);
+		if (!s->slot->tts_isnull[1])
+			b->dues[(*ndues)++] = (CsDue){customer, DatumGetTimestampTz(s->slot->tts_values[1])};
+		advance(s);
+	} while (s->id != NULL && id_cmp(s->id, id) == 0);
+}
+
+/* The least customer that a stream stands at, copied; NULL at the end. */
+static text *
+next_customer(Stream *streams, int n)
+{
+	const text *least = NULL;
+	text *copy;
+	int len;
+
+	for (int i = 0; i < n; i++)
+	{
+		if (streams[i].id != NULL && (least == NULL || id_cmp(streams[i].id, least) < 0))
+			least = streams[i].id;
+	}
+	if (least == NULL)
+		return NULL;
+	len = VARSIZE_ANY_EXHDR(least);
+	copy = palloc(VARHDRSZ + len);
+	SET_VARSIZE(copy, VARHDRSZ + len);
+	memcpy(VARDATA(copy), VARDATA_ANY(least), len);
+	return copy;
+}
+
+/* All customers, one after the other: the movements of each are written. */
+static void
+sweep_all(Build *b, Stream *streams, int n, int level, Writer *writer)
+{
+	CsSweepRules rules = cs_sweep_rules(b->policy);
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "cs_ext ledger customer",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	text *id;
+
+	while ((id = next_customer(streams, n)) != NULL)
+	{
+		CsMember member = {0};
+		Datum id_datum = PointerGetDatum(id);
+		bool past_due = false;
+		bool foreign = false;
+		int ndues = 0;
+		bool isnull = false;
+
+		CHECK_FOR_INTERRUPTS();
+		member.customer = text_to_cstring(id);
+		for (int i = 0; i < n; i++)
+		{
+			Stream *s = &streams[i];
+
+			if (s->id == NULL || id_cmp(s->id, id) != 0)
+				continue;
+			if (s->ids != NULL)
+			{
+				tuplestore_putvalues(s->ids->store, s->ids->desc, &id_datum, &isnull);
+				s->ids->nrows++;
+			}
+			if (strcmp(s->source->kind, "subscription") == 0)
+				take_terms(b, s, &member, id, &past_due, &foreign);
+			else if (strcmp(s->source->kind, "cancellation") == 0)
+				take_cancellations(b, s, &member, id);
+			else
+				take_dues(b, s, member.customer, id, &ndues);
+		}
+		if (member.nterms > 0)
+		{
+			member.terms = b->terms;
+			member.cancellations = b->cancellations;
+			if (past_due)
+				cs_ledger_end_grace(&member, b->dues, ndues, b->policy->grace_days);
+			if (foreign)
+				cs_ledger_convert(&member, b->rates, b->policy, b->unusable);
+			cs_sweep(&member, 1, NULL, 0, &rules);
+			if (cs_ledger_fits(&member, b->unusable))
+				write_member(writer, &member, id_datum);
+		}
+		MemoryContextReset(context);
+	}
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
+}
+
+/* What is left to do of everybody, and for whom nothing more is known of the sources that asked. */
+static void
+write_marks(const Stream *streams, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		const Stream *s = &streams[i];
+
+		/* whose cancellations are of no customer: ingest finds out where else he stands */
+		if (s->ids == NULL || strcmp(s->source->kind, "cancellation") != 0)
+			continue;
+		cs_register("met", s->ids);
+		cs_exec("INSERT INTO cs_internal.pending (source, customer_id) SELECT $1, m.customer_id"
+				" FROM met m WHERE NOT EXISTS (SELECT FROM cs_internal.customer c"
+				" WHERE c.customer_id = m.customer_id) ON CONFLICT DO NOTHING",
+				CS_ARGS(cs_text(s->source->name)));
+		cs_unregister("met");
+	}
+	cs_exec("INSERT INTO cs_internal.pending (source, customer_id) SELECT b.source, k.customer_id"
+			" FROM cs_internal.ledger_build b JOIN cs.source s ON s.name = b.source,"
+			" (SELECT customer_id FROM cs_internal.state UNION SELECT customer_id FROM"
+			"  cs_internal.usage_month UNION SELECT customer_id FROM cs_internal.unusable"
+			"  WHERE customer_id <> '') k WHERE NOT EXISTS (SELECT FROM cs_internal.customer c"
+			"  WHERE c.customer_id = k.customer_id) ON CONFLICT DO NOTHING",
+			CS_NO_ARGS);
+	cs_exec("DELETE FROM cs_internal.orphan o USING cs_internal.customer c"
+			" WHERE c.customer_id = o.customer_id",
+			CS_NO_ARGS);
+	cs_exec("INSERT INTO cs_internal.dirty (customer_id, marked_at)"
+			" SELECT customer_id, clock_timestamp() FROM cs_internal.customer"
+			" ON CONFLICT (customer_id) DO UPDATE SET cause = NULL WHERE dirty.cause IS NOT NULL",
+			CS_NO_ARGS);
+}
+
+/* Opens what the ledger is made of; false when a source cannot be read.  met: the relations of customers with subscriptions. */
+static bool
+open_streams(Stream *streams, int *n, const CsPolicy *policy, List **met)
+{
+	bool past_due = false;
+	ListCell *lc;
+
+	foreach (lc, cs_sources("subscription"))
+	{
+		const CsSource *source = lfirst(lc);
+		Stream *s = &streams[(*n)++];
+
+		if (!open_stream(s, source,
+						 psprintf(term_select,
+								  maps(source, "currency") ? "r.subscription_id" : "NULL::text"),
+						 policy))
+			return false;
+		s->ids = id_result();
+		*met = lappend(*met, s->ids);
+		past_due |= maps(source, "status");
+	}
+	foreach (lc, cs_sources("cancellation"))
+	{
+		Stream *s = &streams[(*n)++];
+
+		if (!open_stream(s, lfirst(lc), cancellation_select, policy))
+			return false;
+		s->ids = id_result();
+	}
+	/* only a row that is past due asks for invoices */
+	foreach (lc, past_due ? cs_sources("invoice") : NIL)
+	{
+		if (!open_stream(&streams[(*n)++], lfirst(lc), due_select, policy))
+			return false;
+	}
+	return true;
+}
+
+static void
+close_streams(Stream *streams, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		if (streams[i].slot != NULL)
+			ExecDropSingleTupleTableSlot(streams[i].slot);
+		if (streams[i].rows != NULL)
+			tuplestore_end(streams[i].rows->store);
+		if (streams[i].ids != NULL)
+			tuplestore_end(streams[i].ids->store);
+	}
+}
+
+/* Sweeps all and writes the ledger, from streams that are open. */
+static void
+build_ledger(Stream *streams, int n, const CsPolicy *policy, int level)
+{
+	Build b = {0};
+	Writer writer;
+	instr_time begin;
+	double sweeping;
+
+	INSTR_TIME_SET_CURRENT(begin);
+	b.policy = policy;
+	b.rates = cs_rates_load(policy);
+	b.unusable = cs_ledger_unusable_result();
+	b.terms_size = b.cancellations_size = b.dues_size = 64;
+	b.terms = palloc(sizeof(CsTerm) * b.terms_size);
+	b.cancellations = palloc(sizeof(CsCancellation) * b.cancellations_size);
+	b.dues = palloc(sizeof(CsDue) * b.dues_size);
+	/* of who was refreshed on his own meanwhile */
+	cs_exec("DELETE FROM cs_internal.movement", CS_NO_ARGS);
+	begin_writing(&writer);
+	sweep_all(&b, streams, n, level, &writer);
+	flush_rows(&writer);
+	sweeping = milliseconds_since(begin);
+	INSTR_TIME_SET_CURRENT(begin);
+	end_writing(&writer);
+	ereport(level, errmsg("ledger written: %lld movements in %.0f ms, indexed in %.0f ms",
+						  (long long) writer.rows, sweeping, milliseconds_since(begin)));
+	cs_ledger_write_unusable((Datum) 0, b.unusable);
+	tuplestore_end(b.unusable->store);
+}
+
+/* Everything, as cs_ledger_build_step promises. */
+static void
+build_all(const CsPolicy *policy, int level)
+{
+	Stream *streams = palloc0(sizeof(Stream) * (list_length(cs_sources(NULL)) + 1));
+	List *met = NIL;
+	int n = 0;
+	instr_time begin;
+
+	INSTR_TIME_SET_CURRENT(begin);
+	if (open_streams(streams, &n, policy, &met))
+	{
+		int64 read = 0;
+
+		for (int i = 0; i < n; i++)
+			read += streams[i].rows->nrows;
+		ereport(level, errmsg("ledger read: %lld facts in %.0f ms", (long long) read,
+							  milliseconds_since(begin)));
+		build_ledger(streams, n, policy, level);
+		INSTR_TIME_SET_CURRENT(begin);
+		if (cs_identity_all(met))
+		{
+			write_marks(streams, n);
+			cs_exec("DELETE FROM cs_internal.ledger_build", CS_NO_ARGS);
+			ereport(level, errmsg("customers written in %.0f ms", milliseconds_since(begin)));
+		}
+		else
+			leave_to_ingest();
+	}
+	close_streams(streams, n);
+}
+
+/*
+ * cs_ledger_build_step: see ledger.h.
+ */
+void
+cs_ledger_build_step(bool at_once, int level)
+{
+	MemoryContext context =
+		AllocSetContextCreate(CurrentMemoryContext, "cs_ext ledger build", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+
+	if (at_once && can_build())
+		build_all(cs_policy(false), level);
+	else
+		leave_to_ingest();
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
+}
