@@ -51,14 +51,21 @@ movement_result(void)
 bool
 cs_ledger_fits(const CsMember *member, CsResult *unusable)
 {
+	const char *source = NULL;
+
 	for (int i = 0; i < member->nmovements; i++)
 	{
 		const CsMovement *m = &member->movements[i];
 
 		if (cs_money_in_range(m->mrr_after, 14) && cs_money_in_range(m->delta, 14))
 			continue;
-		cs_ledger_unusable(unusable, member->nterms > 0 ? member->terms[0].source : "",
-						   member->customer, "MRR out of range");
+		/* of several sources the first by name, however the terms came */
+		for (int t = 0; t < member->nterms; t++)
+		{
+			if (source == NULL || strcmp(member->terms[t].source, source) < 0)
+				source = member->terms[t].source;
+		}
+		cs_ledger_unusable(unusable, source ? source : "", member->customer, "MRR out of range");
 		return false;
 	}
 	return true;
