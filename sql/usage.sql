@@ -20,7 +20,7 @@ CREATE TYPE cs.usage (
 	RECEIVE = cs_internal.usage_recv,
 	SEND = cs_internal.usage_send,
 	INTERNALLENGTH = variable,
-	STORAGE = extended
+	STORAGE = external -- dense already: compressing took a fifth of the time of writing and saved a fiftieth
 );
 COMMENT ON TYPE cs.usage IS
 'What one customer did, exactly: per event and local day the count and the sum of quantities, per user and event the days. Stamped with a day it answers the accessors.';

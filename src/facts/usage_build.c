@@ -457,35 +457,6 @@ compare_marks(const void *a, const void *b)
 	return (x->chunk > y->chunk) - (x->chunk < y->chunk);
 }
 
-void
-cs_put_varint(StringInfo buf, uint64 v)
-{
-	while (v >= 0x80)
-	{
-		appendStringInfoCharMacro(buf, (char) (v | 0x80));
-		v >>= 7;
-	}
-	appendStringInfoCharMacro(buf, (char) v);
-}
-
-void
-cs_put_zigzag(StringInfo buf, int64 v)
-{
-	cs_put_varint(buf, ((uint64) v << 1) ^ (v < 0 ? PG_UINT64_MAX : 0));
-}
-
-static void
-put_name(StringInfo buf, const CsUsageString *name)
-{
-	if (name->s == NULL)
-		cs_put_varint(buf, 0);
-	else
-	{
-		cs_put_varint(buf, (uint64) name->len + 1);
-		appendBinaryStringInfo(buf, name->s, name->len);
-	}
-}
-
 /* Counts of each event: `all` is sorted by event id, rank by rank they are written. */
 static DateADT
 put_events(StringInfo buf, const CsUsageBuild *b, Count **all, int n, const int *order, int nevents)
@@ -511,7 +482,7 @@ put_events(StringInfo buf, const CsUsageBuild *b, Count **all, int n, const int 
 
 		for (int i = start[id]; i < start[id + 1]; i++)
 			has_qty |= all[i]->qty.has;
-		put_name(buf, &b->events.names[id]);
+		cs_put_name(buf, b->events.names[id].s, b->events.names[id].len);
 		cs_put_varint(buf, (uint64) (start[id + 1] - start[id]) * 2 + has_qty);
 		for (int i = start[id]; i < start[id + 1]; i++)
 		{
@@ -531,7 +502,7 @@ put_events(StringInfo buf, const CsUsageBuild *b, Count **all, int n, const int 
 /* Days of each user: marks carry ranks and are sorted. */
 static void
 put_users(StringInfo buf, const CsUsageBuild *b, const Mark *all, int n, const int *order,
-		  int nusers, int32 first_chunk)
+		  int nusers, DateADT min_day)
 {
 	int i = 0;
 
@@ -543,26 +514,22 @@ put_users(StringInfo buf, const CsUsageBuild *b, const Mark *all, int n, const i
 
 		for (int k = i; k < n && all[k].key.user == u; k++)
 			nevents += (k == i || all[k].key.event != all[k - 1].key.event);
-		put_name(buf, &b->users.names[order[u]]);
+		cs_put_name(buf, b->users.names[order[u]].s, b->users.names[order[u]].len);
 		cs_put_varint(buf, nevents);
 		while (i < n && all[i].key.user == u)
 		{
 			int event = all[i].key.event;
 			int nchunks = 0;
-			int32 next_chunk = first_chunk;
+			uint32 ndays = 0;
+			CsUsageDays days;
 
 			while (i + nchunks < n && all[i + nchunks].key.user == u &&
 				   all[i + nchunks].key.event == event)
-				nchunks++;
-			cs_put_varint(buf, event - last_event - 1);
+				ndays += pg_popcount32(all[i + nchunks++].bits);
+			cs_put_days_head(&days, buf, event - last_event - 1, ndays, nchunks, min_day);
 			last_event = event;
-			cs_put_varint(buf, nchunks);
 			for (; nchunks > 0; nchunks--, i++)
-			{
-				cs_put_varint(buf, all[i].key.chunk - next_chunk);
-				next_chunk = all[i].key.chunk + 1;
-				cs_put_varint(buf, all[i].bits);
-			}
+				cs_put_days(&days, buf, all[i].key.chunk, all[i].bits);
 		}
 	}
 }
@@ -634,7 +601,7 @@ cs_usage_encode(CsUsageBuild *b)
 	}
 	min_day = put_events(&buf, b, counts, ncounts, event_order, nevents);
 	CHECK_FOR_INTERRUPTS();
-	put_users(&buf, b, marks, nmarks, user_order, nusers, cs_chunk_of(min_day));
+	put_users(&buf, b, marks, nmarks, user_order, nusers, min_day);
 
 	pfree(counts);
 	pfree(marks);

@@ -110,38 +110,9 @@ put_bytes(StringInfo buf, const void *data, int len)
 }
 
 static inline void
-put_varint(StringInfo buf, uint64 v)
-{
-	char *at;
-
-	if (buf->len + 10 >= buf->maxlen)
-		enlargeStringInfo(buf, 10);
-	at = buf->data + buf->len;
-	while (v >= 0x80)
-	{
-		*at++ = (char) (v | 0x80);
-		v >>= 7;
-	}
-	*at++ = (char) v;
-	buf->len = at - buf->data;
-}
-
-static inline void
-put_zigzag(StringInfo buf, int64 v)
-{
-	put_varint(buf, ((uint64) v << 1) ^ (v < 0 ? PG_UINT64_MAX : 0));
-}
-
-static void
 put_name(StringInfo buf, const Label *name)
 {
-	if (name->s == NULL)
-		put_varint(buf, 0);
-	else
-	{
-		put_varint(buf, (uint64) name->len + 1);
-		put_bytes(buf, name->s, name->len);
-	}
+	cs_put_name(buf, name->s, name->len);
 }
 
 /* Scratch of encoding, grown as groups need it. */
@@ -214,10 +185,10 @@ static inline void
 put_day(StringInfo buf, DateADT day, DateADT before, bool first, int64 count)
 {
 	if (first)
-		put_zigzag(buf, day);
+		cs_put_zigzag(buf, day);
 	else
-		put_varint(buf, (int64) day - before - 1);
-	put_zigzag(buf, count);
+		cs_put_varint(buf, (int64) day - before - 1);
+	cs_put_zigzag(buf, count);
 }
 
 /*
@@ -248,7 +219,7 @@ put_events_dense(Pack *p, StringInfo buf, Scratch *w, const Record *records, con
 		bool first = true;
 
 		put_name(buf, &p->names.labels[w->names[e]]);
-		put_varint(buf, (uint64) pg_popcount32(seen[e]) * 2);
+		cs_put_varint(buf, (uint64) pg_popcount32(seen[e]) * 2);
 		for (uint32 left = seen[e]; left != 0; left &= left - 1)
 		{
 			int day = pg_rightmost_one_pos32(left);
@@ -291,7 +262,7 @@ put_events(Pack *p, StringInfo buf, Scratch *w, const Record *records, const Sor
 			has_qty |= extra && p->extras[extra - 1].qty.has;
 		}
 		put_name(buf, &p->names.labels[w->names[rank]]);
-		put_varint(buf, (uint64) ndays * 2 + has_qty);
+		cs_put_varint(buf, (uint64) ndays * 2 + has_qty);
 		while (i < end)
 		{
 			uint64 key = w->keys[i].key;
@@ -316,34 +287,10 @@ put_events(Pack *p, StringInfo buf, Scratch *w, const Record *records, const Sor
 	}
 }
 
-/* One event of a user: the days of the month as bits, in chunks of 32 days. */
-static inline void
-put_user_event(StringInfo buf, uint32 distance, uint32 days, DateADT month, int32 first_chunk)
-{
-	int32 base = cs_chunk_of(month);
-	int shift = month - base * 32;
-	uint64 wide = (uint64) days << shift; /* a month touches at most two chunks */
-	uint32 low = (uint32) wide;
-	uint32 high = (uint32) (wide >> 32);
-
-	put_varint(buf, distance);
-	put_varint(buf, (low != 0) + (high != 0));
-	if (low != 0)
-	{
-		put_varint(buf, base - first_chunk);
-		put_varint(buf, low);
-	}
-	if (high != 0)
-	{
-		put_varint(buf, low != 0 ? 0 : base + 1 - first_chunk);
-		put_varint(buf, high);
-	}
-}
-
 /* Users of a group whose table of users and events is small. */
 static void
 put_users_dense(Pack *p, StringInfo buf, Scratch *w, const Record *records, const SortItem *items,
-				uint32 n, DateADT month, uint32 nevents, uint32 nusers, int32 first_chunk)
+				uint32 n, DateADT month, uint32 nevents, uint32 nusers, DateADT min_day)
 {
 	uint32 *bits = w->bits;
 
@@ -363,12 +310,12 @@ put_users_dense(Pack *p, StringInfo buf, Scratch *w, const Record *records, cons
 		for (uint32 e = 0; e < nevents; e++)
 			user_events += bits[e] != 0;
 		put_name(buf, &p->users.labels[w->names[u]]);
-		put_varint(buf, user_events);
+		cs_put_varint(buf, user_events);
 		for (uint32 e = 0; e < nevents; e++)
 		{
 			if (bits[e] == 0)
 				continue;
-			put_user_event(buf, e - next, bits[e], month, first_chunk);
+			cs_put_month_days(buf, e - next, bits[e], month, min_day);
 			next = e + 1;
 		}
 	}
@@ -377,7 +324,7 @@ put_users_dense(Pack *p, StringInfo buf, Scratch *w, const Record *records, cons
 /* Users of any group, by sorting; it has fewer than 2^28 records. */
 static void
 put_users(Pack *p, StringInfo buf, Scratch *w, const Record *records, const SortItem *items,
-		  uint32 n, DateADT month, int32 first_chunk)
+		  uint32 n, DateADT month, DateADT min_day)
 {
 	for (uint32 i = 0; i < n; i++)
 	{
@@ -398,7 +345,7 @@ put_users(Pack *p, StringInfo buf, Scratch *w, const Record *records, const Sort
 		for (end = i; end < n && w->keys[end].key >> 36 == user; end++)
 			user_events += (end == i || w->keys[end].key >> 5 != w->keys[end - 1].key >> 5);
 		put_name(buf, &p->users.labels[w->names[user]]);
-		put_varint(buf, user_events);
+		cs_put_varint(buf, user_events);
 		while (i < end)
 		{
 			uint64 event = w->keys[i].key >> 5;
@@ -407,7 +354,7 @@ put_users(Pack *p, StringInfo buf, Scratch *w, const Record *records, const Sort
 			for (; i < end && w->keys[i].key >> 5 == event; i++)
 				days |= (uint32) 1 << (w->keys[i].key & 31);
 			event &= ((uint64) 1 << 31) - 1;
-			put_user_event(buf, event - next, days, month, first_chunk);
+			cs_put_month_days(buf, event - next, days, month, min_day);
 			next = event + 1;
 		}
 	}
@@ -440,9 +387,9 @@ encode_group(Pack *p, StringInfo buf, Scratch *w, const Record *records, const S
 
 	appendStringInfoCharMacro(buf, CS_USAGE_VERSION);
 	appendStringInfoCharMacro(buf, CS_USAGE_INSTANTS);
-	put_zigzag(buf, first);
-	put_varint(buf, (uint64) last - (uint64) first);
-	put_varint(buf, nevents);
+	cs_put_zigzag(buf, first);
+	cs_put_varint(buf, (uint64) last - (uint64) first);
+	cs_put_varint(buf, nevents);
 	if (!has_qty && nevents * 31 <= DENSE)
 		put_events_dense(p, buf, w, records, items, n, month, nevents);
 	else
@@ -451,11 +398,11 @@ encode_group(Pack *p, StringInfo buf, Scratch *w, const Record *records, const S
 	for (uint32 i = 0; i < n; i++)
 		nusers = meet(w, p->users.labels, records[items[i].at].user, nusers);
 	rank_names(w, p->users.labels, nusers);
-	put_varint(buf, nusers);
+	cs_put_varint(buf, nusers);
 	if ((uint64) nusers * nevents <= Min(DENSE, Max(1024, (uint64) n * 16)))
-		put_users_dense(p, buf, w, records, items, n, month, nevents, nusers, cs_chunk_of(min_day));
+		put_users_dense(p, buf, w, records, items, n, month, nevents, nusers, min_day);
 	else
-		put_users(p, buf, w, records, items, n, month, cs_chunk_of(min_day));
+		put_users(p, buf, w, records, items, n, month, min_day);
 }
 
 /* First day of the month of a day; *end: of the next one. */
@@ -624,6 +571,9 @@ cs_pack_shed(Pack *p, int64 most)
 	}
 }
 
+/* Records whose place is asked for ahead when they are placed. */
+#define PLACES_AHEAD 16
+
 /* Encode what was gathered as one run, and forget it. */
 void
 cs_pack_encode(Pack *p)
@@ -635,15 +585,16 @@ cs_pack_encode(Pack *p)
 	uint32 *order;
 	uint32 *start;
 	Record *sorted;
-	uint32 ncustomers = p->customers.n;
+	uint32 ncustomers;
 	uint32 sum = 0;
 
+	cs_pack_settle(p);
 	if (p->n == 0)
 	{
 		cs_pack_start_labels(p);
 		return;
 	}
-	cs_pack_settle(p);
+	ncustomers = p->customers.n;
 	old = MemoryContextSwitchTo(p->cxt);
 	initStringInfo(&buf);
 	scratch = AllocSetContextCreate(p->cxt, "cs_ext usage run", ALLOCSET_DEFAULT_SIZES);
@@ -674,7 +625,11 @@ cs_pack_encode(Pack *p)
 	}
 	sorted = p->sorted;
 	for (uint32 i = 0; i < p->n; i++)
+	{
+		if (i + PLACES_AHEAD < p->n)
+			__builtin_prefetch(&sorted[start[p->records[i + PLACES_AHEAD].customer]], 1);
 		sorted[start[p->records[i].customer]++] = p->records[i];
+	}
 
 	/* now start[] is where each one ends */
 	sum = 0;

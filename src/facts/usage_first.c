@@ -28,6 +28,7 @@
 #include "facts/source.h"
 #include "facts/usage.h"
 #include "facts/usage_runs.h"
+#include "facts/usage_write.h"
 #include "portability/instr_time.h"
 #include "utils/memutils.h"
 
@@ -154,76 +155,110 @@ read_slice(int64 lo, int64 *hi, int level)
 }
 
 /*
- * merge_runs: what was read as rows (customer_id, month, usage), in order.
+ * one_row: into a store.
  */
-static CsResult *
-merge_runs(CsRunsMerge *merge, int64 hi)
+static void
+one_row(CsResult *rows, Datum customer, DateADT month, struct varlena *usage)
 {
-	CsResult *part = cs_query(
-		"SELECT customer_id, month, usage FROM cs_internal.usage_month WHERE false", CS_NO_ARGS);
-	MemoryContext row =
-		AllocSetContextCreate(CurrentMemoryContext, "cs_ext usage row", ALLOCSET_DEFAULT_SIZES);
-	MemoryContext old = MemoryContextSwitchTo(row);
-	const char *id;
-	int idlen;
-	DateADT month;
-	struct varlena *usage;
+	Datum values[3];
+	bool nulls[3] = {false, false, false};
 
-	while (cs_runs_next(merge, hi, &id, &idlen, &month, &usage))
-	{
-		Datum values[3];
-		bool nulls[3] = {false, false, false};
-
-		CHECK_FOR_INTERRUPTS();
-		values[0] = PointerGetDatum(cstring_to_text_with_len(id, idlen));
-		values[1] = DateADTGetDatum(month);
-		values[2] = PointerGetDatum(usage);
-		tuplestore_putvalues(part->store, part->desc, values, nulls);
-		part->nrows++;
-		MemoryContextReset(row);
-	}
-	MemoryContextSwitchTo(old);
-	MemoryContextDelete(row);
-	return part;
+	values[0] = customer;
+	values[1] = DateADTGetDatum(month);
+	values[2] = PointerGetDatum(usage);
+	tuplestore_putvalues(rows->store, rows->desc, values, nulls);
+	rows->nrows++;
 }
 
 /*
- * write_slice: the rollup of the slice is what the relation "part" says.
+ * write_runs: the rollup of the slice is what was read; returns how many rows.
+ * Where there is no rollup yet, rows go into it as they come.
  */
-static void
-write_slice(int64 lo, int64 hi)
+static uint64
+write_runs(CsRunsMerge *merge, int64 lo, int64 hi)
 {
 	bool everybody = lo == 0 && hi == CS_SLICES;
 	const char *in_slice = everybody ? "$1 = $1 AND $2 = $2"
 									 : "cs_internal.usage_slice(m.customer_id) >= $1 AND "
 									   "cs_internal.usage_slice(m.customer_id) < $2";
+	CsResult *part = cs_query(
+		"SELECT customer_id, month, usage FROM cs_internal.usage_month WHERE false", CS_NO_ARGS);
+	CsResult *customers =
+		cs_query("SELECT customer_id FROM cs_internal.usage_month WHERE false", CS_NO_ARGS);
+	CsUsageWriter *writer = NULL;
+	MemoryContext row =
+		AllocSetContextCreate(CurrentMemoryContext, "cs_ext usage row", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = CurrentMemoryContext;
+	StringInfoData last;
+	const char *id;
+	int idlen;
+	DateADT month;
+	struct varlena *usage;
+	uint64 n = 0;
+	bool empty;
 
+	cs_exec("SELECT EXISTS (SELECT FROM cs_internal.usage_month)", CS_NO_ARGS);
+	empty = *cs_value() != 't';
+	if (empty)
+		writer = cs_usage_writer();
+	initStringInfo(&last);
+	while (cs_runs_next(merge, hi, &id, &idlen, &month, &usage))
+	{
+		Datum customer;
+
+		CHECK_FOR_INTERRUPTS();
+		MemoryContextSwitchTo(row);
+		customer = PointerGetDatum(cstring_to_text_with_len(id, idlen));
+		if (n == 0 || last.len != idlen || memcmp(last.data, id, idlen) != 0)
+		{
+			bool isnull = false;
+
+			tuplestore_putvalues(customers->store, customers->desc, &customer, &isnull);
+			customers->nrows++;
+			resetStringInfo(&last);
+			appendBinaryStringInfo(&last, id, idlen);
+		}
+		MemoryContextSwitchTo(old);
+		if (writer != NULL)
+			cs_usage_write(writer, customer, month, usage);
+		else
+			one_row(part, customer, month, usage);
+		MemoryContextReset(row);
+		n++;
+	}
+	MemoryContextDelete(row);
+	if (writer != NULL)
+		cs_usage_writer_end(writer);
+
+	cs_register("part", part);
+	cs_register("built", customers);
 	cs_exec(psprintf("INSERT INTO cs_internal.pending AS p (source, customer_id, since, until)"
 					 " SELECT b.source, c.customer_id, 'infinity', '-infinity'"
-					 " FROM cs_internal.usage_build b, (SELECT customer_id FROM part UNION"
-					 " SELECT m.customer_id FROM cs_internal.usage_month m WHERE %s) c"
+					 " FROM cs_internal.usage_build b, (SELECT customer_id FROM built UNION"
+					 " SELECT m.customer_id FROM cs_internal.usage_month m WHERE $3 AND %s) c"
 					 " ON CONFLICT DO NOTHING",
 					 in_slice),
-			CS_ARGS(cs_int8(lo), cs_int8(hi)));
+			CS_ARGS(cs_int8(lo), cs_int8(hi), cs_bool(!empty)));
 	cs_exec(psprintf("DELETE FROM cs_internal.usage_delta m WHERE %s", in_slice),
 			CS_ARGS(cs_int8(lo), cs_int8(hi)));
-	cs_exec("SELECT EXISTS (SELECT FROM cs_internal.usage_month)", CS_NO_ARGS);
-	if (*cs_value() != 't')
+	if (!empty)
 	{
-		cs_exec("INSERT INTO cs_internal.usage_month (customer_id, month, usage)"
-				" SELECT customer_id, month, usage FROM part",
-				CS_NO_ARGS);
-		return;
-	}
-	cs_exec(psprintf("DELETE FROM cs_internal.usage_month m WHERE %s AND NOT EXISTS (SELECT FROM "
+		cs_exec(
+			psprintf("DELETE FROM cs_internal.usage_month m WHERE %s AND NOT EXISTS (SELECT FROM "
 					 "part p WHERE p.customer_id = m.customer_id AND p.month = m.month)",
 					 in_slice),
 			CS_ARGS(cs_int8(lo), cs_int8(hi)));
-	cs_exec("INSERT INTO cs_internal.usage_month AS m (customer_id, month, usage)"
-			" SELECT customer_id, month, usage FROM part"
-			" ON CONFLICT (customer_id, month) DO UPDATE SET usage = EXCLUDED.usage"
-			" WHERE m.usage OPERATOR(cs.<>) EXCLUDED.usage",
-			CS_NO_ARGS);
+		cs_exec("INSERT INTO cs_internal.usage_month AS m (customer_id, month, usage)"
+				" SELECT customer_id, month, usage FROM part"
+				" ON CONFLICT (customer_id, month) DO UPDATE SET usage = EXCLUDED.usage"
+				" WHERE m.usage OPERATOR(cs.<>) EXCLUDED.usage",
+				CS_NO_ARGS);
+	}
+	cs_unregister("part");
+	cs_unregister("built");
+	tuplestore_end(part->store);
+	tuplestore_end(customers->store);
+	return n;
 }
 
 /*
@@ -263,7 +298,7 @@ cs_usage_build_step(int level)
 	int64 hi;
 	bool isnull;
 	CsRunsMerge *merge;
-	CsResult *part;
+	uint64 rows;
 	instr_time begin;
 
 	/* all who are left: a customer larger than memory must not make the slices behind him narrow */
@@ -274,13 +309,9 @@ cs_usage_build_step(int level)
 	if (merge != NULL)
 	{
 		INSTR_TIME_SET_CURRENT(begin);
-		part = merge_runs(merge, hi);
-		cs_register("part", part);
-		write_slice(lo, hi);
-		cs_unregister("part");
-		tuplestore_end(part->store);
+		rows = write_runs(merge, lo, hi);
 		ereport(level, errmsg("usage written: %llu months of customers in %.0f ms",
-							  (unsigned long long) part->nrows, milliseconds_since(begin)));
+							  (unsigned long long) rows, milliseconds_since(begin)));
 		if (hi == CS_SLICES)
 			finish();
 		else

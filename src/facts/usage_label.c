@@ -23,7 +23,7 @@ keep_bytes(Pack *p, const char *s, uint32 len)
 {
 	char *copy;
 
-	if (len > p->arena_left)
+	if (p->arena == NULL || len > p->arena_left)
 	{
 		Size block = Max((Size) len, 256 * 1024);
 
@@ -42,11 +42,25 @@ static void
 start_labels(Pack *p, Labels *d)
 {
 	d->n = 0;
-	d->size = 64;
-	d->labels = MemoryContextAlloc(p->name_cxt, sizeof(Label) * d->size);
-	d->mask = 127;
-	d->slots = MemoryContextAllocZero(p->name_cxt, sizeof(Slot) * (d->mask + 1));
 	d->null_id = -1;
+	if (d->size > 0)
+	{
+		/* about as many will come again */
+		memset(d->slots, 0, sizeof(Slot) * ((Size) d->mask + 1));
+		return;
+	}
+	d->size = 64;
+	d->labels = MemoryContextAlloc(p->cxt, sizeof(Label) * d->size);
+	d->mask = 127;
+	d->slots = MemoryContextAllocZero(p->cxt, sizeof(Slot) * (d->mask + 1));
+}
+
+static void
+forget_labels(Labels *d)
+{
+	pfree(d->labels);
+	pfree(d->slots);
+	d->size = 0;
 }
 
 void
@@ -55,6 +69,13 @@ cs_pack_start_labels(Pack *p)
 	MemoryContextReset(p->name_cxt);
 	p->arena = NULL;
 	p->arena_left = p->arena_used = 0;
+	if (p->tables > MAX_NAMES / 2)
+	{
+		forget_labels(&p->customers);
+		forget_labels(&p->users);
+		forget_labels(&p->names);
+		p->tables = 0;
+	}
 	start_labels(p, &p->customers);
 	start_labels(p, &p->users);
 	start_labels(p, &p->names);
@@ -72,7 +93,7 @@ grow_labels(Pack *p, Labels *d)
 	d->size *= 2;
 	d->labels = repalloc_huge(d->labels, mul_size(sizeof(Label), d->size));
 	d->mask = old_mask * 2 + 1;
-	d->slots = MemoryContextAllocExtended(p->name_cxt, mul_size(sizeof(Slot), (Size) d->mask + 1),
+	d->slots = MemoryContextAllocExtended(p->cxt, mul_size(sizeof(Slot), (Size) d->mask + 1),
 										  MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
 	for (uint32 i = 0; i <= old_mask; i++)
 	{
@@ -85,7 +106,7 @@ grow_labels(Pack *p, Labels *d)
 		d->slots[k] = old[i];
 	}
 	pfree(old);
-	p->arena_used += (Size) d->size * (sizeof(Label) / 2 + sizeof(Slot) * 2);
+	p->tables += (Size) d->size * (sizeof(Label) / 2 + sizeof(Slot));
 }
 
 static uint32
@@ -108,6 +129,36 @@ mix(uint64 h)
 	return (uint32) (h >> 32);
 }
 
+/*
+ * The bytes of a short text as a number, the rest zero.  Read by loads of fixed
+ * width: bytes stored one by one could not be loaded as one word at once.
+ */
+static inline uint64
+bytes_of(const char *s, uint32 len)
+{
+	uint64 key = 0;
+
+#ifdef WORDS_BIGENDIAN
+	memcpy(&key, s, len);
+#else
+	if (len == sizeof(key))
+		memcpy(&key, s, sizeof(key));
+	else if (len >= 4)
+	{
+		uint32 low;
+		uint32 high;
+
+		memcpy(&low, s, 4);
+		memcpy(&high, s + len - 4, 4);
+		key = low | ((uint64) high << ((len - 4) * 8));
+	}
+	else if (len > 0)
+		key = (uint64) (uint8) s[0] | ((uint64) (uint8) s[len / 2] << (len / 2 * 8)) |
+			  ((uint64) (uint8) s[len - 1] << ((len - 1) * 8));
+#endif
+	return key;
+}
+
 /* Zero bytes stand in no text and numbers have all eight, so short keys are told apart. */
 static inline Probe
 probe_of(const char *s, uint32 len)
@@ -116,7 +167,7 @@ probe_of(const char *s, uint32 len)
 
 	if (len <= sizeof(probe.key))
 	{
-		memcpy(&probe.key, s, len);
+		probe.key = bytes_of(s, len);
 		probe.hash = mix(probe.key) & ~(uint32) 1;
 	}
 	else
@@ -192,14 +243,18 @@ set_number(Pack *p, Label *l, int64 number)
 }
 
 /*
- * native_label: of a value in its own type, whose text is the one outside.
+ * short_key: a number, or a text of at most eight bytes; false for what is neither.
  */
-static uint32
-native_label(Pack *p, Labels *d, Oid type, Datum value, bool *fresh)
+static inline bool
+short_key(Oid type, Datum value, bool isnull, ShortKey *key)
 {
 	int64 number;
-	uint32 id;
 
+	if (isnull)
+	{
+		key->kind = KEY_NULL;
+		return true;
+	}
 	switch (type)
 	{
 		case INT2OID:
@@ -211,6 +266,57 @@ native_label(Pack *p, Labels *d, Oid type, Datum value, bool *fresh)
 		case INT8OID:
 			number = DatumGetInt64(value);
 			break;
+		case TEXTOID:
+		case VARCHAROID:
+		{
+			struct varlena *t = (struct varlena *) DatumGetPointer(value);
+
+			if (!VARATT_IS_SHORT(t) || VARATT_IS_EXTERNAL(t) ||
+				VARSIZE_SHORT(t) - VARHDRSZ_SHORT > sizeof(uint64))
+				return false;
+			key->kind = VARSIZE_SHORT(t) - VARHDRSZ_SHORT;
+			key->probe = probe_of(VARDATA_SHORT(t), key->kind);
+			return true;
+		}
+		default:
+			return false;
+	}
+	key->kind = KEY_NUMBER;
+	key->probe.key = (uint64) number;
+	key->probe.hash = mix(key->probe.key) & ~(uint32) 1;
+	return true;
+}
+
+/* The label of a short key. */
+static inline uint32
+short_label(Pack *p, Labels *d, const ShortKey *key, bool *fresh)
+{
+	uint32 id;
+
+	*fresh = false;
+	if (key->kind == KEY_NULL)
+		return label_null(p, d);
+	id = label_of(p, d, key->probe, NULL, 0, false, fresh);
+	if (*fresh && key->kind == KEY_NUMBER)
+		set_number(p, &d->labels[id], (int64) key->probe.key);
+	else if (*fresh)
+		set_text(p, &d->labels[id], (const char *) &key->probe.key, key->kind);
+	return id;
+}
+
+/*
+ * native_label: of a value in its own type, whose text is the one outside.
+ */
+static uint32
+native_label(Pack *p, Labels *d, Oid type, Datum value, bool isnull, bool *fresh)
+{
+	ShortKey key;
+	uint32 id;
+
+	if (short_key(type, value, isnull, &key))
+		return short_label(p, d, &key, fresh);
+	switch (type)
+	{
 		case UUIDOID:
 		{
 			const char *bytes = (const char *) DatumGetUUIDP(value)->data;
@@ -255,117 +361,41 @@ native_label(Pack *p, Labels *d, Oid type, Datum value, bool *fresh)
 			return id;
 		}
 	}
-
-	id = label_of(p, d, probe_of((const char *) &number, sizeof(number)), NULL, 0, false, fresh);
-	if (*fresh)
-		set_number(p, &d->labels[id], number);
-	return id;
 }
 
-/* The user of a waiting record. */
-static inline void
-settle(Pack *p, const Waiting *w)
+/* Whether the customer of a label is in the slice; asked for each row, so not of the label where it is everybody. */
+static inline bool
+in_slice(Pack *p, uint32 id, bool fresh)
 {
-	bool fresh;
-	uint32 id = label_of(p, &p->users, w->probe, NULL, 0, false, &fresh);
+	Label *l;
 
-	if (fresh)
-	{
-		if (w->len < 0)
-			set_number(p, &p->users.labels[id], (int64) w->probe.key);
-		else
-			set_text(p, &p->users.labels[id], (const char *) &w->probe.key, w->len);
-	}
-	p->records[w->record].user = id;
-}
-
-void
-cs_pack_settle(Pack *p)
-{
-	for (uint32 i = 0; i < Min(p->nwaiting, WAITING); i++)
-		settle(p, &p->waiting[i]);
-	p->nwaiting = 0;
-}
-
-/*
- * user_later: users are many, and finding one means waiting for memory.  So the
- * place of a short key is only asked for now and looked at some records later.
- */
-static inline void
-user_later(Pack *p, Probe probe, int len)
-{
-	Waiting *w = &p->waiting[p->nwaiting % WAITING];
-
-	if (p->nwaiting >= WAITING)
-		settle(p, w);
-	p->nwaiting++;
-	if (p->nwaiting == 2 * WAITING)
-		p->nwaiting = WAITING;
-	w->probe = probe;
-	w->len = len;
-	w->record = p->n;
-	__builtin_prefetch(&p->users.slots[(probe.hash >> 1) & p->users.mask]);
-}
-
-void
-cs_pack_user(Pack *p, Datum value, bool isnull)
-{
-	bool fresh;
-	int64 number;
-
-	if (isnull)
-	{
-		p->records[p->n].user = label_null(p, &p->users);
-		return;
-	}
-	switch (p->user_type)
-	{
-		case INT2OID:
-			number = DatumGetInt16(value);
-			break;
-		case INT4OID:
-			number = DatumGetInt32(value);
-			break;
-		case INT8OID:
-			number = DatumGetInt64(value);
-			break;
-		case TEXTOID:
-		case VARCHAROID:
-		{
-			struct varlena *t = (struct varlena *) DatumGetPointer(value);
-
-			if (VARATT_IS_SHORT(t) && !VARATT_IS_EXTERNAL(t) &&
-				VARSIZE_SHORT(t) - VARHDRSZ_SHORT <= sizeof(uint64))
-			{
-				uint32 len = VARSIZE_SHORT(t) - VARHDRSZ_SHORT;
-
-				user_later(p, probe_of(VARDATA_SHORT(t), len), len);
-				return;
-			}
-		}
-			/* FALLTHROUGH */
-		default:
-			p->records[p->n].user = native_label(p, &p->users, p->user_type, value, &fresh);
-			return;
-	}
-	user_later(p, probe_of((const char *) &number, sizeof(number)), -1);
-}
-
-/* The number of a customer, -1: not in this slice. */
-int64
-cs_pack_customer(Pack *p, Datum key)
-{
-	bool fresh;
-	uint32 id = native_label(p, &p->customers, p->key_type, key, &fresh);
-	Label *l = &p->customers.labels[id];
-
+	if (p->lo == 0 && p->hi == CS_SLICES)
+		return true;
+	l = &p->customers.labels[id];
 	if (fresh)
 	{
 		uint32 slice = cs_usage_slice(l->s, l->len);
 
 		l->rank = slice >= p->lo && slice < p->hi;
 	}
-	return l->rank ? (int64) id : -1;
+	return l->rank;
+}
+
+int64
+cs_pack_customer(Pack *p, Datum key)
+{
+	bool fresh;
+	uint32 id = native_label(p, &p->customers, p->key_type, key, false, &fresh);
+
+	return in_slice(p, id, fresh) ? (int64) id : -1;
+}
+
+uint32
+cs_pack_user(Pack *p, Datum user, bool isnull)
+{
+	bool fresh;
+
+	return native_label(p, &p->users, p->user_type, user, isnull, &fresh);
 }
 
 uint32
@@ -373,5 +403,55 @@ cs_pack_event(Pack *p, Datum name, bool isnull)
 {
 	bool fresh;
 
-	return isnull ? label_null(p, &p->names) : native_label(p, &p->names, TEXTOID, name, &fresh);
+	return native_label(p, &p->names, TEXTOID, name, isnull, &fresh);
+}
+
+/* ---- keys looked up later ------------------------------------------------- */
+
+static inline void
+settle(Pack *p, const Waiting *w)
+{
+	bool fresh;
+	uint32 customer = short_label(p, &p->customers, &w->customer, &fresh);
+
+	if (in_slice(p, customer, fresh))
+		cs_pack_record(p, customer, short_label(p, &p->users, &w->user, &fresh), w->event, w->at,
+					   0);
+}
+
+void
+cs_pack_settle(Pack *p)
+{
+	for (int i = 0; i < WAITING; i++)
+	{
+		if (p->waiting[i].used)
+			settle(p, &p->waiting[i]);
+		p->waiting[i].used = false;
+	}
+}
+
+/*
+ * cs_pack_later: customers and users are many, and finding one means waiting for
+ * memory.  So their places are only asked for now and looked at some events later.
+ */
+bool
+cs_pack_later(Pack *p, Datum customer, Datum user, bool no_user, Datum name, bool no_name,
+			  TimestampTz at)
+{
+	Waiting *w = &p->waiting[p->oldest];
+
+	if (w->used)
+		settle(p, w);
+	w->used = false;
+	if (!short_key(p->key_type, customer, false, &w->customer) ||
+		!short_key(p->user_type, user, no_user, &w->user))
+		return false;
+	__builtin_prefetch(&p->customers.slots[(w->customer.probe.hash >> 1) & p->customers.mask]);
+	if (!no_user)
+		__builtin_prefetch(&p->users.slots[(w->user.probe.hash >> 1) & p->users.mask]);
+	w->at = at;
+	w->event = cs_pack_event(p, name, no_name);
+	w->used = true;
+	p->oldest = (p->oldest + 1) % WAITING;
+	return true;
 }

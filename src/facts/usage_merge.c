@@ -80,18 +80,6 @@ compare_names(const CsUsageString *a, const CsUsageString *b)
 	return cmp != 0 ? cmp : (a->len > b->len) - (a->len < b->len);
 }
 
-static void
-put_name(StringInfo buf, const CsUsageString *name)
-{
-	if (name->s == NULL)
-		cs_put_varint(buf, 0);
-	else
-	{
-		cs_put_varint(buf, (uint64) name->len + 1);
-		appendBinaryStringInfo(buf, name->s, name->len);
-	}
-}
-
 /* The walk that stands at the least name; NULL: all are at their end. */
 static Walk *
 least(Walk *walks, int n)
@@ -165,7 +153,7 @@ put_days(StringInfo buf, Lists *l, const CsUsageString *name)
 			l->days[n++] = *d;
 		has_qty |= d->qty.has;
 	}
-	put_name(buf, name);
+	cs_put_name(buf, name->s, name->len);
 	cs_put_varint(buf, (uint64) n * 2 + has_qty);
 	for (uint32 i = 0; i < n; i++)
 	{
@@ -258,7 +246,7 @@ take_chunks(Lists *l, Walk *w)
 
 /* One user of the union. */
 static void
-put_user(StringInfo buf, Lists *l, const CsUsageString *name, int32 first_chunk)
+put_user(StringInfo buf, Lists *l, const CsUsageString *name, DateADT min_day)
 {
 	uint32 n = 0;
 	uint32 nevents = 0;
@@ -273,32 +261,27 @@ put_user(StringInfo buf, Lists *l, const CsUsageString *name, int32 first_chunk)
 	}
 	for (uint32 i = 0; i < n; i++)
 		nevents += i == 0 || l->chunks[i].key >> 32 != l->chunks[i - 1].key >> 32;
-	put_name(buf, name);
+	cs_put_name(buf, name->s, name->len);
 	cs_put_varint(buf, nevents);
 	for (uint32 i = 0; i < n;)
 	{
 		uint32 event = l->chunks[i].key >> 32;
-		int64 next = first_chunk;
-		uint32 end = i + 1;
+		uint32 ndays = 0;
+		uint32 end = i;
+		CsUsageDays days;
 
 		while (end < n && l->chunks[end].key >> 32 == event)
-			end++;
-		cs_put_varint(buf, event - last_event - 1);
+			ndays += pg_popcount32(l->chunks[end++].bits);
+		cs_put_days_head(&days, buf, event - last_event - 1, ndays, end - i, min_day);
 		last_event = event;
-		cs_put_varint(buf, end - i);
 		for (; i < end; i++)
-		{
-			int64 chunk = (int64) (uint32) l->chunks[i].key - CHUNK_BIAS;
-
-			cs_put_varint(buf, chunk - next);
-			next = chunk + 1;
-			cs_put_varint(buf, l->chunks[i].bits);
-		}
+			cs_put_days(&days, buf, (int64) (uint32) l->chunks[i].key - CHUNK_BIAS,
+						l->chunks[i].bits);
 	}
 }
 
 static uint32
-merge_users(StringInfo buf, Lists *l, Walk *walks, int n, int32 first_chunk)
+merge_users(StringInfo buf, Lists *l, Walk *walks, int n, DateADT min_day)
 {
 	uint32 nusers = 0;
 	Walk *w;
@@ -332,7 +315,7 @@ merge_users(StringInfo buf, Lists *l, Walk *walks, int n, int32 first_chunk)
 			continue;
 		if (taken > 1)
 			sort_chunks(l->chunks, l->nchunks);
-		put_user(buf, l, &name, first_chunk);
+		put_user(buf, l, &name, min_day);
 		nusers++;
 	}
 	for (int i = 0; i < n; i++)
@@ -376,7 +359,7 @@ cs_usage_merge(const CsUsagePart *parts, int n, const CsUsageHead *head)
 	initStringInfo(&events);
 	initStringInfo(&users);
 	nevents = merge_events(&events, &lists, walks, n, &min_day);
-	nusers = merge_users(&users, &lists, walks, n, cs_chunk_of(min_day));
+	nusers = merge_users(&users, &lists, walks, n, min_day);
 
 	initStringInfo(&buf);
 	enlargeStringInfo(&buf, events.len + users.len + 64);

@@ -76,12 +76,24 @@ typedef struct Probe
 	uint32 hash;
 } Probe;
 
-/* A record whose user is still to be found: a number (len < 0) or a short text. */
-typedef struct Waiting
+/* A key of at most eight bytes: a number, a short text (kind is its length) or NULL. */
+typedef struct ShortKey
 {
 	Probe probe;
-	uint32 record;
-	int len;
+	int kind;
+} ShortKey;
+
+#define KEY_NUMBER (-1)
+#define KEY_NULL (-2)
+
+/* An event whose customer and user are still to be found. */
+typedef struct Waiting
+{
+	bool used;
+	ShortKey customer;
+	ShortKey user;
+	TimestampTz at;
+	uint32 event;
 } Waiting;
 
 #define WAITING 16
@@ -127,10 +139,11 @@ typedef struct Pack
 	Labels users;
 	Labels names; /* of events */
 	Waiting waiting[WAITING];
-	uint32 nwaiting; /* ever, modulo */
+	uint32 oldest; /* place of the next one */
 	char *arena;
 	Size arena_left;
 	Size arena_used;
+	Size tables; /* bytes of the tables of labels, which stay for the next records */
 
 	Run *runs;
 	int nruns;
@@ -145,13 +158,24 @@ typedef struct Pack
 /* Forget all labels, and the extras. */
 extern void cs_pack_start_labels(Pack *p);
 
-/* The number of a customer, -1: not in this slice. */
+/* The numbers of a customer (-1: not in this slice), a user, an event. */
 extern int64 cs_pack_customer(Pack *p, Datum key);
-
-/* The event of a record; its user, which may be found only by cs_pack_settle. */
+extern uint32 cs_pack_user(Pack *p, Datum user, bool isnull);
 extern uint32 cs_pack_event(Pack *p, Datum name, bool isnull);
-extern void cs_pack_user(Pack *p, Datum user, bool isnull);
+
+/*
+ * An event without quantity that counts once, later: true where its keys are short.
+ * It becomes a record some events on, or by cs_pack_settle.
+ */
+extern bool cs_pack_later(Pack *p, Datum customer, Datum user, bool no_user, Datum name,
+						  bool no_name, TimestampTz at);
 extern void cs_pack_settle(Pack *p);
+
+/* ---- records (usage_runs.c) ------------------------------------------- */
+
+/* A record more. */
+extern void cs_pack_record(Pack *p, uint32 customer, uint32 user, uint32 event, TimestampTz at,
+						   uint32 extra);
 
 /* ---- encoding (usage_encode.c) ---------------------------------------- */
 

@@ -227,17 +227,27 @@ cs_usage_read_user(CsUsageReader *r, CsUsageString *name)
 	return n;
 }
 
-/* Next event of the user: its place among the events and the number of chunks of days. */
+/*
+ * Next event of the user: its place among the events and the number of chunks of
+ * days.  Where the days are a list, each is a chunk.
+ */
 uint32
 cs_usage_read_user_event(CsUsageReader *r, uint32 *index)
 {
 	uint64 distance = read_varint(r);
-	uint32 n;
+	uint32 n = distance % 4;
 
+	distance /= 4;
 	if (distance >= r->nevents || r->index + 1 + (int64) distance >= r->nevents)
 		damaged(r, "Event out of range");
 	r->index += 1 + (int64) distance;
 	*index = (uint32) r->index;
+	r->listed = n > 0;
+	if (r->listed)
+	{
+		r->next = r->min_day;
+		return n;
+	}
 	n = read_length(r);
 	if (n == 0)
 		damaged(r, "User event without days");
@@ -254,6 +264,15 @@ cs_usage_read_chunk(CsUsageReader *r, int32 *chunk, uint32 *bits)
 
 	if (distance > PG_UINT32_MAX)
 		damaged(r, "Day out of range");
+	if (r->listed)
+	{
+		DateADT day = check_day(r, r->next + (int64) distance);
+
+		r->next = (int64) day + 1;
+		*chunk = cs_chunk_of(day);
+		*bits = cs_bit_of(day);
+		return;
+	}
 	r->chunk += 1 + (int64) distance;
 	if (r->chunk < cs_chunk_of(CS_DAY_MIN) || r->chunk > cs_chunk_of(CS_DAY_END - 1))
 		damaged(r, "Day out of range");

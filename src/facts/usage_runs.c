@@ -22,6 +22,7 @@
 
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
+#include "facts/usage_month.h"
 #include "facts/usage_pack.h"
 #include "miscadmin.h"
 #include "utils/lsyscache.h"
@@ -90,6 +91,59 @@ check_type(Oid type)
 	}
 }
 
+/*
+ * cs_pack_record: see usage_pack.h.
+ */
+void
+cs_pack_record(Pack *p, uint32 customer, uint32 user, uint32 event, TimestampTz at, uint32 extra)
+{
+	Record *r;
+
+	if (p->n == p->size)
+	{
+		/* what waits comes on top of the bound */
+		p->size = p->size ? Min(p->size * 2, MAX_RECORDS + WAITING) : 1024;
+		p->records = p->records ? repalloc_huge(p->records, mul_size(sizeof(Record), p->size))
+								: MemoryContextAlloc(p->cxt, sizeof(Record) * p->size);
+	}
+	r = &p->records[p->n++];
+	r->at = at;
+	r->customer = customer;
+	r->user = user;
+	r->event = event;
+	r->extra = extra;
+	p->first = p->events ? Min(p->first, at) : at;
+	p->last = p->events ? Max(p->last, at) : at;
+	p->events++;
+}
+
+/* What a record says besides; quantity NULL: none.  Its place, from 1. */
+static uint32
+add_extra(Pack *p, Numeric quantity, int64 count)
+{
+	Extra *x;
+
+	if (p->nextras == p->extras_size)
+	{
+		p->extras_size = Max(1024, p->extras_size * 2);
+		p->extras = p->extras ? repalloc_huge(p->extras, mul_size(sizeof(Extra), p->extras_size))
+							  : MemoryContextAlloc(p->name_cxt, sizeof(Extra) * p->extras_size);
+	}
+	x = &p->extras[p->nextras++];
+	x->count = count;
+	memset(&x->qty, 0, sizeof(CsQty));
+	if (quantity != NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(p->name_cxt);
+
+		x->qty = cs_qty_from_numeric(quantity);
+		if (x->qty.big)
+			x->qty.n = DatumGetNumericCopy(NumericGetDatum(x->qty.n));
+		MemoryContextSwitchTo(old);
+	}
+	return p->nextras;
+}
+
 PG_FUNCTION_INFO_V1(cs_usage_pack_step);
 
 /*
@@ -100,8 +154,8 @@ Datum
 cs_usage_pack_step(PG_FUNCTION_ARGS)
 {
 	Pack *p = PG_ARGISNULL(0) ? NULL : (Pack *) PG_GETARG_POINTER(0);
-	int64 customer;
-	Record *r;
+	TimestampTz at;
+	bool counts_once;
 
 	if (p == NULL)
 	{
@@ -121,59 +175,30 @@ cs_usage_pack_step(PG_FUNCTION_ARGS)
 	}
 	if (PG_ARGISNULL(3) || PG_ARGISNULL(4))
 		PG_RETURN_POINTER(p);
-	customer = cs_pack_customer(p, PG_GETARG_DATUM(3));
-	if (customer < 0)
-	{
-		/* who is not in the slice has a label, too */
-		if (p->arena_used >= MAX_NAMES)
-			cs_pack_encode(p);
-		PG_RETURN_POINTER(p);
-	}
-	if (p->n == p->size)
-	{
-		p->size = p->size ? Min(p->size * 2, MAX_RECORDS) : 1024;
-		p->records = p->records ? repalloc_huge(p->records, sizeof(Record) * p->size)
-								: MemoryContextAlloc(p->cxt, sizeof(Record) * p->size);
-	}
-	r = &p->records[p->n];
-	r->at = PG_GETARG_TIMESTAMPTZ(4);
-	if (TIMESTAMP_NOT_FINITE(r->at))
+	at = PG_GETARG_TIMESTAMPTZ(4);
+	if (TIMESTAMP_NOT_FINITE(at))
 		ereport(ERROR, (errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
 						errmsg("a usage event cannot be at infinity")));
-	r->customer = customer;
-	cs_pack_user(p, PG_GETARG_DATUM(5), PG_ARGISNULL(5));
-	r->event = cs_pack_event(p, PG_GETARG_DATUM(6), PG_ARGISNULL(6));
-	r->extra = 0;
-	if (!PG_ARGISNULL(7) || (!PG_ARGISNULL(8) && PG_GETARG_INT64(8) != 1))
+	counts_once = PG_ARGISNULL(7) && (PG_ARGISNULL(8) || PG_GETARG_INT64(8) == 1);
+	if (!counts_once || !cs_pack_later(p, PG_GETARG_DATUM(3), PG_GETARG_DATUM(5), PG_ARGISNULL(5),
+									   PG_GETARG_DATUM(6), PG_ARGISNULL(6), at))
 	{
-		Extra *x;
+		int64 customer = cs_pack_customer(p, PG_GETARG_DATUM(3));
 
-		if (p->nextras == p->extras_size)
+		if (customer >= 0)
 		{
-			p->extras_size = Max(1024, p->extras_size * 2);
-			p->extras = p->extras
-							? repalloc_huge(p->extras, mul_size(sizeof(Extra), p->extras_size))
-							: MemoryContextAlloc(p->name_cxt, sizeof(Extra) * p->extras_size);
-		}
-		x = &p->extras[p->nextras++];
-		x->count = PG_ARGISNULL(8) ? 1 : PG_GETARG_INT64(8);
-		memset(&x->qty, 0, sizeof(CsQty));
-		if (!PG_ARGISNULL(7))
-		{
-			MemoryContext old = MemoryContextSwitchTo(p->name_cxt);
+			uint32 user = cs_pack_user(p, PG_GETARG_DATUM(5), PG_ARGISNULL(5));
+			uint32 event = cs_pack_event(p, PG_GETARG_DATUM(6), PG_ARGISNULL(6));
+			uint32 extra = 0;
 
-			x->qty = cs_qty_from_numeric(PG_GETARG_NUMERIC(7));
-			if (x->qty.big)
-				x->qty.n = DatumGetNumericCopy(NumericGetDatum(x->qty.n));
-			MemoryContextSwitchTo(old);
+			if (!counts_once)
+				extra = add_extra(p, PG_ARGISNULL(7) ? NULL : PG_GETARG_NUMERIC(7),
+								  PG_ARGISNULL(8) ? 1 : PG_GETARG_INT64(8));
+			cs_pack_record(p, customer, user, event, at, extra);
 		}
-		r->extra = p->nextras;
 	}
-	p->n++;
-	p->first = p->events ? Min(p->first, r->at) : r->at;
-	p->last = p->events ? Max(p->last, r->at) : r->at;
-	p->events++;
-	if (p->n >= MAX_RECORDS || p->arena_used >= MAX_NAMES)
+	/* who is not in the slice has a label, too */
+	if (p->n >= MAX_RECORDS || p->arena_used + p->tables >= MAX_NAMES)
 		cs_pack_encode(p);
 	PG_RETURN_POINTER(p);
 }
@@ -212,9 +237,9 @@ packed(Pack *p)
 	return result;
 }
 
-/* Adds the runs of a value to the state, copied where asked. */
+/* The runs of a value as those of an empty state, which points into it. */
 static void
-add_packed(Pack *p, struct varlena *value, bool copy)
+unpack(Pack *p, struct varlena *value)
 {
 	CsRunsHead head;
 	char *from = VARDATA_ANY(value);
@@ -222,27 +247,17 @@ add_packed(Pack *p, struct varlena *value, bool copy)
 	memcpy(&head, from, sizeof(head));
 	from += sizeof(head);
 	p->lo = head.lo;
-	p->hi = Min(p->hi, head.hi);
-	if (head.events > 0)
-	{
-		p->first = p->events ? Min(p->first, head.first) : head.first;
-		p->last = p->events ? Max(p->last, head.last) : head.last;
-		p->events += head.events;
-	}
+	p->hi = head.hi;
+	p->events = head.events;
+	p->first = head.first;
+	p->last = head.last;
 	for (int i = 0; i < head.nruns; i++)
 	{
 		int64 len;
-		char *data;
 
 		memcpy(&len, from, sizeof(len));
 		from += sizeof(len);
-		data = from;
-		if (copy)
-		{
-			data = MemoryContextAllocHuge(p->cxt, Max(len, 1));
-			memcpy(data, from, len);
-		}
-		cs_pack_add_run(p, data, len);
+		cs_pack_add_run(p, from, len);
 		from += len;
 	}
 }
@@ -264,7 +279,7 @@ cs_usage_pack_deserialize(PG_FUNCTION_ARGS)
 	Pack *p = start_pack(fcinfo, false);
 
 	p->cxt = CurrentMemoryContext;
-	add_packed(p, PG_DETOAST_DATUM_PACKED(PG_GETARG_DATUM(0)), false);
+	unpack(p, PG_DETOAST_DATUM_PACKED(PG_GETARG_DATUM(0)));
 	PG_RETURN_POINTER(p);
 }
 
@@ -274,7 +289,7 @@ Datum
 cs_usage_pack_combine(PG_FUNCTION_ARGS)
 {
 	Pack *a = PG_ARGISNULL(0) ? NULL : (Pack *) PG_GETARG_POINTER(0);
-	struct varlena *value;
+	Pack *b;
 
 	if (PG_ARGISNULL(1))
 	{
@@ -284,9 +299,24 @@ cs_usage_pack_combine(PG_FUNCTION_ARGS)
 	}
 	if (a == NULL)
 		a = start_pack(fcinfo, false);
-	value = packed((Pack *) PG_GETARG_POINTER(1));
-	add_packed(a, value, true);
-	pfree(value);
+	b = (Pack *) PG_GETARG_POINTER(1);
+	if (b->name_cxt != NULL)
+		cs_pack_encode(b);
+	a->lo = b->lo;
+	a->hi = Min(a->hi, b->hi);
+	if (b->events > 0)
+	{
+		a->first = a->events ? Min(a->first, b->first) : b->first;
+		a->last = a->events ? Max(a->last, b->last) : b->last;
+		a->events += b->events;
+	}
+	for (int i = 0; i < b->nruns; i++)
+	{
+		char *data = MemoryContextAllocHuge(a->cxt, Max(b->runs[i].len, 1));
+
+		memcpy(data, b->runs[i].data, b->runs[i].len);
+		cs_pack_add_run(a, data, b->runs[i].len);
+	}
 	cs_pack_shed(a, MAX_RESULT);
 	PG_RETURN_POINTER(a);
 }
@@ -319,12 +349,21 @@ struct CsRunsMerge
 	int n;
 	int size;
 	CsUsagePart *parts; /* as many as cursors */
+	CsMonthMerge *months;
+	StringInfoData value;
+	MemoryContext scratch;
 };
 
 CsRunsMerge *
 cs_runs_merge(void)
 {
-	return palloc0(sizeof(CsRunsMerge));
+	CsRunsMerge *merge = palloc0(sizeof(CsRunsMerge));
+
+	merge->months = cs_month_merge();
+	initStringInfo(&merge->value);
+	merge->scratch =
+		AllocSetContextCreate(CurrentMemoryContext, "cs_ext usage month", ALLOCSET_DEFAULT_SIZES);
+	return merge;
 }
 
 /* Step to the next entry; false at the end. */
@@ -425,16 +464,21 @@ cs_runs_next(CsRunsMerge *merge, int64 hi, const char **id, int *idlen, DateADT 
 		}
 		if (cs_usage_slice(found.id.s, found.id.len) >= hi)
 			continue;
+		resetStringInfo(&merge->value);
+		appendStringInfoSpaces(&merge->value, VARHDRSZ);
 		if (nparts == 1)
+			appendBinaryStringInfoNT(&merge->value, found.payload.data, found.payload.len);
+		else if (!cs_month_unite(merge->months, &merge->value, merge->parts, nparts, found.month))
 		{
-			Size size = VARHDRSZ + found.payload.len;
+			MemoryContext old = MemoryContextSwitchTo(merge->scratch);
+			struct varlena *united = cs_usage_merge(merge->parts, nparts, NULL);
 
-			*value = palloc(size);
-			SET_VARSIZE(*value, size);
-			memcpy(VARDATA(*value), found.payload.data, found.payload.len);
+			MemoryContextSwitchTo(old);
+			appendBinaryStringInfoNT(&merge->value, VARDATA(united), VARSIZE(united) - VARHDRSZ);
+			MemoryContextReset(merge->scratch);
 		}
-		else
-			*value = cs_usage_merge(merge->parts, nparts, NULL);
+		*value = (struct varlena *) merge->value.data;
+		SET_VARSIZE(*value, merge->value.len);
 		*id = found.id.s;
 		*idlen = found.id.len;
 		*month = found.month;

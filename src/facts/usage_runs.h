@@ -37,7 +37,7 @@ typedef struct CsRunsMerge CsRunsMerge;
 extern CsRunsMerge *cs_runs_merge(void);
 extern const CsRunsHead *cs_runs_add(CsRunsMerge *merge, struct varlena *packed); /* must stay */
 
-/* Next (customer, month) below the slice bound; the value is palloc'd. */
+/* Next (customer, month) below the slice bound; the value stands until the next one. */
 extern bool cs_runs_next(CsRunsMerge *merge, int64 hi, const char **id, int *idlen, DateADT *month,
 						 struct varlena **value);
 

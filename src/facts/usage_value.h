@@ -19,9 +19,12 @@
  *			v length and decimal text]
  *	v number of users; each, in order:
  *		string, v number of events; each, ascending:
- *			first v index, later v distance - 1; v number of chunks; each:
- *			first v distance from the value's first chunk, later v distance - 1;
- *			v bits (32 days, chunk = floor(day / 32))
+ *			v (4 * distance + n), distance the index of the first, later from the
+ *			last one - 1; n is the number of days where they are at most three,
+ *			else 0
+ *			n days: first v distance from the value's first day, later v distance - 1
+ *			n = 0: v number of chunks; each: first v distance from the value's first
+ *			chunk, later v distance - 1; v bits (32 days, chunk = floor(day / 32))
  *
  * One content has one encoding: strings by bytes, no empty lists, quantities
  * without trailing zeros and as text only where scale > 18 or the mantissa does
@@ -36,6 +39,7 @@
 
 #include "cs_ext.h"
 
+#include "port/pg_bitutils.h"
 #include "utils/numeric.h"
 
 #define CS_USAGE_VERSION 1
@@ -136,7 +140,9 @@ typedef struct CsUsageReader
 	uint32 nusers; /* after cs_usage_read_users */
 	/* where the walk is */
 	bool has_qty;
-	bool fresh; /* nothing read of the current list yet */
+	bool fresh;  /* nothing read of the current list yet */
+	bool listed; /* the days of a user's event are a list */
+	int64 next;  /* in that list: the least that the next one can be */
 	int64 day;
 	int64 index;
 	int64 chunk;
@@ -157,7 +163,8 @@ extern uint32 cs_usage_read_event(CsUsageReader *r, CsUsageString *name); /* num
 extern void cs_usage_read_day(CsUsageReader *r, DateADT *day, int64 *count, CsQty *q);
 extern void cs_usage_read_users(CsUsageReader *r);
 extern uint32 cs_usage_read_user(CsUsageReader *r, CsUsageString *name); /* number of events */
-extern uint32 cs_usage_read_user_event(CsUsageReader *r, uint32 *index); /* number of chunks */
+/* Number of chunks; one and the same may come several times, one after the other. */
+extern uint32 cs_usage_read_user_event(CsUsageReader *r, uint32 *index);
 extern void cs_usage_read_chunk(CsUsageReader *r, int32 *chunk, uint32 *bits);
 extern void cs_usage_read_end(CsUsageReader *r);
 extern void cs_usage_same_stamps(const CsUsageReader *a, const CsUsageReader *b);
@@ -196,8 +203,104 @@ cs_chunk_mask(int32 chunk, DateADT lo, DateADT hi)
 #define CS_DAY_MIN (DATETIME_MIN_JULIAN - POSTGRES_EPOCH_JDATE)
 #define CS_DAY_END (DATE_END_JULIAN - POSTGRES_EPOCH_JDATE)
 
-/* LEB128 (usage_build.c). */
-extern void cs_put_varint(StringInfo buf, uint64 v);
-extern void cs_put_zigzag(StringInfo buf, int64 v);
+/* ---- writing ---------------------------------------------------------- */
+
+/* LEB128 */
+static inline void
+cs_put_varint(StringInfo buf, uint64 v)
+{
+	char *at;
+
+	if (buf->len + 10 >= buf->maxlen)
+		enlargeStringInfo(buf, 10);
+	at = buf->data + buf->len;
+	while (v >= 0x80)
+	{
+		*at++ = (char) (v | 0x80);
+		v >>= 7;
+	}
+	*at++ = (char) v;
+	buf->len = at - buf->data;
+}
+
+static inline void
+cs_put_zigzag(StringInfo buf, int64 v)
+{
+	cs_put_varint(buf, ((uint64) v << 1) ^ (v < 0 ? PG_UINT64_MAX : 0));
+}
+
+static inline void
+cs_put_name(StringInfo buf, const char *s, int len)
+{
+	if (s == NULL)
+		cs_put_varint(buf, 0);
+	else
+	{
+		cs_put_varint(buf, (uint64) len + 1);
+		appendBinaryStringInfoNT(buf, s, len);
+	}
+}
+
+/* Days of a user's event, up to which they are a list. */
+#define CS_USAGE_LISTED 3
+
+typedef struct CsUsageDays
+{
+	bool listed;
+	int64 next; /* least day or chunk that can come */
+} CsUsageDays;
+
+/* Begin the days of one event of a user: how many there are, in how many chunks. */
+static inline void
+cs_put_days_head(CsUsageDays *days, StringInfo buf, uint32 distance, uint32 ndays, uint32 nchunks,
+				 DateADT min_day)
+{
+	days->listed = ndays <= CS_USAGE_LISTED;
+	cs_put_varint(buf, (uint64) distance * 4 + (days->listed ? ndays : 0));
+	if (days->listed)
+		days->next = min_day;
+	else
+	{
+		cs_put_varint(buf, nchunks);
+		days->next = cs_chunk_of(min_day);
+	}
+}
+
+/* The next chunk of them. */
+static inline void
+cs_put_days(CsUsageDays *days, StringInfo buf, int64 chunk, uint32 bits)
+{
+	if (!days->listed)
+	{
+		cs_put_varint(buf, chunk - days->next);
+		cs_put_varint(buf, bits);
+		days->next = chunk + 1;
+		return;
+	}
+	for (; bits != 0; bits &= bits - 1)
+	{
+		int64 day = chunk * 32 + pg_rightmost_one_pos32(bits);
+
+		cs_put_varint(buf, day - days->next);
+		days->next = day + 1;
+	}
+}
+
+/* One event of a user: the days of a month as bits. */
+static inline void
+cs_put_month_days(StringInfo buf, uint32 distance, uint32 days, DateADT month, DateADT min_day)
+{
+	int32 base = cs_chunk_of(month);
+	uint64 wide = (uint64) days << (month - base * 32); /* a month touches at most two chunks */
+	uint32 low = (uint32) wide;
+	uint32 high = (uint32) (wide >> 32);
+	CsUsageDays put;
+
+	cs_put_days_head(&put, buf, distance, pg_popcount32(days), (low != 0) + (high != 0), min_day);
+	if (low != 0)
+		cs_put_days(&put, buf, base, low);
+	if (high != 0)
+		cs_put_days(&put, buf, base + 1, high);
+}
 
 #endif /* CS_USAGE_VALUE_H */
