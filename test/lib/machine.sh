@@ -50,6 +50,8 @@ ensure_packages() {
 		perl -MTest::More -MIPC::Run -e 1 2>/dev/null || want+=(perl libipc-run-perl)
 		command -v clang-format >/dev/null || want+=(clang-format)
 		command -v npm >/dev/null || want+=(nodejs npm)
+		[ -x /usr/bin/Rscript ] || want+=(r-base-core)
+		[ -d /usr/lib/R/library/survival ] || [ -d /usr/lib/R/site-library/survival ] || want+=(r-cran-survival)
 		/usr/bin/python3 -c 'import psycopg' 2>/dev/null || want+=(python3-psycopg)
 	fi
 	[ ${#want[@]} = 0 ] && return 0

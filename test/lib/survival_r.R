@@ -1,6 +1,6 @@
-# survival_r.R: what R's package survival says of two data sets, as SQL for test/pgtap/survival.sql.
-#   Rscript test/lib/survival_r.R FOLDER_WITH_waltons_dataset.csv_AND_lung.csv > test/lib/survival_r.sql
-# Written with R 4.2.2, survival 3.5-3 (Debian r-cran-survival).
+# survival_r.R: what R's package survival (Debian r-cran-survival) says of two data sets, as SQL.
+# test/pgtap/survival.sql runs it:
+#   Rscript --vanilla test/lib/survival_r.R FOLDER_WITH_waltons_dataset.csv_AND_lung.csv
 suppressMessages(library(survival))
 folder <- commandArgs(TRUE)[1]
 waltons <- read.csv(file.path(folder, "waltons_dataset.csv"))
@@ -22,7 +22,7 @@ test <- function(name, d) {
                          format(pchisq(d$chisq, df, lower.tail = FALSE), digits = 16)))
 }
 
-cat("-- Written by survival_r.R, which says how.\n")
+cat("INSERT INTO r_version VALUES ('", as.character(getRversion()), "', '", as.character(packageVersion("survival")), "');\n", sep = "")
 fit <- function(formula, data, confidence) survfit(formula, data, conf.type = "log-log", conf.int = confidence)
 curve("waltons control", fit(Surv(T, E) ~ 1, waltons[waltons$group == "control", ], 0.95))
 curve("waltons miR-137", fit(Surv(T, E) ~ 1, waltons[waltons$group != "control", ], 0.95))

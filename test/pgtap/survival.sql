@@ -1,5 +1,5 @@
 -- Kaplan-Meier and log-rank against numbers computed elsewhere (published cases,
--- oracles/telco.json, R's survival on two data sets), their properties on random
+-- oracles/telco.json, R's survival run on two data sets), their properties on random
 -- durations, then active periods and survival over a ledger.
 \set ON_ERROR_STOP 1
 SET client_min_messages = warning;
@@ -67,12 +67,17 @@ SELECT ok((SELECT abs(t.chi_square / (doc #>> '{logrank,Contract,chisq}')::float
 SELECT is((SELECT count(*) FROM telco_test t, telco_oracle, unnest(t.expected) WITH ORDINALITY x (e, i)
 	WHERE abs(x.e / (doc #>> array['logrank', 'Contract', 'expected', (i - 1)::text])::float8 - 1) < 1e-9), 3::bigint, 'and expected events');
 
--- ---- waltons and lung: what R says ------------------------------------------------
+-- ---- waltons and lung: what R says, asked here ------------------------------------------------
 
 CREATE TABLE r_curve (name text, time float8, n_risk bigint, n_event bigint, n_censor bigint, survival float8, ci_low float8, ci_high float8);
 CREATE TABLE r_mean (name text, median float8, mean float8);
 CREATE TABLE r_test (name text, chi_square float8, df integer, p float8);
-\ir ../lib/survival_r.sql
+CREATE TABLE r_version (r text, survival text);
+-- from the folder above test/; without R there are no numbers, and this fails
+\set said_by_r `/usr/bin/Rscript --vanilla test/lib/survival_r.R :'testdata'/data/lifelines`
+:said_by_r
+SELECT is((SELECT count(*) FROM r_version), 1::bigint, 'R ran');
+SELECT diag(format('R %s, survival %s', r, survival)) FROM r_version;
 
 CREATE TABLE waltons (t float8, e integer, grp text);
 SELECT format('COPY waltons FROM %L CSV HEADER', :'testdata' || '/data/lifelines/waltons_dataset.csv') \gexec
