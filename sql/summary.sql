@@ -214,6 +214,7 @@ LANGUAGE sql STABLE AS $$
 	SELECT CASE
 		WHEN p_dimension = '' THEN 't'
 		WHEN cs_internal.basis_of(p_dimension) = 'stored' THEN 's'
+		WHEN d.attribute IN ('product', 'term_months') THEN NULL     -- of subscription rows, which are read at each call
 		WHEN d.attribute IS NOT NULL THEN 'a'
 		WHEN (SELECT count(*) FROM cs_internal.dimension_needs(p_dimension)) = 1 AND cs_internal.ledger_knows(p_dimension)
 			AND NOT EXISTS (SELECT FROM cs_internal.dimension_uses(p_dimension) u WHERE u.name IN ('as_of', 'as_of_day'))
@@ -224,7 +225,7 @@ LANGUAGE sql STABLE AS $$
 	LEFT JOIN cs.dimension d ON d.name = p_dimension
 $$;
 COMMENT ON FUNCTION cs_internal.pass_mode(text) IS
-'How one pass over the ledger finds the segments of a dimension (total, stored, attribute, rules, by the first letter); NULL where it cannot: rules over metrics, over other dimensions or over time itself.';
+'How one pass over the ledger finds the segments of a dimension (total, stored, attribute, rules, by the first letter); NULL where it cannot: product and term of subscriptions, rules over metrics, over other dimensions or over time itself.';
 
 -- Everything but the ledger, the customers and membership that the sums of a dimension depend on.
 CREATE FUNCTION cs_internal.summary_fingerprint(p_dimension text) RETURNS text
@@ -558,7 +559,9 @@ CREATE FUNCTION cs_internal.summary_status()
 RETURNS TABLE (dimension text, kept boolean, reason text, through timestamptz, months bigint, waiting bigint, built_at timestamptz)
 LANGUAGE sql STABLE AS $$
 	SELECT x.name, s.fingerprint IS NOT NULL AND s.fingerprint = x.fingerprint AND NOT s.failed,
-		CASE WHEN x.name IS NOT NULL AND cs_internal.pass_mode(x.name) IS NULL THEN 'rules over metrics, time or other dimensions: every month is evaluated by itself'
+		CASE WHEN x.name IS NOT NULL AND cs_internal.pass_mode(x.name) IS NULL THEN CASE WHEN EXISTS (SELECT FROM cs.dimension d WHERE d.name = x.name AND d.attribute IS NOT NULL)
+				THEN 'products and terms of subscriptions: every month is read by itself'
+				ELSE 'rules over metrics, time or other dimensions: every month is evaluated by itself' END
 			WHEN s.failed AND s.fingerprint = x.fingerprint THEN 'a rule raised: see cs.definition_status'
 			WHEN s.fingerprint IS DISTINCT FROM x.fingerprint THEN 'from the next refresh on' END,
 		CASE WHEN s.fingerprint = x.fingerprint AND NOT s.failed THEN s.through END,

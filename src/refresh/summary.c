@@ -252,7 +252,8 @@ add_customers(CsFlow *flow, const char *dimension, const CsPolicy *policy, Scope
 			created = "c.created_at";
 			joins = psprintf(" LEFT JOIN %s c ON c.customer_id = m.customer_id"
 							 " LEFT JOIN cs_internal.attribute_value k ON k.dimension = $1"
-							 " AND k.value = c.attributes ->> $4",
+							 " AND k.value = coalesce(c.attributes ->> $4,"
+							 " CASE WHEN $4 = 'owner' THEN c.owner END)",
 							 customers(scope));
 			break;
 		case 'r':

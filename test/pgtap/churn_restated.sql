@@ -66,6 +66,11 @@ SELECT results_eq($$ SELECT segment, transfer_in, transfer_out, current_attribut
 	$$ VALUES ('basic', 0::numeric, 2::numeric, false), ('plus', 1, 0, false), ('pro', 1, 0, false) $$, 'who went over to another product is a transfer');
 SELECT is((SELECT denominator FROM cs.churn('2024-02', 'product:basic')), 2::numeric, 'a product that nobody has now is a segment of then');
 SELECT is_empty($$ SELECT d FROM unnest(ARRAY['product', 'term', 'account_owner', 'channel', 'tier', 'age']) d, cs.churn_by('2024-03', d) c GROUP BY d HAVING sum(numerator) FILTER (WHERE segment <> '(total)') <> max(numerator) FILTER (WHERE segment = '(total)') OR sum(denominator) FILTER (WHERE segment <> '(total)') <> max(denominator) FILTER (WHERE segment = '(total)') $$, 'every dimension adds up');
+SELECT is_empty($$ SELECT d, c.segment, s.day FROM unnest(ARRAY['product', 'term', 'account_owner', 'channel', 'tier', 'age']) d, cs.churn_by('2024-03', d) c, cs.churn_series('2024-03-01', '2024-04-01', segment => d || ':' || c.segment) s
+	WHERE c.segment <> '(total)' AND (s.numerator, s.denominator) IS DISTINCT FROM (c.numerator, c.denominator) $$, 'a series says the same of each segment of every dimension');
+SELECT is_empty($$ SELECT s.dimension, s.segment, s.month FROM cs.churn_by_segment_monthly s, cs.churn_by(to_char(s.month, 'YYYY-MM'), s.dimension) c
+	WHERE s.dimension IN ('account_owner', 'channel', 'tier') AND c.segment = s.segment AND (s.numerator, s.denominator) IS DISTINCT FROM (c.numerator, c.denominator) $$, 'and so do the months that are kept');
+SELECT results_eq($$ SELECT s.dimension, kept, months > 0 FROM cs.summary_status() s WHERE s.dimension IN ('product', 'account_owner') ORDER BY 1 $$, $$ VALUES ('account_owner', true, true), ('product', false, false) $$, 'an owner''s are kept, products are read from the facts');
 SELECT is_empty($$ SELECT d FROM unnest(ARRAY['product', 'term', 'account_owner']) d, cs.revenue_by('2024-03', d) r GROUP BY d HAVING sum(mrr_end) FILTER (WHERE segment <> '(total)') <> max(mrr_end) FILTER (WHERE segment = '(total)') $$, 'in revenue too');
 UPDATE cust SET attributes = '{"product": "special"}' WHERE c = 'b';
 CALL cs.refresh(commit => false);
