@@ -179,8 +179,66 @@ COMMENT ON FUNCTION cs.active_periods(integer) IS
 
 -- ---- survival over them -------------------------------------------------------------
 
+-- How segments are found where customers may be in several of a dimension: as
+-- they were stored.
+CREATE FUNCTION cs_internal.stay_basis(dimension text) RETURNS text
+LANGUAGE sql STABLE AS $$
+	SELECT CASE WHEN dimension IS NULL THEN NULL WHEN EXISTS (SELECT FROM cs.dimension d WHERE d.name = stay_basis.dimension AND NOT d.exclusive) THEN 'stored'
+		ELSE cs_internal.basis_of(dimension) END
+$$;
+COMMENT ON FUNCTION cs_internal.stay_basis(text) IS 'As basis_of; stored where segments overlap. NULL without a dimension.';
+
+-- Restated: exact where the ledger and the customer alone tell; else the rules
+-- are asked at each local start of a month, and hold until the next.
+CREATE FUNCTION cs_internal.segment_stay(p_dimension text, p_segment text, basis text, until timestamptz)
+RETURNS TABLE (customer_id text, valid_from timestamptz, valid_to timestamptz)
+LANGUAGE plpgsql STABLE AS $$
+#variable_conflict use_column
+DECLARE
+	mode text := cs_internal.pass_mode(p_dimension);
+BEGIN
+	IF basis = 'stored' THEN
+		RETURN QUERY SELECT m.customer_id, m.valid_from, m.valid_to FROM cs_internal.membership m WHERE m.dimension = p_dimension AND m.segment = p_segment;
+		RETURN;
+	END IF;
+	RETURN QUERY
+	WITH ruled AS (
+		SELECT r.customer_id, tstzrange(NULL, NULL) AS held
+		FROM cs_internal.segments_restated(p_dimension, until) r WHERE mode = 'a' AND r.segment = p_segment
+		UNION ALL
+		SELECT m.customer_id, tstzrange(m.at, m.next_at)
+		FROM (SELECT v.customer_id, v.at, v.mrr_after, v.active_after, lead(v.at) OVER (PARTITION BY v.customer_id ORDER BY v.at, v.seq) AS next_at
+			FROM cs_internal.movement v) m
+		JOIN cs_internal.states_placed(p_dimension) p ON p.customer_id = m.customer_id AND p.mrr = m.mrr_after AND p.active = m.active_after
+		WHERE mode = 'r' AND p.segment = p_segment
+		UNION ALL
+		SELECT r.customer_id, tstzrange(g.starts, g.stops)
+		FROM (SELECT u.starts, lead(u.starts) OVER (ORDER BY u.starts) AS stops
+			FROM unnest(cs_internal.month_starts((SELECT min(v.at) FROM cs_internal.movement v), until)) u (starts)
+			WHERE mode IS DISTINCT FROM 'a' AND mode IS DISTINCT FROM 'r') g
+		CROSS JOIN LATERAL cs_internal.segments_restated(p_dimension, g.starts) r
+		WHERE r.segment = p_segment
+	), manual AS (
+		-- a decision of its time goes before the rules
+		SELECT m.customer_id, range_agg(tstzrange(m.valid_from, m.valid_to)) AS held,
+			range_agg(CASE WHEN m.segment = p_segment THEN tstzrange(m.valid_from, m.valid_to) ELSE 'empty' END) AS here
+		FROM cs_internal.membership m WHERE m.dimension = p_dimension AND m.source = 'manual'
+		GROUP BY m.customer_id
+	)
+	SELECT h.customer_id, coalesce(lower(x.held), '-infinity'), upper(x.held)
+	FROM (
+		SELECT coalesce(r.customer_id, m.customer_id) AS customer_id,
+			coalesce(r.held, '{}') - coalesce(m.held, '{}') + coalesce(m.here, '{}') AS held
+		FROM (SELECT u.customer_id, range_agg(u.held) AS held FROM ruled u GROUP BY u.customer_id) r
+		FULL JOIN manual m ON m.customer_id = r.customer_id
+	) h
+	CROSS JOIN LATERAL unnest(h.held) x (held);
+END $$;
+COMMENT ON FUNCTION cs_internal.segment_stay(text, text, text, timestamptz) IS
+'From when to when (NULL: still) who is in a segment, up to an instant: as stored, or restated by the rules of today.';
+
 CREATE FUNCTION cs_internal.survival(p_segment text)
-RETURNS TABLE ("time" float8, at_risk bigint, events bigint, censored bigint, survival float8, ci_low float8, ci_high float8)
+RETURNS TABLE ("time" float8, at_risk bigint, events bigint, censored bigint, survival float8, ci_low float8, ci_high float8, segment_basis text)
 LANGUAGE plpgsql STABLE SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
@@ -188,6 +246,7 @@ DECLARE
 	gap integer;
 	sure float8;
 	part record;
+	basis text;
 BEGIN
 	SELECT p.gap_days_tenure, p.confidence INTO gap, sure FROM cs.policy p;
 	IF NOT FOUND THEN
@@ -196,15 +255,16 @@ BEGIN
 	SELECT * INTO part FROM cs_internal.find_segment(p_segment);
 	IF part.dimension IS NULL THEN
 		RETURN QUERY
-		SELECT c.* FROM (SELECT cs.km(s.days, s.churned) AS estimate FROM cs_internal.active_stretch(gap, seen_at) s) k,
+		SELECT c.*, NULL::text FROM (SELECT cs.km(s.days, s.churned) AS estimate FROM cs_internal.active_stretch(gap, seen_at) s) k,
 			cs.km_curve(k.estimate, sure) c;
 		RETURN;
 	END IF;
+	basis := cs_internal.stay_basis(part.dimension);
 	PERFORM cs_internal.note_stored_since(part.dimension, seen_at);
-	-- A customer is at risk in a segment while it is stored as being in it: seen
-	-- from the day it came in, censored on the day it went over to another.
+	-- A customer is at risk in a segment while it is in it: seen from the day it
+	-- came in, censored on the day it went over to another.
 	RETURN QUERY
-	SELECT c.*
+	SELECT c.*, basis
 	FROM (
 		SELECT cs.km(x.days, x.churned, x.entry) AS estimate
 		FROM (
@@ -212,8 +272,7 @@ BEGIN
 				least(m.valid_to, s.end_at, seen_at)::date - s.start_at::date AS days,
 				s.churned AND (m.valid_to IS NULL OR s.end_at <= m.valid_to) AS churned
 			FROM cs_internal.active_stretch(gap, seen_at) s
-			JOIN cs_internal.membership m ON m.customer_id = s.customer_id
-				AND m.dimension = part.dimension AND m.segment = part.segment
+			JOIN cs_internal.segment_stay(part.dimension, part.segment, basis, seen_at) m ON m.customer_id = s.customer_id
 				AND m.valid_from < coalesce(s.end_at, seen_at) AND (m.valid_to IS NULL OR m.valid_to > s.start_at)) x
 		WHERE x.entry = 0 OR x.entry < x.days) k,
 		cs.km_curve(k.estimate, sure) c;
@@ -221,10 +280,10 @@ END $$;
 COMMENT ON FUNCTION cs_internal.survival(text) IS 'See cs.survival.';
 
 CREATE FUNCTION cs.survival(segment text DEFAULT NULL)
-RETURNS TABLE ("time" float8, at_risk bigint, events bigint, censored bigint, survival float8, ci_low float8, ci_high float8)
+RETURNS TABLE ("time" float8, at_risk bigint, events bigint, censored bigint, survival float8, ci_low float8, ci_high float8, segment_basis text)
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
 COMMENT ON FUNCTION cs.survival(text) IS
-'The Kaplan-Meier curve of active periods (gaps up to policy.gap_days_tenure closed), those that run censored now: share of periods that last more than time local days, with log-log bounds at policy.confidence, NULL where it is 1 or 0. In a segment a customer is at risk while stored as a member: from the day it came in (late entry), to the day it churned or went over (censored); who came in and left within a day after its start is not seen. No rows where nothing was active.';
+'The Kaplan-Meier curve of active periods (gaps up to policy.gap_days_tenure closed), those that run censored now: share of periods that last more than time local days, with log-log bounds at policy.confidence, NULL where it is 1 or 0. In a segment a customer is at risk while it is in it: from the day it came in (late entry), to the day it churned or went over (censored); who came in and left within a day after its start is not seen. segment_basis says how that is known (NULL without a segment): restated, by the rules of today, asked at each start of a month where they ask for more than MRR, being active and the customer''s own columns; or stored, as membership was kept (always where segments overlap). No rows where nothing was active.';
 
 -- ---- cohorts ---------------------------------------------------------------------------
 
@@ -246,7 +305,7 @@ CREATE FUNCTION cs_internal.retention_cohorts(p_grain text, p_segment text)
 RETURNS TABLE (
 	cohort date, age integer, period_start timestamptz, period_end timestamptz,
 	customers bigint, active bigint, retention numeric,
-	mrr_first numeric, mrr numeric, mrr_retention numeric, complete boolean)
+	mrr_first numeric, mrr numeric, mrr_retention numeric, complete boolean, segment_basis text)
 LANGUAGE plpgsql STABLE SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
@@ -254,6 +313,7 @@ DECLARE
 	chosen text := coalesce(p_grain, 'month');
 	span record;
 	part record;
+	basis text;
 BEGIN
 	IF NOT EXISTS (SELECT 1 FROM cs.policy) THEN
 		PERFORM cs_internal.instant(current_date);     -- says that setup is missing
@@ -261,6 +321,7 @@ BEGIN
 	PERFORM cs_internal.must_be_word('grain', chosen, '{week,month,quarter,year}');
 	PERFORM cs_internal.require_fx_rates();
 	SELECT * INTO part FROM cs_internal.find_segment(p_segment);
+	basis := cs_internal.stay_basis(part.dimension);
 	SELECT * INTO span FROM cs_internal.cohort_bound(chosen, seen_at);
 	IF span.bounds IS NULL THEN
 		RETURN;
@@ -273,17 +334,19 @@ BEGIN
 			width_bucket(m.at - (SELECT cs_internal.edge_shift()), span.bounds) AS n
 		FROM cs_internal.movement m
 		WHERE m.at < seen_at + (SELECT cs_internal.edge_shift())
+	), first AS MATERIALIZED (
+		SELECT DISTINCT ON (p.customer_id) p.customer_id, p.n AS first_n, p.mrr_after AS first_mrr
+		FROM placed p
+		WHERE p.mrr_after > 0
+		ORDER BY p.customer_id, p.at, p.seq
+	), inside AS MATERIALIZED (
+		SELECT n.first_n, s.customer_id
+		FROM (SELECT DISTINCT f.first_n FROM first f WHERE part.dimension IS NOT NULL) n
+		CROSS JOIN LATERAL cs_internal.segment_at(part.dimension, coalesce(span.bounds[n.first_n + 1], seen_at), basis) s
+		WHERE s.segment = part.segment
 	), member AS (
-		SELECT f.* FROM (
-			SELECT DISTINCT ON (p.customer_id) p.customer_id, p.n AS first_n, p.mrr_after AS first_mrr
-			FROM placed p
-			WHERE p.mrr_after > 0
-			ORDER BY p.customer_id, p.at, p.seq) f
-		WHERE part.dimension IS NULL OR EXISTS (
-			SELECT 1 FROM cs_internal.membership s
-			WHERE s.customer_id = f.customer_id AND s.dimension = part.dimension AND s.segment = part.segment
-				AND s.valid_from <= coalesce(span.bounds[f.first_n + 1], seen_at)
-				AND (s.valid_to IS NULL OR coalesce(span.bounds[f.first_n + 1], seen_at) < s.valid_to))
+		SELECT f.* FROM first f
+		WHERE part.dimension IS NULL OR EXISTS (SELECT FROM inside s WHERE s.first_n = f.first_n AND s.customer_id = f.customer_id)
 	), size AS (
 		SELECT b.first_n, count(*) AS customers, sum(b.first_mrr) AS mrr_first FROM member b GROUP BY b.first_n
 	), changed AS (
@@ -303,7 +366,7 @@ BEGIN
 	SELECT span.days[c.first_n], c.n - c.first_n, span.bounds[c.n], coalesce(span.bounds[c.n + 1], seen_at),
 		c.customers, c.active, cs_internal.rate(c.active, c.customers),
 		c.mrr_first::numeric(20,6), c.mrr::numeric(20,6), cs_internal.rate(c.mrr, c.mrr_first),
-		c.n < cardinality(span.bounds) OR seen_at = e.ends_at
+		c.n < cardinality(span.bounds) OR seen_at = e.ends_at, basis
 	FROM cell c
 	CROSS JOIN LATERAL (SELECT (span.days[c.n] + CASE chosen WHEN 'quarter' THEN interval '3 months' ELSE ('1 ' || chosen)::interval END)
 		AT TIME ZONE p.time_zone AS ends_at FROM cs.policy p) e
@@ -315,7 +378,7 @@ CREATE FUNCTION cs.retention_cohorts(grain text DEFAULT 'month', segment text DE
 RETURNS TABLE (
 	cohort date, age integer, period_start timestamptz, period_end timestamptz,
 	customers bigint, active bigint, retention numeric,
-	mrr_first numeric, mrr numeric, mrr_retention numeric, complete boolean)
+	mrr_first numeric, mrr numeric, mrr_retention numeric, complete boolean, segment_basis text)
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_gate';
 COMMENT ON FUNCTION cs.retention_cohorts(text, text) IS
-'Retention by the period (week, month, quarter or year in the policy''s time zone) in which customers first paid: a row per cohort (its first day) and age in periods, 0 being the first, up to the running one, which ends now with complete = false. Of the cohort''s customers, active are so at the end of that period, whether they left in between or not: a customer that comes back stays in its cohort, and age 0 shows who left within the first period. mrr_first is what they first paid, mrr what they pay at the end of the period, per month in the policy''s currency; retention and mrr_retention are fractions of the first. With a segment: customers stored as members at the end of their cohort''s period.';
+'Retention by the period (week, month, quarter or year in the policy''s time zone) in which customers first paid: a row per cohort (its first day) and age in periods, 0 being the first, up to the running one, which ends now with complete = false. Of the cohort''s customers, active are so at the end of that period, whether they left in between or not: a customer that comes back stays in its cohort, and age 0 shows who left within the first period. mrr_first is what they first paid, mrr what they pay at the end of the period, per month in the policy''s currency; retention and mrr_retention are fractions of the first. With a segment: customers that are in it at the end of their cohort''s period; segment_basis (NULL without) says how that is known: restated, by the rules of today, or stored, as membership was kept (always where segments overlap).';

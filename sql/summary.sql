@@ -227,6 +227,11 @@ $$;
 COMMENT ON FUNCTION cs_internal.pass_mode(text) IS
 'How one pass over the ledger finds the segments of a dimension (total, stored, attribute, rules, by the first letter); NULL where it cannot: product and term of subscriptions, rules over metrics, over other dimensions or over time itself.';
 
+CREATE FUNCTION cs_internal.states_placed(dimension text) RETURNS TABLE (customer_id text, mrr numeric, active boolean, segment text)
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_states_placed_sql';
+COMMENT ON FUNCTION cs_internal.states_placed(text) IS
+'The segment of each state that a customer was in by the ledger, by the rules of today; none unless pass_mode is r.';
+
 -- Everything but the ledger, the customers and membership that the sums of a dimension depend on.
 CREATE FUNCTION cs_internal.summary_fingerprint(p_dimension text) RETURNS text
 LANGUAGE sql STABLE AS $$

@@ -44,6 +44,7 @@
 #include "utils/snapmgr.h"
 
 #include "insight/flow.h"
+#include "refresh/place.h"
 #include "refresh/refresh.h"
 #include "refresh/summary.h"
 
@@ -51,169 +52,6 @@ PG_FUNCTION_INFO_V1(cs_period_sums_sql);
 PG_FUNCTION_INFO_V1(cs_has_turn_sql);
 
 /* ---- what is read ---------------------------------------------------------- */
-
-/* Which customers, and as what. */
-typedef enum Scope
-{
-	SCOPE_ALL,
-	SCOPE_THESE, /* $2 */
-	SCOPE_BEFORE /* $2, as the journals have them */
-} Scope;
-
-static const char *
-movements(Scope scope)
-{
-	switch (scope)
-	{
-		case SCOPE_ALL:
-			return "cs_internal.movement";
-		case SCOPE_THESE:
-			return "(SELECT * FROM cs_internal.movement v WHERE v.customer_id = ANY ($2))";
-		case SCOPE_BEFORE:
-			return "(SELECT v.customer_id, v.at, v.seq, v.kind, v.delta, v.mrr_after,"
-				   " v.active_after FROM cs_internal.movement v"
-				   " WHERE v.customer_id = ANY ($2) AND NOT EXISTS (SELECT 1"
-				   " FROM cs_internal.movement_before b WHERE b.customer_id = v.customer_id"
-				   " AND b.at = v.at AND b.seq = v.seq)"
-				   " UNION ALL SELECT b.customer_id, b.at, b.seq, b.kind, b.delta, b.mrr_after,"
-				   " b.active_after FROM cs_internal.movement_before b"
-				   " WHERE b.customer_id = ANY ($2) AND b.kind IS NOT NULL)";
-	}
-	return NULL;
-}
-
-static const char *
-customers(Scope scope)
-{
-	switch (scope)
-	{
-		case SCOPE_ALL:
-			return "cs_internal.customer";
-		case SCOPE_THESE:
-			return "(SELECT * FROM cs_internal.customer v WHERE v.customer_id = ANY ($2))";
-		case SCOPE_BEFORE:
-			return "(SELECT v.customer_id, v.name, v.owner, v.parent_id, v.created_at,"
-				   " v.attributes FROM cs_internal.customer v"
-				   " WHERE v.customer_id = ANY ($2) AND NOT EXISTS (SELECT 1"
-				   " FROM cs_internal.customer_before b WHERE b.customer_id = v.customer_id)"
-				   " UNION ALL SELECT b.customer_id, b.name, b.owner, b.parent_id, b.created_at,"
-				   " b.attributes FROM cs_internal.customer_before b"
-				   " WHERE b.customer_id = ANY ($2) AND b.present)";
-	}
-	return NULL;
-}
-
-/* How the customers of a dimension are placed, and what of it the SQL needs. */
-typedef struct Placing
-{
-	char mode; /* total, stored, attribute, rules; see pass_mode() */
-	char *attribute;
-	char *fallback;
-	bool by_customer; /* rules use the customer's own columns */
-	bool by_ledger;   /* rules use MRR or being active */
-	bool manual;      /* somebody was assigned by hand at some time */
-} Placing;
-
-/*
- * read_placing: false where the segments of the past cannot be had in one pass.
- */
-static bool
-read_placing(const char *dimension, Placing *placing)
-{
-	char *mode;
-
-	memset(placing, 0, sizeof(Placing));
-	cs_exec("SELECT cs_internal.pass_mode($1),"
-			" (SELECT d.attribute FROM cs.dimension d WHERE d.name = $1),"
-			" (SELECT d.fallback FROM cs.dimension d WHERE d.name = $1),"
-			" EXISTS (SELECT FROM cs_internal.membership m WHERE m.dimension = $1"
-			"  AND m.source = 'manual')",
-			CS_ARGS(cs_text(dimension)));
-	mode = cs_cell(0, 1);
-	if (mode == NULL)
-		return false;
-	placing->mode = *mode;
-	placing->attribute = cs_cell(0, 2);
-	placing->fallback = cs_cell(0, 3);
-	placing->manual = *cs_cell(0, 4) == 't';
-	if (placing->mode == 'r')
-	{
-		cs_exec("SELECT coalesce(bool_or(u.name NOT IN ('mrr', 'active')), false),"
-				" coalesce(bool_or(u.name IN ('mrr', 'active')), false)"
-				" FROM cs_internal.dimension_uses($1) u",
-				CS_ARGS(cs_text(dimension)));
-		placing->by_customer = *cs_cell(0, 1) == 't';
-		placing->by_ledger = *cs_cell(0, 2) == 't' || !placing->by_customer;
-	}
-	return true;
-}
-
-/*
- * placed_rows: what the rules say of every state that these customers were in,
- * as rows (_customer, _mrr, _active, segment), of which those columns are there
- * that the rules depend on.  NULL where a rule raises.
- */
-static CsResult *
-placed_rows(const char *dimension, const Placing *placing, Scope scope, const CsArg *args,
-			int nargs)
-{
-	CsUserQuery query = {0};
-	ErrorData *error = NULL;
-	CsResult *state;
-	CsResult *placed;
-	StringInfoData sql;
-	const char *states;
-	uint64 nrules;
-
-	if (placing->by_customer && placing->by_ledger)
-		states = psprintf("(SELECT m.customer_id AS id, m.mrr_after, m.active_after FROM %s m"
-						  " UNION SELECT n.customer_id, 0, false FROM %s n) v"
-						  " JOIN %s c ON c.customer_id = v.id",
-						  movements(scope), movements(scope), customers(scope));
-	else if (placing->by_ledger)
-		states = psprintf("(SELECT m.mrr_after, m.active_after FROM %s m UNION SELECT 0, false) v",
-						  movements(scope));
-	else
-		states = psprintf("%s c", customers(scope));
-	state = cs_query(
-		psprintf("SELECT %s%s%s FROM %s",
-				 placing->by_customer ? "c.customer_id AS _customer, c.customer_id, c.name,"
-										" c.owner, c.parent_id, c.created_at, c.attributes"
-									  : "",
-				 placing->by_customer && placing->by_ledger ? ", " : "",
-				 /* without a subscription source MRR is not known */
-				 placing->by_ledger
-					 ? "v.mrr_after AS _mrr, v.active_after AS _active, v.active_after AS active,"
-					   " CASE WHEN EXISTS (SELECT FROM cs.source s WHERE s.kind = 'subscription'"
-					   " AND s.enabled) THEN v.mrr_after::float8 END AS mrr"
-					 : "",
-				 states),
-		args, nargs);
-
-	initStringInfo(&sql);
-	appendStringInfo(&sql, "SELECT %s%s%s, CASE", placing->by_customer ? "_customer" : "",
-					 placing->by_customer && placing->by_ledger ? ", " : "",
-					 placing->by_ledger ? "_mrr, _active" : "");
-	nrules = cs_exec("SELECT s.name, s.rule, s.search_path FROM cs.segment s"
-					 " WHERE s.dimension = $1 ORDER BY s.priority, s.name COLLATE \"C\"",
-					 CS_ARGS(cs_text(dimension)));
-	for (uint64 i = 0; i < nrules; i++)
-	{
-		query.search_path = cs_cell(i, 3);
-		appendStringInfo(&sql, " WHEN (%s\n) THEN %s", cs_cell(i, 2),
-						 quote_literal_cstr(cs_cell(i, 1)));
-	}
-	if (nrules == 0)
-		appendStringInfoString(&sql, " WHEN false THEN NULL");
-	appendStringInfo(&sql, " ELSE %s END::pg_catalog.text AS segment FROM state",
-					 quote_literal_cstr(placing->fallback ? placing->fallback : "(none)"));
-	query.sql = sql.data;
-	cs_register("state", state);
-	placed = cs_user_query(&query, &error);
-	cs_unregister("state");
-	tuplestore_end(state->store);
-	return placed;
-}
 
 /*
  * add_customers: the customers of a scope into the flow, placed in the segments
@@ -224,7 +62,7 @@ placed_rows(const char *dimension, const Placing *placing, Scope scope, const Cs
  * (or, with period_edge 'at', at it), so entries stand a microsecond earlier.
  */
 static bool
-add_customers(CsFlow *flow, const char *dimension, const CsPolicy *policy, Scope scope, Datum ids,
+add_customers(CsFlow *flow, const char *dimension, const CsPolicy *policy, CsScope scope, Datum ids,
 			  int sign, int first, int last)
 {
 	CsArg args[] = {cs_text(dimension), cs_datum(TEXTARRAYOID, ids, scope == SCOPE_ALL),
@@ -234,10 +72,10 @@ add_customers(CsFlow *flow, const char *dimension, const CsPolicy *policy, Scope
 	const char *created = "timestamptz '-infinity'";
 	const char *joins = "";
 	CsResult *placed = NULL;
-	Placing placing;
+	CsPlacing placing;
 	StringInfoData sql;
 
-	if (!read_placing(dimension, &placing))
+	if (!cs_place_read(dimension, &placing))
 		return false;
 	args[2] = cs_text(placing.fallback);
 	args[3] = cs_text(placing.attribute);
@@ -254,10 +92,10 @@ add_customers(CsFlow *flow, const char *dimension, const CsPolicy *policy, Scope
 							 " LEFT JOIN cs_internal.attribute_value k ON k.dimension = $1"
 							 " AND k.value = coalesce(c.attributes ->> $4,"
 							 " CASE WHEN $4 = 'owner' THEN c.owner END)",
-							 customers(scope));
+							 cs_place_customers(scope));
 			break;
 		case 'r':
-			placed = placed_rows(dimension, &placing, scope, args, 2);
+			placed = cs_placed_rows(dimension, &placing, scope, args, 2);
 			if (placed == NULL)
 				return false;
 			cs_register("placed", placed);
@@ -268,7 +106,7 @@ add_customers(CsFlow *flow, const char *dimension, const CsPolicy *policy, Scope
 				" LEFT JOIN %s c ON c.customer_id = m.customer_id"
 				" LEFT JOIN placed p ON %s%s%s"
 				" LEFT JOIN placed i ON %s%s%s",
-				customers(scope), placing.by_customer ? "p._customer = c.customer_id" : "",
+				cs_place_customers(scope), placing.by_customer ? "p._customer = c.customer_id" : "",
 				placing.by_customer && placing.by_ledger ? " AND " : "",
 				placing.by_ledger ? "p._mrr = m.mrr_after AND p._active = m.active_after" : "",
 				placing.by_customer ? "i._customer = c.customer_id" : "",
@@ -283,7 +121,7 @@ add_customers(CsFlow *flow, const char *dimension, const CsPolicy *policy, Scope
 					 " CASE WHEN m.over THEN m.entry ELSE %s END, %s, %s, m.over FROM ("
 					 "SELECT v.customer_id, v.at, v.seq::integer AS place, v.kind, v.delta,"
 					 " v.mrr_after, v.active_after, NULL::text AS entry, false AS over FROM %s v",
-					 segment, initial, created, movements(scope));
+					 segment, initial, created, cs_place_movements(scope));
 	if (placing.mode == 's' || (placing.mode != 't' && placing.manual))
 	{
 		const char *earlier = policy->edge_at ? "" : " - interval '1 microsecond'";
@@ -426,9 +264,9 @@ static Datum
 movers(const char *dimension, const CsPolicy *policy, TimestampTz since, TimestampTz until, int *n)
 {
 	const char *later = policy->edge_at ? " + interval '1 microsecond'" : "";
-	Placing placing;
+	CsPlacing placing;
 
-	if (!read_placing(dimension, &placing))
+	if (!cs_place_read(dimension, &placing))
 		placing.mode = 's';
 
 	return cs_ids_from_query(
