@@ -61,6 +61,13 @@ CREATE TABLE cs_internal.customer_before (
 	attributes jsonb
 );
 
+-- Derived, one row: under these definitions and with these summaries nothing was to be done (src/refresh/settled.c).
+CREATE TABLE cs_internal.summary_settled (
+	id boolean PRIMARY KEY DEFAULT true CHECK (id),
+	hash text NOT NULL,
+	until timestamptz NOT NULL                   -- end of the month: then there is
+);
+
 CREATE FUNCTION cs_internal.has_turn() RETURNS boolean
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'cs_has_turn_sql';
 COMMENT ON FUNCTION cs_internal.has_turn() IS 'Whether this transaction is the refresher, or has its turn.';

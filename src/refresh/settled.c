@@ -1,23 +1,26 @@
 /*
  * settled.c
- *		What the monthly summaries depend on, known for the session.
+ *		What the monthly summaries depend on, found out once.
  *
  * Which dimensions are kept, and under which definitions (their fingerprints),
- * takes a tenth of a second to find out, for it looks into every rule.  A
- * refresh asks each time, and nearly always the answer is the same: so the
- * answer is kept here with a hash of the rows it was made of, which is one short
- * statement.  The same with "nothing is to be done": it stays true while the
- * definitions, the list of what is kept and the month are the same and the
- * journals are empty.
+ * takes tenths of a second to find out, for it looks into every rule.  A
+ * refresh asks each time, and nearly always the answer is the same.  So the
+ * answer is kept for the session with a hash of the rows it was made of, which
+ * is one short statement; and that nothing is to be done is kept in a table,
+ * for workers come and go: it stays true while definitions, the list of what is
+ * kept and the month are the same and the journals are empty.
  *
  * In: definition tables and cs_internal.summary, on the step's snapshot.  Out:
- * the answers.
+ * the answers; cs_internal.summary_settled.
  *
  * Cases.
  * Definitions changed, here or elsewhere, restored, rolled back: another hash.
  * Summaries forgotten by a trigger or by another session: their rows are part
  * of the second hash.
- * A session of its own for each refresh (pg_cron): asks anew, once.
+ * Update of the extension: its version is part of the hash.
+ * Crash, abort, commit => false rolled back: the row goes with the transaction
+ * that found nothing to do.
+ * Two refreshers take turns; nobody else writes the row.
  */
 #include "cs_ext.h"
 
@@ -34,7 +37,7 @@
 static const char *const hash_sql =
 	"SELECT md5(d.t), md5(d.t || coalesce((SELECT string_agg(s::text, ';' ORDER BY s.dimension)"
 	"  FROM cs_internal.summary s), ''))"
-	" FROM (SELECT concat_ws('|',"
+	" FROM (SELECT concat_ws('|', '" CS_EXT_VERSION "',"
 	" (SELECT string_agg(p::text, ';') FROM cs.policy p),"
 	" (SELECT string_agg(d::text, ';' ORDER BY d.name) FROM cs.dimension d),"
 	" (SELECT string_agg(s::text, ';' ORDER BY s.dimension, s.name) FROM cs.segment s),"
@@ -50,9 +53,6 @@ static MemoryContext memory = NULL;
 static char *definitions_hash = NULL; /* of the answers below */
 static Datum dimensions = 0;          /* text[] */
 static Datum prints = 0;              /* text[], as long */
-static char settled_hash[33] = "";    /* nothing is to be done under this one ... */
-static TimestampTz settled_until = 0; /* ... up to the end of this month */
-
 /*
  * hashes: of the definitions, and of these and what is kept.
  */
@@ -125,13 +125,18 @@ journals_empty(void)
 bool
 cs_summary_settled(TimestampTz as_of)
 {
+	char *before;
 	char *definitions;
 	char *all;
 
-	if (settled_until == 0 || as_of > settled_until || !journals_empty())
+	if (cs_exec("SELECT s.hash FROM cs_internal.summary_settled s WHERE $1 <= s.until",
+				CS_ARGS(cs_tstz(as_of))) == 0)
+		return false;
+	before = cs_cell(0, 1);
+	if (!journals_empty())
 		return false;
 	hashes(&definitions, &all);
-	return strcmp(settled_hash, all) == 0;
+	return strcmp(before, all) == 0;
 }
 
 /*
@@ -144,6 +149,8 @@ cs_summary_settle(TimestampTz until)
 	char *all;
 
 	hashes(&definitions, &all);
-	strlcpy(settled_hash, all, sizeof(settled_hash));
-	settled_until = until;
+	cs_exec("INSERT INTO cs_internal.summary_settled AS s (hash, until) VALUES ($1, $2)"
+			" ON CONFLICT (id) DO UPDATE SET hash = excluded.hash, until = excluded.until"
+			" WHERE (s.hash, s.until) <> (excluded.hash, excluded.until)",
+			CS_ARGS(cs_text(all), cs_tstz(until)));
 }

@@ -20,9 +20,9 @@ extern void cs_summary_fold(Datum ids);
 extern bool cs_summary_extend(TimestampTz as_of);
 
 /*
- * True where the steps above would find nothing to do, as far as this session
- * knows.  cs_summary_settle: they have just found nothing, and that holds up to
- * this instant (refresh/settled.c).
+ * True where the steps above are known to find nothing to do.
+ * cs_summary_settle: they have just found nothing, and that holds up to this
+ * instant (refresh/settled.c).
  */
 extern bool cs_summary_settled(TimestampTz as_of);
 extern void cs_summary_settle(TimestampTz until);
