@@ -39,6 +39,19 @@ next_transaction(void)
 }
 
 /*
+ * number_events: of what is committed, in a transaction of its own: who polls
+ * waits for no step after the one that opened his alert.
+ */
+static void
+number_events(void)
+{
+	PushActiveSnapshot(GetTransactionSnapshot());
+	(void) cs_number_events();
+	PopActiveSnapshot();
+	next_transaction();
+}
+
+/*
  * run_refresh: the loop of both procedures.
  */
 static void
@@ -47,6 +60,7 @@ run_refresh(FunctionCallInfo fcinfo, bool commit, const char *procedure)
 	CallContext *call = (CallContext *) fcinfo->context;
 	bool atomic = call == NULL || !IsA(call, CallContext) || call->atomic;
 	CsRefresh run;
+	bool more;
 
 	if (commit && atomic)
 		ereport(ERROR, errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
@@ -61,16 +75,18 @@ run_refresh(FunctionCallInfo fcinfo, bool commit, const char *procedure)
 		run.notice_level = NOTICE;
 	if (commit)
 		next_transaction();
-	while (cs_refresh_step(&run))
-		if (commit)
-			next_transaction();
-	if (commit)
+	do
 	{
-		next_transaction();
-		PushActiveSnapshot(GetTransactionSnapshot());
-		(void) cs_number_events();
-		PopActiveSnapshot();
-	}
+		int64 evaluated = run.evaluated;
+
+		more = cs_refresh_step(&run);
+		if (commit)
+		{
+			next_transaction();
+			if (run.evaluated > evaluated || !more)
+				number_events();
+		}
+	} while (more);
 	SPI_finish();
 }
 
