@@ -1,17 +1,19 @@
 # Fifty databases share eight worker slots, full run only: all are served, none
-# starves, and over many turns the memory of the launcher and of database workers
-# stays flat. CS_EXT_DATABASES (50), CS_EXT_TURNS (2000) make it longer
-# or shorter. How to run: see 010_worker.pl.
+# starves, and over ten thousand turns each the memory of a database worker and of
+# the launcher stays flat. CS_EXT_DATABASES (50), CS_EXT_TURNS (10000) make it
+# longer or shorter. How to run: see 010_worker.pl.
 use strict;
 use warnings;
 
+use FindBin;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time usleep);
+require "$FindBin::Bin/../lib/turns.pl";
 
 my $databases = $ENV{CS_EXT_DATABASES} // 50;
-my $want = $ENV{CS_EXT_TURNS} // 2_000;
+my $want = $ENV{CS_EXT_TURNS} // 10_000;
 my $node = PostgreSQL::Test::Cluster->new('fifty');
 $node->init;
 $node->append_conf('postgresql.conf', <<'CONF');
@@ -86,53 +88,12 @@ cmp_ok(scalar @scarce, '<', 30, 'scarcity is logged by its turns and not by each
 
 # --- memory -----------------------------------------------------------------------------
 
-# Kilobytes of a process that are its own.
-sub memory
-{
-	my ($pid) = @_;
-	open my $f, '<', "/proc/$pid/smaps_rollup" or return 0;
-	my $sum = 0;
-	while (<$f>) { $sum += $1 if /^Private_(?:Clean|Dirty): +(\d+)/ }
-	return $sum;
-}
-
-# One database alone, its worker kept busy: each turn a commit wakes it.
+# One database alone, its worker kept busy.
 $node->append_conf('postgresql.conf', q(cs_ext.databases = 'd1'));
 $node->reload;
 ok($node->poll_query_until('postgres', q(SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'cs_ext worker' AND datname = 'd1')
 	. q( AND NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'cs_ext worker' AND datname <> 'd1'))), 'only one database is served');
-my $launcher = sql(q(SELECT pid FROM pg_stat_activity WHERE backend_type = 'cs_ext launcher'));
-my $launcher_before = memory($launcher);
-my $turns = q(SELECT coalesce(sum(runs), 0) FROM cs_internal.job_run WHERE job = 'refresh' AND status = 'succeeded');
-my $start = $node->safe_psql('d1', $turns);
-my (%first, %last, $done);
-my $script = $PostgreSQL::Test::Utils::tmp_check . '/touch.sql';
-append_to_file($script, "UPDATE public.tickets SET opened = opened - interval '1 microsecond' WHERE id = 1;\n\\sleep 2 ms\n");
-my $writer = IPC::Run::start([ 'pgbench', '-n', '-T', '1600', '-f', $script, $node->connstr('d1') ], '>', \my $out, '2>', \my $err);
-$begin = time;
-do
-{
-	usleep(300_000);
-	my $pid = sql(q(SELECT min(pid) FROM pg_stat_activity WHERE backend_type = 'cs_ext worker' AND datname = 'd1'));
-	$done = $node->safe_psql('d1', $turns) - $start;
-	if ($pid)
-	{
-		my $m = memory($pid);
-		# the first hundred turns fill caches
-		$first{$pid} //= { kb => $m, turns => $done } if $m && $done > 100;
-		$last{$pid} = { kb => $m, turns => $done } if $m;
-	}
-} while ($done < $want && time - $begin < 1500);
-$writer->signal('TERM');
-$writer->finish;
-cmp_ok($done, '>=', $want, "$done turns" . sprintf(' in %.0f s', time - $begin));
-for my $pid (sort { $first{$a}{turns} <=> $first{$b}{turns} } keys %first)
-{
-	my ($a, $b) = ($first{$pid}, $last{$pid});
-	cmp_ok($b->{kb}, '<', $a->{kb} + 3000, sprintf('a worker after turn %d: %d kB, after turn %d: %d kB', $a->{turns}, $a->{kb}, $b->{turns}, $b->{kb}));
-}
-my $launcher_after = memory($launcher);
-is(sql(q(SELECT pid FROM pg_stat_activity WHERE backend_type = 'cs_ext launcher')), $launcher, 'the launcher is the same');
-cmp_ok($launcher_after, '<', $launcher_before + 500, "its memory is flat: $launcher_before kB, then $launcher_after kB");
+worker_turns($node, 'd1', $want, 900);
+launcher_turns($node, $want);
 $node->stop('fast');
 done_testing();
