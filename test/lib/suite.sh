@@ -191,6 +191,17 @@ reference() {
 }
 one_check checks/reference reference
 
+# What the extension consists of is what its version's list says: an addition shows in its diff.
+members() {
+	local version
+	version=$(psql -XAtq -d cs_template -c "SELECT extversion FROM pg_extension WHERE extname = 'cs_ext'")
+	psql -XAtq -d cs_template -f test/lib/members.sql | diff "test/members/$version.txt" - >"$WORK/members.diff" && return 0
+	head -40 "$WORK/members.diff"
+	echo "mend: psql -XAtq -d DATABASE_WITH_CS_EXT -f test/lib/members.sql > test/members/$version.txt"
+	return 1
+}
+one_check checks/members members
+
 # crashed NAME: a server that went down says why, and is replaced for what follows
 crashed() {
 	if grep -E 'PANIC|TRAP:|was terminated by signal' "$WORK/server.log" >"$WORK/crash.out"; then

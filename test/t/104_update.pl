@@ -140,11 +140,17 @@ isnt($node->safe_psql('restored', $members), $list{fresh}, 'a grant too many is 
 # --- the scripts that were released ----------------------------------------------------------------
 
 my @from = map { /cs_ext--([^-]+)\.sql$/ && $1 ne $version && $1 ne $old ? $1 : () } glob "$dir/cs_ext--*.sql";
+my $list_of_members = "$FindBin::Bin/../lib/members.sql";
+my $frozen = sub { return slurp_file("$FindBin::Bin/../members/$_[0].txt") };
+my $is_frozen = sub { my ($db, $v) = @_; command_like([ 'psql', '-XAtq', '-d', $node->connstr($db), '-f', $list_of_members ], qr/\A\Q@{[ $frozen->($v) ]}\E\z/, "of version $v are the members that stand in its list") };
+$is_frozen->('fresh', $version);
 for my $from (@from)
 {
 	$node->safe_psql('postgres', 'DROP DATABASE IF EXISTS walked WITH (FORCE)');
 	$node->safe_psql('postgres', 'CREATE DATABASE walked');
-	$node->safe_psql('walked', "CREATE EXTENSION cs_ext VERSION '$from'; ALTER EXTENSION cs_ext UPDATE; SELECT cs_internal.grant_definer('cs_ext_run')");
+	$node->safe_psql('walked', "CREATE EXTENSION cs_ext VERSION '$from'");
+	$is_frozen->('walked', $from);
+	$node->safe_psql('walked', "ALTER EXTENSION cs_ext UPDATE; SELECT cs_internal.grant_definer('cs_ext_run')");
 	same($list{fresh}, $node->safe_psql('walked', $members), "updated from $from is what fresh is");
 }
 is(scalar(grep { !/^\d+\.\d+\.\d+$/ } @from), 0, 'released versions kept: ' . (@from ? "@from" : 'none yet'));
