@@ -35,7 +35,9 @@ CREATE TABLE cs_internal.source_state (
 	read_whole boolean NOT NULL DEFAULT false,  -- since then it was read whole: they are looked up
 	column_types jsonb,                 -- type oid of each mapped expression, as last analysed
 	storage text,                       -- oid and file of the relation and its partitions, as last seen
-	error text
+	error text,
+	failures integer NOT NULL DEFAULT 0,        -- to read it, one soon after the other
+	retry_at timestamptz                -- where needs_scan: not before, unless somebody calls for a refresh
 );
 
 -- Written by the capture trigger: one row per source and customer and flush.

@@ -199,7 +199,8 @@ cs_source_extent(const CsSource *source, TimestampTz as_of)
 	CsResult *rows;
 
 	if (!OidIsValid(source->relid) ||
-		cs_exec("SELECT changed_since IS NULL, read_whole FROM cs_internal.source_state WHERE "
+		cs_exec("SELECT changed_since IS NULL OR coalesce(retry_at > clock_timestamp(), false), "
+				"read_whole FROM cs_internal.source_state WHERE "
 				"source = $1",
 				CS_ARGS(cs_text(source->name))) == 0)
 		return false;

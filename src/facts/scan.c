@@ -44,15 +44,38 @@
 /* ---- what a source looks like now ----------------------------------------- */
 
 /*
- * cs_source_error: shown in source_status until the source can be read.
+ * cs_source_error: shown in source_status until the source can be read.  It
+ * rests from now on: 2 s, doubled with each failure that follows soon, up to 5
+ * minutes.  Who fails again while it rests (a statement beside the reading) does
+ * not make it longer.
  */
 void
 cs_source_error(const CsSource *source, const char *error)
 {
+	cs_exec("UPDATE cs_internal.source_state SET error = $2,"
+			" failures = f.n, retry_at = f.now + least(300, 2 ^ f.n) * interval '1 second'"
+			" FROM (SELECT t.source, CASE WHEN t.retry_at > c.now - interval '10 minutes'"
+			"   THEN least(t.failures, 20) + 1 ELSE 1 END AS n, c.now"
+			"  FROM cs_internal.source_state t, (SELECT clock_timestamp()) c (now)"
+			"  WHERE t.source = $1 AND t.retry_at > c.now IS NOT TRUE) f"
+			" WHERE source_state.source = f.source",
+			CS_ARGS(cs_text(source->name), cs_text(error)));
 	cs_exec(
 		"UPDATE cs_internal.source_state SET error = $2 WHERE source = $1 AND error IS DISTINCT "
 		"FROM $2",
 		CS_ARGS(cs_text(source->name), cs_text(error)));
+}
+
+/*
+ * resting: it could not be read a short while ago.  It is read whole when it
+ * rested, so whatever is noted of it meanwhile need not be looked at.
+ */
+static bool
+resting(const CsSource *source)
+{
+	return cs_exec("SELECT 1 FROM cs_internal.source_state WHERE source = $1 AND needs_scan"
+				   " AND retry_at > clock_timestamp()",
+				   CS_ARGS(cs_text(source->name))) > 0;
 }
 
 static void
@@ -492,7 +515,7 @@ users_to_customers(const CsSource *source)
 		if (rows == NULL)
 		{
 			cs_source_error(users, error->message);
-			set_needs_scan(source->name);
+			cs_source_failed(source, error->message);
 			continue;
 		}
 		cs_register("members", rows);
@@ -651,10 +674,14 @@ cs_collect(TimestampTz as_of, bool force_scan)
 
 	cs_capture_flush();
 	CommandCounterIncrement();
+	if (force_scan) /* who asks for a refresh has mended something, perhaps */
+		cs_exec("UPDATE cs_internal.source_state SET retry_at = clock_timestamp()"
+				" WHERE retry_at > clock_timestamp()",
+				CS_NO_ARGS);
 	all = cs_sources(NULL);
 	foreach (lc, all)
 	{
-		if (verify(lfirst(lc), policy))
+		if (!resting(lfirst(lc)) && verify(lfirst(lc), policy))
 			readable = lappend(readable, lfirst(lc));
 	}
 	foreach (lc, readable)

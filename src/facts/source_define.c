@@ -545,7 +545,8 @@ cs_define_source(const Definition *def, Oid caller)
 	cs_exec("INSERT INTO cs_internal.source_state (source, capture, capture_reason, column_types) "
 			"VALUES ($1, $2, $3, $4::jsonb) ON CONFLICT (source) DO UPDATE SET capture = "
 			"EXCLUDED.capture, capture_reason = EXCLUDED.capture_reason, column_types = "
-			"EXCLUDED.column_types, needs_scan = true, scanned_at = NULL, error = NULL",
+			"EXCLUDED.column_types, needs_scan = true, scanned_at = NULL, error = NULL, "
+			"retry_at = NULL",
 			CS_ARGS(cs_text(def->name), cs_text(capture), cs_text(reason),
 					cs_text(cs_source_types(source))));
 	cs_exec(

@@ -733,14 +733,16 @@ cs_refresh_needed(TimestampTz *next_due)
 			"t.source = s.name"
 			" WHERE s.enabled AND (t.source IS NULL OR t.needs_scan OR (t.capture <> 'trigger' AND"
 			" (t.looked_at IS NULL OR t.looked_at <= clock_timestamp() - make_interval(secs => "
-			"$1)))))"
+			"$1)))) AND (t.retry_at <= clock_timestamp()) IS NOT FALSE)"
 			" OR EXISTS (SELECT 1 FROM cs_internal.state WHERE due_at <= $2)",
 			CS_ARGS(cs_float8(cs_scan_interval), cs_tstz(now)));
 	needed = *cs_value() == 't';
 	*next_due = DT_NOEND;
 	cs_exec("SELECT least((SELECT min(due_at) FROM cs_internal.state WHERE due_at > $2),"
 			" (SELECT min(looked_at) + make_interval(secs => $1) FROM cs_internal.source_state "
-			"WHERE capture <> 'trigger'))",
+			"WHERE capture <> 'trigger'),"
+			" (SELECT min(t.retry_at) FROM cs_internal.source_state t JOIN cs.source s"
+			"  ON s.name = t.source AND s.enabled WHERE t.retry_at > clock_timestamp()))",
 			CS_ARGS(cs_float8(cs_scan_interval), cs_tstz(now)));
 	due = cs_value_datum(&isnull);
 	if (!isnull)

@@ -42,6 +42,7 @@
 #define PROBE_MAX_MS 600000 /* ... doubled up to this */
 #define UNREADY_MS 500      /* ... and the least one when something was committed meanwhile */
 #define JOBS_MS 500         /* between two looks at jobs while refreshes follow each other */
+#define NUMBER_MS 200       /* events are numbered so often at least while a refresh goes on */
 #define BARREN_MS 50        /* first pause after a refresh that could do nothing ... */
 #define BARREN_MAX_MS 5000  /* ... doubled up to this */
 #define SHARE_MS 1000       /* works so long at least, when other databases wait for a place */
@@ -65,7 +66,6 @@ static TimestampTz born = 0;  /* when this process began */
 static TimestampTz deadline = 0;
 static bool cancelled = false; /* somebody asked to cancel, between two units */
 static bool progress = false;  /* the last refresh did something */
-static int barren = 0; /* refreshes in a row that did nothing although there is something to do */
 
 /* ---- the slot ------------------------------------------------------------- */
 
@@ -506,10 +506,11 @@ cs_worker_refresh(bool force_scan, ErrorData **error)
 {
 	RefreshUnit u;
 	ErrorData *ignored;
+	TimestampTz numbered_at = GetCurrentTimestamp();
 
 	memset(&u, 0, sizeof(u));
 	u.force_scan = force_scan;
-	u.started_at = GetCurrentTimestamp();
+	u.started_at = numbered_at;
 	u.answer = true;
 	cs_worker_activity("refresh");
 	cancelled = false;
@@ -517,9 +518,19 @@ cs_worker_refresh(bool force_scan, ErrorData **error)
 		return false;
 	while (u.answer && !cs_worker_leaving() && !cancelled)
 	{
-		if (!cs_unit(step_unit, &u, "refresh", CS_LOG_NEWS, error) ||
-			!cs_unit(number_unit, NULL, "numbering of alert events", CS_LOG_NEWS, error))
+		int64 evaluated = u.run.evaluated;
+
+		if (!cs_unit(step_unit, &u, "refresh", CS_LOG_NEWS, error))
 			return false;
+
+		/* alerts wait for no step after theirs, and what people did for no long refresh */
+		if (u.run.evaluated > evaluated || !u.answer ||
+			TimestampDifferenceExceeds(numbered_at, GetCurrentTimestamp(), NUMBER_MS))
+		{
+			if (!cs_unit(number_unit, NULL, "numbering of alert events", CS_LOG_NEWS, error))
+				return false;
+			numbered_at = GetCurrentTimestamp();
+		}
 
 		/* what is left is in tables: the next worker of this database goes on with it */
 		if (u.answer && !force_scan && cs_worker_turn_over())
@@ -566,6 +577,11 @@ refresh_turn(TimestampTz *next)
 	{
 		if (!u.answer)
 		{
+			LWLockAcquire(cs_shared->lock, LW_EXCLUSIVE);
+			slot = cs_database_slot(database);
+			if (slot)
+				slot->barren = 0;
+			LWLockRelease(cs_shared->lock);
 			/* acts of people write events too */
 			if (cs_unit(number_unit, NULL, "numbering of alert events", CS_LOG_NEWS, &error))
 			{
@@ -577,14 +593,18 @@ refresh_turn(TimestampTz *next)
 		}
 		else if (cs_worker_refresh(false, &error))
 		{
+			int barren = 1;
+
 			note_message(NULL);
 			LWLockAcquire(cs_shared->lock, LW_EXCLUSIVE);
 			slot = cs_database_slot(database);
 			if (slot)
+			{
 				slot->refresh_failures = 0;
+				/* what is left is held by somebody, e.g. a customer locked by refresh_customer: not a busy loop */
+				barren = slot->barren = progress ? 0 : slot->barren + 1;
+			}
 			LWLockRelease(cs_shared->lock);
-			/* what is left is held by somebody, e.g. a customer locked by refresh_customer: not a busy loop */
-			barren = progress ? 0 : barren + 1;
 			*next = progress ? now
 							 : TimestampTzPlusMilliseconds(
 								   now, Min(BARREN_MAX_MS, BARREN_MS << Min(barren, 10)));
