@@ -204,6 +204,8 @@ id_result(void)
 static void
 advance(Stream *s)
 {
+	/* a row that waited in a file belongs to the slot, which outlives the customer */
+	MemoryContext old = MemoryContextSwitchTo(s->slot->tts_mcxt);
 	bool isnull;
 
 	do
@@ -211,10 +213,11 @@ advance(Stream *s)
 		if (!tuplestore_gettupleslot(s->rows->store, true, false, s->slot))
 		{
 			s->id = NULL;
-			return;
+			break;
 		}
 		s->id = (text *) DatumGetPointer(slot_getattr(s->slot, 1, &isnull));
 	} while (isnull);
+	MemoryContextSwitchTo(old);
 }
 
 /*

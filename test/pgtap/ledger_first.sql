@@ -133,4 +133,15 @@ SELECT count(*) FROM cs.add_source('merged', 'customer_merge', 'app.merged', '{"
 CALL app.both(NULL, NULL) \gset
 SELECT ok(:transactions > 1, 'merged customers are ingested in chunks');
 SELECT is_empty($$SELECT * FROM app.difference('first', 'ingest')$$, 'with the same outcome');
+
+-- more than memory holds waits in files
+SELECT cs.drop_source('merged') \g /dev/null
+SELECT cs.drop_source('leaving') \g /dev/null
+CALL cs.refresh();
+INSERT INTO app.leaving SELECT (1 + i % 120)::text, app.day(), (i % 7)::text FROM generate_series(1, 16000) i;
+SELECT count(*) FROM cs.add_source('leaving', 'cancellation', 'app.leaving', '{"customer_id": "customer_id", "at": "at", "reason": "repeat(reason, 5000)"}') \g /dev/null
+CALL app.both(NULL, NULL) \gset
+SELECT is(:transactions::bigint, 1::bigint, 'built in one transaction from facts that do not fit into memory');
+SELECT is_empty($$SELECT * FROM app.difference('first', 'ingest')$$, 'with the same outcome');
+SELECT ok(count(*) > 10, 'long reasons are among them') FROM cs_internal.movement WHERE length(reason) >= 5000;
 SELECT * FROM finish();
