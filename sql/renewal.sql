@@ -6,10 +6,10 @@
 CREATE FUNCTION cs_internal.subscription_rows(customers text[], as_of timestamptz)
 RETURNS TABLE (customer_id text, subscription_id text, start_at timestamptz, end_at timestamptz, mrr numeric, currency text, product text,
 	term_months integer, status text, is_trial boolean, is_recurring boolean, signed_at timestamptz, cancel_requested_at timestamptz,
-	cancel_reason text, churn_kind text, auto_renew boolean, renews_at timestamptz, changed_at timestamptz)
+	cancel_reason text, churn_kind text, auto_renew boolean, renews_at timestamptz, changed_at timestamptz, row_start timestamptz)
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_subscription_rows_sql';
 COMMENT ON FUNCTION cs_internal.subscription_rows(text[], timestamptz) IS
-'Usable rows of all subscription sources, of these customers (NULL: of all), as known at as_of (NULL: as they stand). mrr is per month in the row''s currency.';
+'Usable rows of all subscription sources, of these customers (NULL: of all), as known at as_of (NULL: as they stand). mrr is per month in the row''s currency. A row that is overwritten in place has a row a version; row_start is where the first began.';
 
 -- The span that a period word means, also the part of it that has not come: what is due then is known.
 CREATE FUNCTION cs_internal.whole_period(word text, seen_at timestamptz, OUT period_start timestamptz, OUT period_end timestamptz, OUT complete boolean)
@@ -43,18 +43,23 @@ COMMENT ON FUNCTION cs_internal.whole_period(text, timestamptz) IS 'As period, b
 -- gap_days_tenure days later. Else it is open before its date, overdue while it
 -- runs on, and lost after. Each following row belongs to one renewal: the one
 -- that ended last before it.
+--
+-- Merged customers: a term is due for whom its row counts then; whose rows follow
+-- is asked of all that are one customer by now.
 CREATE FUNCTION cs_internal.renewal_rows(t0 timestamptz, t1 timestamptz, seen_at timestamptz, every_one boolean)
 RETURNS TABLE (customer_id text, due_at timestamptz, products text, subscriptions bigint, target_mrr numeric, renewed_mrr numeric,
 	outcome text, in_time boolean, kept boolean, ran_over boolean, renewed_at timestamptz, notice_at timestamptz, auto_renew boolean, dues bigint)
 LANGUAGE sql STABLE AS $$
 	WITH raw AS MATERIALIZED (
-		SELECT r.*, coalesce(r.end_at, CASE WHEN r.status = 'canceled' THEN coalesce(r.changed_at, r.cancel_requested_at, r.start_at) END, 'infinity') AS ends_at,
+		SELECT r.customer_id AS stands_under, coalesce(o.owner, r.customer_id) COLLATE "C" AS customer_id, r.subscription_id, r.start_at, r.product, r.signed_at,
+			r.cancel_requested_at, r.auto_renew, r.renews_at, r.row_start, coalesce(r.end_at, CASE WHEN r.status = 'canceled' THEN coalesce(r.changed_at, r.cancel_requested_at, r.start_at) END, 'infinity') AS ends_at,
 			CASE WHEN r.status = 'paused' THEN 0 ELSE round(r.mrr * CASE WHEN r.currency IS NULL OR upper(r.currency) = p.currency THEN 1 ELSE (
 				SELECT x.rate FROM cs.fx_rate x WHERE x.enabled AND x.currency = upper(r.currency)
 					AND x.valid_from <= (r.start_at AT TIME ZONE p.time_zone)::date ORDER BY x.valid_from DESC LIMIT 1) END, 6) END AS amount,
 			make_interval(days => p.gap_days_tenure) AS gap, nullif(greatest(r.term_months, 0), 0) AS months
 		FROM cs_internal.subscription_rows(NULL, seen_at) r
 		CROSS JOIN cs.policy p
+		LEFT JOIN cs_internal.merge_span() o ON o.id = r.customer_id AND o.until = 'infinity'
 		WHERE r.is_trial IS NOT TRUE AND r.is_recurring IS NOT FALSE AND r.status IN ('active', 'past_due', 'canceled', 'paused')
 			AND (r.mrr > 0 OR r.status = 'paused' OR r.mrr = 0 AND p.free_is_active)
 	), fact AS MATERIALIZED (
@@ -63,7 +68,7 @@ LANGUAGE sql STABLE AS $$
 	), grid AS (
 		SELECT f.id, d.at, lag(d.at) OVER (PARTITION BY f.id ORDER BY d.at) AS before_at
 		FROM fact f
-		CROSS JOIN LATERAL (SELECT coalesce(f.renews_at, f.start_at) AS anchor,
+		CROSS JOIN LATERAL (SELECT coalesce(f.renews_at, f.row_start) AS anchor,
 			least(t1, seen_at + make_interval(months => CASE WHEN every_one THEN 1200 ELSE f.months + 1 END)) AS until) a
 		CROSS JOIN LATERAL generate_series(
 			floor((extract(year FROM t0) * 12 + extract(month FROM t0) - extract(year FROM a.anchor) * 12 - extract(month FROM a.anchor)) / f.months)::integer - 2,
@@ -79,39 +84,39 @@ LANGUAGE sql STABLE AS $$
 		UNION ALL
 		SELECT f.id, f.ends_at FROM fact f WHERE f.months IS NULL AND f.renews_at IS NULL AND f.ends_at < 'infinity'
 	), item AS (
-		SELECT f.*, d.at,
+		SELECT f.*, d.at, coalesce(w.owner, f.stands_under) COLLATE "C" AS whose,
 			CASE WHEN f.ends_at < d.at THEN f.ends_at WHEN f.ends_at > seen_at THEN d.at ELSE f.ends_at END AS lapsed_at,
 			d.at <= seen_at AND f.ends_at > d.at AND (f.auto_renew IS TRUE OR f.renews_at > d.at
 				OR f.renews_at IS NULL AND f.months IS NOT NULL AND f.auto_renew IS NOT FALSE) AS itself,
 			count(*) OVER later AS dues, row_number() OVER (PARTITION BY f.id, d.at > seen_at ORDER BY d.at) AS nth
 		FROM due d JOIN fact f USING (id)
+		LEFT JOIN cs_internal.merge_span() w ON w.id = f.stands_under AND w.since <= d.at AND d.at < w.until
 		WHERE d.at >= t0 AND d.at < t1 AND d.at > f.start_at
 			AND NOT (f.ends_at < d.at AND EXISTS (SELECT FROM fact o WHERE o.customer_id = f.customer_id AND o.id <> f.id
 				AND o.start_at BETWEEN f.ends_at AND f.ends_at + f.gap AND o.ends_at > f.ends_at))
-			AND NOT EXISTS (SELECT FROM cs_internal.movement m WHERE m.customer_id = f.customer_id AND m.kind = 'merge_out' AND m.at <= d.at)
 		WINDOW later AS (PARTITION BY f.id, d.at > seen_at)
 	), term AS MATERIALIZED (
 		SELECT i.* FROM item i WHERE i.at <= seen_at OR i.nth = 1
 	), following AS (
 		-- the row that follows, and the renewal it belongs to
-		SELECT o.customer_id, x.at, o.id, o.amount, o.start_at, coalesce(o.signed_at, o.start_at) <= x.at OR o.start_at <= x.at AS was_in_time
+		SELECT x.whose, x.at, o.id, o.amount, o.start_at, coalesce(o.signed_at, o.start_at) <= x.at OR o.start_at <= x.at AS was_in_time
 		FROM fact o
 		CROSS JOIN LATERAL (
-			SELECT t.at FROM term t
+			SELECT t.at, t.whose FROM term t
 			WHERE t.customer_id = o.customer_id AND t.id <> o.id AND NOT t.itself AND o.start_at BETWEEN t.lapsed_at AND t.lapsed_at + t.gap
-			ORDER BY t.lapsed_at DESC, t.at DESC LIMIT 1) x
+			ORDER BY t.lapsed_at DESC, t.at DESC, t.stands_under <> o.stands_under, t.whose LIMIT 1) x
 	), followed AS (
-		SELECT n.customer_id, n.at, sum(n.amount) AS amount, bool_and(n.was_in_time) AS in_time, max(n.start_at) AS renewed_at, array_agg(n.id) AS ids
+		SELECT n.whose, n.at, sum(n.amount) AS amount, bool_and(n.was_in_time) AS in_time, max(n.start_at) AS renewed_at, array_agg(n.id) AS ids
 		FROM following n GROUP BY 1, 2
 	), renewal AS (
-		SELECT t.customer_id, t.at, count(*) AS subscriptions, string_agg(DISTINCT t.product, ', ' ORDER BY t.product) AS products,
+		SELECT t.whose, t.at, min(t.customer_id) AS customer_id, count(*) AS subscriptions, string_agg(DISTINCT t.product, ', ' ORDER BY t.product) AS products,
 			sum(t.amount) AS target, coalesce(sum(t.amount) FILTER (WHERE t.itself), 0) AS by_itself, bool_or(t.itself) AS itself,
 			bool_or(NOT t.itself AND t.ends_at > seen_at) AS runs, min(t.cancel_requested_at) AS notice_at, bool_and(t.auto_renew) AS auto_renew,
 			max(t.dues) AS dues, array_agg(t.id) AS ids, max(t.lapsed_at) AS lapsed_at,
 			bool_or(NOT t.itself AND t.lapsed_at > t.at) AS ran_over
 		FROM term t GROUP BY 1, 2
 	)
-	SELECT r.customer_id, r.at, r.products, r.subscriptions, r.target::numeric(20,6), (r.by_itself + coalesce(n.amount, 0))::numeric(20,6),
+	SELECT r.whose, r.at, r.products, r.subscriptions, r.target::numeric(20,6), (r.by_itself + coalesce(n.amount, 0))::numeric(20,6),
 		CASE WHEN n.ids IS NOT NULL OR r.itself AND NOT r.runs THEN 'renewed'
 			WHEN r.at > seen_at THEN 'open' WHEN r.runs THEN 'overdue' WHEN r.itself THEN 'renewed' ELSE 'lost' END,
 		CASE WHEN n.ids IS NOT NULL THEN n.in_time WHEN r.itself AND NOT r.runs THEN true END,
@@ -120,7 +125,7 @@ LANGUAGE sql STABLE AS $$
 		CASE WHEN n.ids IS NOT NULL THEN n.renewed_at WHEN r.itself AND NOT r.runs THEN r.at END,
 		r.notice_at, r.auto_renew, r.dues
 	FROM renewal r
-	LEFT JOIN followed n ON n.customer_id = r.customer_id AND n.at = r.at
+	LEFT JOIN followed n ON n.whose = r.whose AND n.at = r.at
 $$;
 COMMENT ON FUNCTION cs_internal.renewal_rows(timestamptz, timestamptz, timestamptz, boolean) IS
 'Renewals due in [t0, t1) as known at seen_at, one row a customer and instant: what was due per month and what follows, outcome (renewed, lost, overdue, open), whether the customer is still there. Of dates after seen_at the next one of each subscription; every_one counts them all in dues.';

@@ -6,10 +6,11 @@
 
 CREATE FUNCTION cs_internal.term_rows(ids text[] DEFAULT NULL)
 RETURNS TABLE (customer_id text, source text, subscription_id text, start_at timestamptz, end_at timestamptz,
-	renews_at timestamptz, term_months integer, seats numeric, mrr numeric, currency text, product text, status text, counts boolean)
+	renews_at timestamptz, term_months integer, seats numeric, mrr numeric, currency text, product text, status text, counts boolean,
+	row_start timestamptz, goes_on boolean)
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_term_rows_sql';
 COMMENT ON FUNCTION cs_internal.term_rows(text[]) IS
-'Usable rows of subscription and licence sources, of these customers (NULL: all), as known now; counts is false for trials, one-off rows and statuses without MRR.';
+'Usable rows of subscription and licence sources, of these customers (NULL: all), as known now; counts is false for trials, one-off rows and statuses without MRR. A row that is overwritten in place has a row a version: row_start is where the first began, goes_on whether the next one follows and counts.';
 
 -- Product and term of a customer: those of the row that runs at the instant and
 -- carries most. known is false where a source cannot be read (and may_fail).
@@ -19,11 +20,18 @@ LANGUAGE plpgsql STABLE AS $$
 #variable_conflict use_column
 BEGIN
 	RETURN QUERY
-	SELECT DISTINCT ON (r.customer_id) r.customer_id COLLATE "C", r.product, r.term_months, true
-	FROM cs_internal.term_rows(ids) r
-	CROSS JOIN (SELECT main_term.at + cs_internal.edge_shift()) e (at)
+	WITH span AS MATERIALIZED (
+		SELECT m.* FROM cs_internal.merge_span() m
+	)
+	SELECT DISTINCT ON (w.id) w.id, r.product, r.term_months, true
+	FROM (SELECT main_term.at + cs_internal.edge_shift()) e (at)
+	-- rows of who was merged with them, too
+	CROSS JOIN cs_internal.term_rows(CASE WHEN ids IS NOT NULL THEN ids || ARRAY(SELECT m.id FROM span m WHERE m.owner = ANY (ids) AND m.id <> m.owner) END) r
+	LEFT JOIN span o ON o.id = r.customer_id AND o.since < e.at AND o.until >= e.at
+	CROSS JOIN LATERAL (SELECT coalesce(o.owner, r.customer_id) COLLATE "C") w (id)
 	WHERE r.counts AND r.status <> 'licence' AND r.start_at < e.at AND (r.end_at IS NULL OR r.end_at >= e.at)
-	ORDER BY r.customer_id, r.mrr DESC NULLS LAST, r.start_at, r.subscription_id, r.product;
+		AND (ids IS NULL OR w.id = ANY (ids))
+	ORDER BY w.id, r.mrr DESC NULLS LAST, r.start_at, r.subscription_id, r.product;
 EXCEPTION WHEN OTHERS THEN
 	IF NOT may_fail THEN
 		RAISE;
@@ -80,14 +88,14 @@ COMMENT ON FUNCTION cs_internal.merge_span() IS 'For ids that were merged: whose
 
 -- Subscription and licence rows that count, cut where customers were merged:
 -- cut_start and cut_end say that a bound is such a cut, row_start where the row
--- itself begins.
+-- itself begins, goes_on that the row goes on there as another version.
 CREATE FUNCTION cs_internal.term_piece(licences boolean)
 RETURNS TABLE (customer_id text, start_at timestamptz, end_at timestamptz, row_start timestamptz, cut_start boolean, cut_end boolean,
-	renews_at timestamptz, term_months integer, seats numeric)
+	renews_at timestamptz, term_months integer, seats numeric, goes_on boolean)
 LANGUAGE sql STABLE AS $$
 	SELECT coalesce(o.owner, r.customer_id) COLLATE "C", greatest(r.start_at, o.since), nullif(least(coalesce(r.end_at, 'infinity'), o.until), 'infinity'),
-		r.start_at, o.since > r.start_at AND o.id IS NOT NULL, o.until < coalesce(r.end_at, 'infinity') AND o.id IS NOT NULL,
-		r.renews_at, r.term_months, r.seats
+		r.row_start, o.since > r.start_at AND o.id IS NOT NULL, o.until < coalesce(r.end_at, 'infinity') AND o.id IS NOT NULL,
+		r.renews_at, r.term_months, r.seats, r.goes_on
 	FROM cs_internal.term_rows() r
 	LEFT JOIN cs_internal.merge_span() o ON o.id = r.customer_id AND o.since < coalesce(r.end_at, 'infinity') AND o.until > r.start_at
 	WHERE r.counts AND (r.end_at IS NULL OR r.end_at > r.start_at) AND (r.status = 'licence') = licences
@@ -140,7 +148,7 @@ BEGIN
 		SELECT p.* FROM cs_internal.term_piece(false) p WHERE p.start_at < until
 	), due AS (
 		SELECT i.customer_id, i.end_at AS at FROM item i
-		WHERE i.end_at IS NOT NULL AND NOT i.cut_end AND (i.term_months IS NULL OR NOT EXISTS (
+		WHERE i.end_at IS NOT NULL AND NOT i.cut_end AND NOT i.goes_on AND (i.term_months IS NULL OR NOT EXISTS (
 			SELECT FROM item o WHERE o.customer_id = i.customer_id AND o.start_at = i.end_at AND NOT o.cut_start))
 		UNION ALL
 		SELECT i.customer_id, i.renews_at FROM item i

@@ -54,8 +54,20 @@ cs_subscription_rows_sql(PG_FUNCTION_ARGS)
 		" r.currency::text, r.product::text, r.term_months::integer, coalesce(r.status::text, "
 		"'active'),"
 		" r.is_trial, r.is_recurring, r.signed_at, r.cancel_requested_at, r.cancel_reason::text,"
-		" r.churn_kind::text, r.auto_renew, r.renews_at, r.changed_at"
+		" r.churn_kind::text, r.auto_renew, r.renews_at, r.changed_at, r.start_at AS row_start"
 		" FROM (%s) r";
+	/* rows that are overwritten in place, by the versions that ingest keeps */
+	static const char *const version_select =
+		"SELECT v.customer_id, v.subscription_id, v.start_at,"
+		" CASE WHEN $3 IS NULL OR NOT v.is_last OR least(v.cancel_requested_at, v.end_at) < $3"
+		" THEN v.end_at END, v.mrr, v.currency, v.product, v.term_months::integer,"
+		" coalesce(v.status, 'active'), v.is_trial, v.is_recurring, NULL::timestamptz,"
+		" CASE WHEN $3 IS NULL OR v.cancel_requested_at < $3 THEN v.cancel_requested_at END,"
+		" v.cancel_reason, v.churn_kind, v.auto_renew, v.renews_at,"
+		" CASE WHEN $3 IS NULL OR v.changed_at < $3 THEN v.changed_at END,"
+		" min(v.start_at) OVER (PARTITION BY v.customer_id, v.subscription_id)"
+		" FROM cs_internal.subscription_piece v WHERE v.source = $1"
+		" AND ($2 IS NULL OR v.customer_id = ANY ($2)) AND ($3 IS NULL OR v.start_at < $3)";
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	bool keyed = !PG_ARGISNULL(0);
 	bool cut = !PG_ARGISNULL(1);
@@ -71,6 +83,16 @@ cs_subscription_rows_sql(PG_FUNCTION_ARGS)
 		CsSource *source = lfirst(lc);
 		CsUserQuery query = {0};
 
+		if (source->current)
+		{
+			copy_rows(
+				cs_query(version_select,
+						 CS_ARGS(cs_text(source->name),
+								 cs_datum(TEXTARRAYOID, keyed ? PG_GETARG_DATUM(0) : 0, !keyed),
+								 cs_datum(TIMESTAMPTZOID, cut ? PG_GETARG_DATUM(1) : 0, !cut))),
+				rsinfo);
+			continue;
+		}
 		query.sql = psprintf(select, cs_source_id(source, "r.customer_key"),
 							 cs_source_rows(source, keyed, cut));
 		query.search_path = source->search_path;
