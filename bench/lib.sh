@@ -2,7 +2,8 @@
 #
 # A part makes its database with `database`, measures, and prints each result
 # with `row`. What it prints otherwise goes to stderr with `say`.
-#   BENCH_QUICK  set: data of a hundredth of the size
+#   BENCH_SHARE  by what the size of the data is divided: 1, 10 (--tenth), 100 (--quick)
+#   BENCH_QUICK  set with --quick: short runs, too
 #   BENCH_WORK   private folder; BENCH_WORK/tmp is the part's to write in
 #   PG*          the private server; PGDATABASE is the part's after `database`
 set -u
@@ -18,8 +19,8 @@ database() {
 	sql -c 'CREATE EXTENSION cs_ext'
 }
 
-# sized N: N, or a hundredth of it with --quick.
-sized() { if [ -n "$BENCH_QUICK" ]; then echo $(($1 / 100)); else echo "$1"; fi; }
+# sized N: N, or a tenth or hundredth of it.
+sized() { echo $(($1 / BENCH_SHARE)); }
 
 # took STATEMENT...: milliseconds of the last one, in one session.
 took() {

@@ -482,7 +482,7 @@ cs_usage_ingest_pending(const CsSource *source, Datum ids, const CsPolicy *polic
 		if (i < lengthof(ages) && ages[i] != PG_INT32_MAX)
 			from = now - ages[i] * USECS_PER_DAY;
 		else if (i < lengthof(ages))
-			from = DT_NOBEGIN + 1; /* all that say since when */
+			from = MIN_TIMESTAMP; /* all that say since when */
 		cs_exec("SELECT min(since), max(until), array_agg(customer_id ORDER BY customer_id) FROM "
 				"cs_internal.pending WHERE source = $1 AND customer_id = ANY ($2) AND since <= "
 				"until AND since >= $3 AND since < $4",
