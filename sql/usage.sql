@@ -41,6 +41,10 @@ CREATE FUNCTION cs.usage_plus(a cs.usage, b cs.usage) RETURNS cs.usage
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'cs_usage_plus';
 COMMENT ON FUNCTION cs.usage_plus(cs.usage, cs.usage) IS
 'Operator +: the union of two values: counts and quantities added, days of users united. Both unstamped or with the same stamp, else 22023. NULL: NULL.';
+CREATE FUNCTION cs.usage_minus(a cs.usage, b cs.usage) RETURNS cs.usage
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'cs_usage_minus';
+COMMENT ON FUNCTION cs.usage_minus(cs.usage, cs.usage) IS
+'Operator -: a without what b says, where that is exact: each event of b on a day is in a with the same count, quantity and users, and without stamps the first and last instant stay (or nothing does). Else 22023. Both unstamped or with the same stamp. NULL: NULL.';
 
 CREATE OPERATOR cs.= (
 	FUNCTION = cs.usage_eq, LEFTARG = cs.usage, RIGHTARG = cs.usage,
@@ -55,6 +59,9 @@ CREATE OPERATOR cs.<> (
 CREATE OPERATOR cs.+ (
 	FUNCTION = cs.usage_plus, LEFTARG = cs.usage, RIGHTARG = cs.usage,
 	COMMUTATOR = OPERATOR(cs.+)
+);
+CREATE OPERATOR cs.- (
+	FUNCTION = cs.usage_minus, LEFTARG = cs.usage, RIGHTARG = cs.usage
 );
 CREATE OPERATOR CLASS cs.usage_ops DEFAULT FOR TYPE cs.usage USING hash AS
 	OPERATOR 1 cs.= (cs.usage, cs.usage),

@@ -3,7 +3,7 @@
  *		Building, uniting, comparing and stamping usage values.
  *
  * Owns the aggregates usage_agg and union_agg (parallel: their partial states
- * travel in the encoding of the type), the operators + = <>, and usage_stamp.
+ * travel in the encoding of the type), the operators + - = <>, and usage_stamp.
  */
 #include "cs_ext.h"
 
@@ -179,6 +179,56 @@ cs_usage_plus(PG_FUNCTION_ARGS)
 	head.running = r[0].running;
 	head.stamp = r[0].stamp;
 	PG_RETURN_POINTER(cs_usage_merge(parts, 2, &head));
+}
+
+static void
+pg_attribute_noreturn() refuse_minus(const char *detail, const char *hint)
+{
+	ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					errmsg("usage values cannot be subtracted exactly"), errdetail("%s.", detail),
+					errhint("%s", hint)));
+}
+
+PG_FUNCTION_INFO_V1(cs_usage_minus);
+
+/*
+ * a - b: the x with x + b = a that has no event on a day on which b has it.
+ * 22023 where there is none.
+ */
+Datum
+cs_usage_minus(PG_FUNCTION_ARGS)
+{
+	CsUsageBuild *content[2];
+	CsUsageReader r[2];
+	const char *fault;
+	CsUsageReader left;
+	struct varlena *result;
+
+	for (int i = 0; i < 2; i++)
+	{
+		struct varlena *value = PG_GETARG_USAGE(i);
+
+		cs_usage_read_value(&r[i], value);
+		content[i] = cs_usage_build(CurrentMemoryContext);
+		cs_usage_add(content[i], value, CS_DAY_MIN, CS_DAY_END);
+	}
+	cs_usage_same_stamps(&r[0], &r[1]);
+	if (r[0].stamped)
+		cs_usage_set_stamp(content[0], r[0].stamp, r[0].running);
+	fault = cs_usage_take(content[0], content[1]);
+	if (fault != NULL)
+		refuse_minus(fault, "What can be taken away is all of an event on a day: its count, its "
+							"quantity and all its users.");
+	result = cs_usage_encode(content[0]);
+	if (r[0].stamped || r[1].nevents == 0)
+		PG_RETURN_POINTER(result);
+	cs_usage_read_value(&left, result);
+	if (left.nevents == 0)
+		PG_RETURN_POINTER(cs_usage_encode(cs_usage_build(CurrentMemoryContext)));
+	if (r[1].first <= r[0].first || r[1].last >= r[0].last)
+		refuse_minus("The first or the last instant would go, and the next one is not known",
+					 "Stamp both with cs.usage_at(usage, day): stamped values have no instants.");
+	PG_RETURN_POINTER(result);
 }
 
 static bool

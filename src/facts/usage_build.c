@@ -346,6 +346,96 @@ cs_usage_add(CsUsageBuild *b, struct varlena *value, DateADT lo, DateADT hi)
 	pfree(event_ids);
 }
 
+/* The id of a name in another builder, -1: it is not there. */
+static int
+same_word(const Dictionary *d, const CsUsageString *name)
+{
+	Word *word;
+
+	if (name->s == NULL)
+		return d->null_id;
+	word = words_lookup(d->hash, *name);
+	return word ? word->id : -1;
+}
+
+static bool
+same_quantity(const CsQty *a, const CsQty *b)
+{
+	StringInfoData x;
+	StringInfoData y;
+	bool same;
+
+	if (!a->has || !b->has)
+		return a->has == b->has;
+	initStringInfo(&x);
+	initStringInfo(&y);
+	cs_qty_encode(&x, a);
+	cs_qty_encode(&y, b);
+	same = x.len == y.len && memcmp(x.data, y.data, x.len) == 0;
+	pfree(x.data);
+	pfree(y.data);
+	return same;
+}
+
+/*
+ * Take the content of one builder out of another's; why that cannot be told, NULL
+ * when it is done.  Users are sets, so of an event on a day only all or nothing
+ * can be taken: who was there both before and after is not known otherwise.
+ */
+const char *
+cs_usage_take(CsUsageBuild *b, const CsUsageBuild *what)
+{
+	int *events = MemoryContextAllocHuge(b->cxt, mul_size(what->events.n + 1, sizeof(int)));
+	int *users = MemoryContextAllocHuge(b->cxt, mul_size(what->users.n + 1, sizeof(int)));
+	counts_iterator ci;
+	marks_iterator mi;
+	Count *c;
+	Mark *m;
+
+	for (int i = 0; i < what->events.n; i++)
+		events[i] = same_word(&b->events, &what->events.names[i]);
+	for (int i = 0; i < what->users.n; i++)
+		users[i] = same_word(&b->users, &what->users.names[i]);
+	counts_start_iterate(what->counts, &ci);
+	while ((c = counts_iterate(what->counts, &ci)) != NULL)
+	{
+		CountKey key = {events[c->key.event], c->key.day};
+		Count *mine = key.event < 0 ? NULL : counts_lookup(b->counts, key);
+
+		if (mine == NULL)
+			return "A day of an event in the second one is not in the first";
+		if (mine->count != c->count || !same_quantity(&mine->qty, &c->qty))
+			return "Only a part of a day of an event would go";
+		counts_delete(b->counts, key);
+	}
+	marks_start_iterate(what->marks, &mi);
+	while ((m = marks_iterate(what->marks, &mi)) != NULL)
+	{
+		MarkKey key = {users[m->key.user], events[m->key.event], m->key.chunk};
+		Mark *mine = key.user < 0 ? NULL : marks_lookup(b->marks, key);
+
+		if (mine == NULL || (m->bits & ~mine->bits) != 0)
+			return "A day of a user in the second one is not in the first";
+		mine->bits &= ~m->bits;
+		if (mine->bits == 0)
+			marks_delete(b->marks, key);
+	}
+	/* whoever is left on a day that went */
+	marks_start_iterate(b->marks, &mi);
+	while ((m = marks_iterate(b->marks, &mi)) != NULL)
+	{
+		CHECK_FOR_INTERRUPTS();
+		for (uint32 left = m->bits; left != 0; left &= left - 1)
+		{
+			CountKey key = {m->key.event, m->key.chunk * 32 + pg_rightmost_one_pos32(left)};
+
+			if (counts_lookup(b->counts, key) == NULL)
+				return "Only a part of the users of a day would go";
+		}
+	}
+	return NULL;
+}
+
 /*
  * What is wrong with content that came from outside: every day of a user must
  * be counted and every counted day have a user, only an unstamped value with

@@ -84,6 +84,9 @@ extern void cs_usage_set_stamp(CsUsageBuild *b, DateADT stamp, bool running);
 /* True when the event was counted on that day (input may not say it twice). */
 extern bool cs_usage_has_count(CsUsageBuild *b, int event, DateADT day);
 
+/* Take away; why that is not exact, NULL when it is done. */
+extern const char *cs_usage_take(CsUsageBuild *b, const CsUsageBuild *what);
+
 /* What makes the content no usage value, as a message; NULL when it is one. */
 extern const char *cs_usage_fault(CsUsageBuild *b);
 extern struct varlena *cs_usage_encode(CsUsageBuild *b);

@@ -108,8 +108,12 @@ walk(Node *node, void *context)
 	{
 		FuncCall *call = (FuncCall *) node;
 		const char *name = strVal(llast(call->funcname));
+		bool ours = list_length(call->funcname) == 1 ||
+					(list_length(call->funcname) == 2 &&
+					 strcmp(strVal(linitial(call->funcname)), "cs") == 0);
 
-		for (int i = 0; i < lengthof(accessors); i++)
+		/* without a schema it is ours: cs comes before the definition's own path */
+		for (int i = 0; ours && i < lengthof(accessors); i++)
 		{
 			if (strcmp(name, accessors[i].name) != 0 || call->args == NIL ||
 				!is_usage(linitial(call->args)))

@@ -111,6 +111,22 @@ SELECT usage_agg('infinity', '2024-01-01', 'u', 'e', 1, 1);
 SELECT usage_agg('2024-01-01', '-infinity', 'u', 'e', 1, 1);
 SELECT usage_agg('2024-01-01', '2024-01-01', 'u', 'e', 1, n) FROM (VALUES (9223372036854775807), (1)) v (n);
 
+-- subtraction: all of an event on a day goes, or it is refused
+SELECT usage_agg(day, at, u, e, q, n) AS ends, (SELECT usage_agg(day, at, u, e, q, n) FROM ev WHERE day NOT IN (SELECT min(day) FROM ev UNION ALL SELECT max(day) FROM ev)) AS middle
+FROM ev WHERE day IN (SELECT min(day) FROM ev UNION ALL SELECT max(day) FROM ev) \gset
+SELECT :'whole'::usage - :'middle' = :'ends' AS days, (:'whole'::usage - :'middle') + :'middle' = :'whole' AS back, :'whole'::usage - :'whole' AS nothing,
+	:'whole'::usage - (:'whole'::usage - :'whole') = :'whole' AS nothing_gone, :'whole'::usage - NULL AS unknown;
+SELECT usage_at(:'whole', '2024-03-01') - usage_at(:'ends', '2024-03-01') = usage_at(:'middle', '2024-03-01') AS stamped;
+SELECT :'whole'::usage - :'ends';
+SELECT :'whole'::usage - usage_at(:'middle', '2024-03-01');
+SELECT :'middle'::usage - :'whole';
+SELECT usage_at(usage_agg(d, d, u, 'e', q, n), '2024-02-01') - usage_at('{"version": 1, "first": "2024-01-01 00:00:00+00", "last": "2024-01-01 00:00:00+00", "events": [["e", ["2024-01-01", 1, 2]]], "users": [["a", ["e", "2024-01-01"]]]}', '2024-02-01')
+FROM (VALUES (date '2024-01-01', 'a', 2, 2), ('2024-01-02', 'b', NULL, 1)) v (d, u, q, n);
+SELECT usage_at(usage_agg(d, d, u, 'e', q, n), '2024-02-01') - usage_at('{"version": 1, "first": "2024-01-01 00:00:00+00", "last": "2024-01-01 00:00:00+00", "events": [["e", ["2024-01-01", 1, 2]]], "users": [["a", ["e", "2024-01-01"]]]}', '2024-02-01')
+FROM (VALUES (date '2024-01-01', 'a', 2, 1), ('2024-01-01', 'b', NULL, 0)) v (d, u, q, n);
+SELECT usage_at(usage_agg(d, d, u, 'e', q, n), '2024-02-01') - usage_at('{"version": 1, "first": "2024-01-01 00:00:00+00", "last": "2024-01-01 00:00:00+00", "events": [["e", ["2024-01-01", 1, 2]]], "users": [["a", ["e", "2024-01-01"]]]}', '2024-02-01')
+FROM (VALUES (date '2024-01-01', 'b', 2, 1)) v (d, u, q, n);
+
 -- stamping
 SELECT usage_at(:'whole', '2024-02-01');
 SELECT cs_internal.usage_stamp(:'whole', '2024-02-01');
