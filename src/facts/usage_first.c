@@ -24,12 +24,16 @@
  */
 #include "cs_ext.h"
 
+#include <unistd.h>
+
 #include "catalog/pg_type.h"
 #include "facts/source.h"
 #include "facts/usage.h"
 #include "facts/usage_runs.h"
 #include "facts/usage_write.h"
+#include "optimizer/cost.h"
 #include "portability/instr_time.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 
 /*
@@ -85,11 +89,34 @@ milliseconds_since(instr_time begin)
 }
 
 /*
+ * read_all: run the query that reads a source.  Where workers have all processors
+ * this process only waits for them: as a third reader it would take time from
+ * them, and leave more to be united.
+ */
+static CsResult *
+read_all(const CsUserQuery *query, ErrorData **error)
+{
+	int level = NewGUCNestLevel();
+	CsResult *rows;
+
+#ifdef _SC_NPROCESSORS_ONLN
+	if (max_parallel_workers_per_gather >= 2 &&
+		sysconf(_SC_NPROCESSORS_ONLN) <= max_parallel_workers_per_gather)
+		(void) set_config_option("parallel_leader_participation", "off", PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
+#endif
+	rows = cs_user_query(query, error);
+	AtEOXact_GUC(true, level);
+	return rows;
+}
+
+/*
  * read_slice: the runs of all sources for the customers in [lo, *hi); *hi comes
- * down where memory did not suffice.  NULL: a source cannot be read.
+ * down where memory did not suffice.  NULL: a source cannot be read.  What the
+ * runs point to stands in `slots` and `stores`.
  */
 static CsRunsMerge *
-read_slice(int64 lo, int64 *hi, int level)
+read_slice(int64 lo, int64 *hi, int level, List **slots, List **stores)
 {
 	CsRunsMerge *merge = cs_runs_merge();
 	TimestampTz now = cs_now();
@@ -118,7 +145,7 @@ read_slice(int64 lo, int64 *hi, int level)
 		query.as_of = now;
 		query.as_of_day = cs_local_day(now, cs_policy(false)->time_zone);
 		query.unlimited = true;
-		rows = cs_user_query(&query, &error);
+		rows = read_all(&query, &error);
 		if (rows == NULL)
 		{
 			give_up(source, error->message);
@@ -132,9 +159,8 @@ read_slice(int64 lo, int64 *hi, int level)
 
 			if (!isnull)
 			{
-				/* the slot's tuple goes with the store */
 				const CsRunsHead *head =
-					cs_runs_add(merge, (struct varlena *) PG_DETOAST_DATUM_COPY(packed));
+					cs_runs_add(merge, (struct varlena *) PG_DETOAST_DATUM_PACKED(packed));
 
 				*hi = Min(*hi, head->hi);
 				if (head->events > 0)
@@ -148,8 +174,8 @@ read_slice(int64 lo, int64 *hi, int level)
 							   (long long) head->events, source->name, milliseconds_since(begin)));
 			}
 		}
-		ExecDropSingleTupleTableSlot(slot);
-		tuplestore_end(rows->store);
+		*slots = lappend(*slots, slot);
+		*stores = lappend(*stores, rows->store);
 	}
 	return merge;
 }
@@ -298,6 +324,9 @@ cs_usage_build_step(int level)
 	int64 hi;
 	bool isnull;
 	CsRunsMerge *merge;
+	List *slots = NIL;
+	List *stores = NIL;
+	ListCell *lc;
 	uint64 rows;
 	instr_time begin;
 
@@ -305,7 +334,7 @@ cs_usage_build_step(int level)
 	cs_exec("SELECT min(position) FROM cs_internal.usage_build", CS_NO_ARGS);
 	lo = DatumGetInt64(cs_cell_datum(0, 1, &isnull));
 	hi = CS_SLICES;
-	merge = read_slice(lo, &hi, level);
+	merge = read_slice(lo, &hi, level, &slots, &stores);
 	if (merge != NULL)
 	{
 		INSTR_TIME_SET_CURRENT(begin);
@@ -318,6 +347,10 @@ cs_usage_build_step(int level)
 			cs_exec("UPDATE cs_internal.usage_build SET position = $1, width = $2",
 					CS_ARGS(cs_int8(hi), cs_int8(hi - lo)));
 	}
+	foreach (lc, slots)
+		ExecDropSingleTupleTableSlot(lfirst(lc));
+	foreach (lc, stores)
+		tuplestore_end(lfirst(lc));
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(slice);
 }

@@ -26,8 +26,8 @@ read_byte(CsUsageReader *r)
 	return *r->p++;
 }
 
-static uint64
-read_varint(CsUsageReader *r)
+static pg_noinline uint64
+read_long_varint(CsUsageReader *r)
 {
 	uint64 v = 0;
 
@@ -44,7 +44,16 @@ read_varint(CsUsageReader *r)
 	damaged(r, "Number too large");
 }
 
-static int64
+/* Most numbers are one byte. */
+static inline uint64
+read_varint(CsUsageReader *r)
+{
+	if (r->p < r->end && *r->p < 0x80)
+		return *r->p++;
+	return read_long_varint(r);
+}
+
+static inline int64
 read_zigzag(CsUsageReader *r)
 {
 	uint64 v = read_varint(r);
