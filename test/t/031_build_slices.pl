@@ -88,6 +88,7 @@ cmp_ok($before, '<', 2**32, 'not all of them');
 my $built = sql('SELECT count(DISTINCT customer_id) FROM cs_internal.usage_month');
 ok($built > 0 && $built < 60, "the months of $built of 60 customers are there");
 is(sql('SELECT stage, done BETWEEN 20 AND 99, total FROM cs.progress'), 'build|t|100', 'progress says so to another session');
+is(sql('SELECT abs(rate - done / extract(epoch FROM updated_at - started_at)) < 0.001, abs(extract(epoch FROM remaining) * rate - (total - done)) < 0.1 FROM cs.progress'), 't|t', 'with what is done a second, and the time that is left');
 kill 9, $pid;
 eval { $run->{run}->kill_kill };
 eval { $holder->{run}->kill_kill };
@@ -130,6 +131,13 @@ is(sql($position), '-1', 'the next refresh ends it');
 is(difference(), '', 'and all is what plain SQL says, of changes in built slices and in others');
 is(sql('SELECT count(*) FROM cs_internal.usage_month WHERE customer_id = $$11$$'), '0', 'who has no events any more is gone');
 is(sql('SELECT count(*) FROM cs.progress'), '0', 'progress is empty again');
+
+# --- what a rebuild tells who called it ------------------------------------------------
+my $told;
+$node->psql('postgres', 'CALL cs.rebuild()', stderr => \$told);
+like($told, qr/NOTICE:  usage read: \d+ events of source "events" in \d+ ms\n/, 'a notice for each pass over the events');
+like($told, qr/NOTICE:  build: \d+ of 100 after [\d.]+ s\n.*NOTICE:  build: 100 of 100 after/s, 'and for each tenth of the build');
+is(difference(), '', 'all is what plain SQL says');
 is(sql('SELECT count(*) FROM cs.check()'), '0', 'no invariant is broken');
 $node->stop;
 done_testing();
