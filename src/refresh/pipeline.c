@@ -183,6 +183,7 @@ step_build(CsRefresh *run)
 	int64 position;
 
 	cs_usage_build_step(run->notice_level);
+	run->worked = true;
 	position = cs_usage_build_position();
 	cs_progress(run, 1, "build", position < 0 ? 100 : position * 100 / CS_SLICES, 100);
 	return true;
@@ -382,6 +383,7 @@ step_ingest(CsRefresh *run)
 	cs_exec("DELETE FROM cs_internal.pending WHERE source = $1 AND customer_id = ANY ($2)",
 			CS_ARGS(cs_text(source->name), cs_textarray(chosen_ids)));
 	run->ingested += chosen_n;
+	run->worked = true;
 	if (run->to_ingest > cs_refresh_batch)
 		cs_progress(run, 2, "ingest", run->ingested, run->to_ingest);
 	return true;
@@ -433,7 +435,8 @@ static const struct
 static bool
 choose_batch(CsRefresh *run)
 {
-	for (; run->pass < lengthof(passes); run->pass++, remember(&run->after, NULL))
+	for (; run->pass < lengthof(passes);
+		 run->pass++, remember(&run->after, NULL), run->passed = false)
 	{
 		Datum candidates;
 		int found;
@@ -499,6 +502,7 @@ step_evaluate(CsRefresh *run)
 	cs_exec("DELETE FROM cs_internal.dirty WHERE customer_id = ANY ($1)",
 			CS_ARGS(cs_textarray(ids)));
 	run->evaluated += n;
+	run->worked = run->passed = true;
 	if (run->to_evaluate > cs_refresh_batch)
 		cs_progress(run, 3, "evaluate", run->evaluated, run->to_evaluate);
 	return true;
@@ -708,6 +712,19 @@ cs_refresh_step(CsRefresh *run)
 	cs_leave(&frame);
 	PopActiveSnapshot();
 	return more;
+}
+
+/*
+ * cs_refresh_yield: see refresh.h.
+ */
+bool
+cs_refresh_yield(CsRefresh *run)
+{
+	if (run->phase != PHASE_EVALUATE || run->pass == 0 || !run->passed)
+		return false;
+	remember(&run->after, NULL);
+	run->phase = PHASE_DONE;
+	return true;
 }
 
 /*

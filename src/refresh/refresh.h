@@ -13,6 +13,7 @@ typedef struct CsRefresh
 	bool force_scan;   /* re-read scanned sources now */
 	int64 ingested;    /* customers, once per source with a change */
 	int64 evaluated;   /* customers */
+	bool worked;       /* did something that needs not be done again by the next run */
 	int notice_level;  /* at which progress is said */
 	bool commits;      /* each step is a transaction */
 
@@ -27,6 +28,7 @@ typedef struct CsRefresh
 	int64 to_evaluate;
 	int phase;
 	int pass; /* of evaluate: changed, by definition, due */
+	bool passed; /* somebody was evaluated in this pass */
 	int rank; /* of ingest: the source it is at, in TopMemoryContext */
 	char *source;
 	char *after; /* last customer looked at in this source or pass, in TopMemoryContext */
@@ -60,6 +62,14 @@ extern void cs_refresh_start(CsRefresh *run, bool force_scan);
  * between steps (or does not: refresh(commit => false)).
  */
 extern bool cs_refresh_step(CsRefresh *run);
+
+/*
+ * Ends the run early, for there is news: true where all that is left to it was
+ * made by time or definitions and some of that was done.  The next steps only
+ * conclude; what is left stays marked, and facts that changed come first in the
+ * next run.
+ */
+extern bool cs_refresh_yield(CsRefresh *run);
 
 /* True when a step would find work now; *next_due is when time alone makes some (DT_NOEND: never). Not in a frame. */
 extern bool cs_refresh_needed(TimestampTz *next_due);

@@ -64,8 +64,9 @@ static bool ended = false;    /* ended as it should */
 static bool dropped = false;  /* the last unit found no extension: no news for the log */
 static TimestampTz born = 0;  /* when this process began */
 static TimestampTz deadline = 0;
-static bool cancelled = false; /* somebody asked to cancel, between two units */
-static bool progress = false;  /* the last refresh did something */
+static bool cancelled = false;   /* somebody asked to cancel, between two units */
+static bool progress = false;    /* the last refresh did something */
+static TimestampTz jobs_due = 0; /* when the next job is due, as of the last look */
 
 /* ---- the slot ------------------------------------------------------------- */
 
@@ -500,6 +501,20 @@ sum_unit(void *arg)
 	cs_leave(&frame);
 }
 
+/* Was anything committed since this worker lowered the flag? */
+static bool
+woken(void)
+{
+	CsDatabaseSlot *slot;
+	bool answer;
+
+	LWLockAcquire(cs_shared->lock, LW_SHARED);
+	slot = cs_database_slot(database);
+	answer = slot && slot->wake;
+	LWLockRelease(cs_shared->lock);
+	return answer;
+}
+
 /* cs_worker_refresh: see shared.h. */
 bool
 cs_worker_refresh(bool force_scan, ErrorData **error)
@@ -532,12 +547,19 @@ cs_worker_refresh(bool force_scan, ErrorData **error)
 			numbered_at = GetCurrentTimestamp();
 		}
 
-		/* what is left is in tables: the next worker of this database goes on with it */
-		if (u.answer && !force_scan && cs_worker_turn_over())
+		if (!u.answer || force_scan)
+			continue;
+
+		/* what is left is in tables: the next worker of this database goes on with it, or this one after the jobs */
+		if (u.run.worked &&
+			(cs_worker_turn_over() || (jobs_due != 0 && jobs_due <= GetCurrentTimestamp())))
 		{
 			progress = true;
 			return true;
 		}
+		/* facts that changed do not wait until everybody was evaluated whom time or a definition made due */
+		if (woken())
+			(void) cs_refresh_yield(&u.run);
 	}
 	if (u.answer)
 	{
@@ -663,7 +685,6 @@ cs_worker_main(Datum arg)
 	MemoryContext turn;
 	TimestampTz last_work;
 	TimestampTz jobs_looked = 0;
-	TimestampTz job_due = 0;
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
@@ -715,9 +736,9 @@ cs_worker_main(Datum arg)
 		MemoryContextSwitchTo(turn);
 		/* while one refresh follows the other, jobs are looked at twice a second and not each time */
 		now = GetCurrentTimestamp();
-		if (!worked || job_due <= now || TimestampDifferenceExceeds(jobs_looked, now, JOBS_MS))
+		if (!worked || jobs_due <= now || TimestampDifferenceExceeds(jobs_looked, now, JOBS_MS))
 		{
-			worked |= cs_jobs_turn(&job_due);
+			worked |= cs_jobs_turn(&jobs_due);
 			jobs_looked = now;
 			MemoryContextSwitchTo(turn);
 		}
@@ -725,7 +746,7 @@ cs_worker_main(Datum arg)
 		pgstat_report_stat(true);
 
 		now = GetCurrentTimestamp();
-		due = Min(Min(refresh_due, job_due), TimestampTzPlusMilliseconds(now, POLL_MS));
+		due = Min(Min(refresh_due, jobs_due), TimestampTzPlusMilliseconds(now, POLL_MS));
 		if (worked)
 			last_work = now;
 		if (TimestampDifferenceExceeds(born, now, LIFE_MS))

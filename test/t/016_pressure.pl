@@ -77,5 +77,33 @@ cmp_ok(sql($ticks) - $ticks_before, '>=', 3, 'jobs went on meanwhile');
 becomes("SELECT (SELECT count(*) FROM cs_internal.alert WHERE rule = 'ticket_escalated') + (SELECT count(*) FROM cs.held_alert) >= 1 AND $quiet", 'slower than its writers: afterwards everything is taken, by itself');
 sql('DROP TRIGGER slow ON cs_internal.state');
 is(sql(q(SELECT count(*) FROM (SELECT FROM cs_internal.alert WHERE rule = 'ticket_escalated' GROUP BY key HAVING count(*) > 1) x)), '0', 'no alert is doubled');
+
+# --- news during a long refresh ---------------------------------------------------------------
+
+# Twenty batches of two customers, a quarter of a second each: what changes meanwhile waits for one, and so do jobs.
+sql(q(DELETE FROM cs.job WHERE name = 'tick'));
+becomes(q(SELECT pid IS NULL FROM cs.workers() WHERE process = 'worker' AND database = 'postgres'), 'the worker has left');
+sql(q(ALTER DATABASE postgres SET cs_ext.refresh_batch = 2;
+	INSERT INTO cs.job (name, kind, every) VALUES ('tock', 'retention', '1 second')));
+my $tocks = q(SELECT count(*) FROM cs.job_run WHERE job = 'tock' AND status = 'succeeded');
+my %left = (time => q(SELECT count(*) FROM cs_internal.state WHERE due_at <= now()), definition => q(SELECT count(*) FROM cs_internal.dirty WHERE cause = 'definition'));
+my %begin = (time => 'UPDATE cs_internal.state SET due_at = now(); SELECT cs_internal.wake_scheduler()',
+	definition => q(UPDATE cs.metric SET description = 'changed' WHERE name = 'open_tickets'; UPDATE cs.measure SET weight = weight * 2 WHERE name = 'open_tickets'));
+for my $what (sort keys %left)
+{
+	becomes("SELECT $quiet AND ($left{$what}) = 0", 'nothing to do');
+	sql($begin{$what});
+	sql(q(CREATE TRIGGER slow AFTER UPDATE ON cs_internal.state FOR EACH STATEMENT EXECUTE FUNCTION public.slow()));
+	becomes("SELECT ($left{$what}) BETWEEN 1 AND 38", "$what: everybody is being evaluated");
+	my $before = sql($tocks);
+	sql("INSERT INTO public.tickets VALUES (DEFAULT, 9, now() - interval '1 minute', NULL, true)");
+	my $key = sql('SELECT max(id) FROM public.tickets');
+	becomes("SELECT count(*) = 1 FROM cs_internal.alert WHERE rule = 'ticket_escalated' AND key = '$key'", 'a new fact has its alert');
+	my $rest = sql($left{$what});
+	cmp_ok($rest, '>=', 10, "before those who are left: $rest of 40");
+	becomes("SELECT ($left{$what}) = 0 AND $quiet", 'who were left are evaluated afterwards');
+	cmp_ok(sql($tocks), '>=', $before + 2, 'jobs went on meanwhile');
+	sql('DROP TRIGGER slow ON cs_internal.state');
+}
 $node->stop;
 done_testing();
