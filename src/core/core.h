@@ -16,6 +16,9 @@ extern char *cs_policy_time_zone(void);
 /* Raises unless the library is of the version of the SQL in this database. */
 extern void cs_version_check(void);
 
+/* What is said of SQL of definitions whose time was over; palloc'd. */
+extern char *cs_timeout_message(void);
+
 /* Answers a gate's call; false: cannot. */
 typedef bool (*CsShortcut)(FunctionCallInfo fcinfo, Datum *result);
 

@@ -545,6 +545,16 @@ user_sql_timer_handler(void)
 }
 
 /*
+ * cs_timeout_message: see core.h.
+ */
+char *
+cs_timeout_message(void)
+{
+	return psprintf("SQL of definitions ran longer than cs_ext.user_sql_timeout (%d ms)",
+					cs_user_sql_timeout);
+}
+
+/*
  * become_run_as: inside the subtransaction, whose abort undoes all of it.
  * Returns what of it the meaning of a text depends on.
  */
@@ -699,9 +709,7 @@ contained(const CsUserQuery *query, bool execute, ErrorData **error)
 	tuplestore_end(result->store);
 	if (edata->sqlerrcode == ERRCODE_QUERY_CANCELED && user_sql_timed_out)
 	{
-		edata->message =
-			psprintf("SQL of definitions ran longer than cs_ext.user_sql_timeout (%d ms)",
-					 cs_user_sql_timeout);
+		edata->message = cs_timeout_message();
 		edata->hint = pstrdup("Make the expression cheaper, add the index that cs.doctor() names, "
 							  "or raise the setting.");
 	}

@@ -25,6 +25,7 @@
 #include "utils/builtins.h"
 
 #include "cs_ext.h"
+#include "core/expired.h"
 #include "decide/alert.h"
 #include "facts/source.h"
 #include "facts/source_kind.h"
@@ -155,6 +156,23 @@ read_rows(RowReading *reading, Datum *ids, int n, ErrorData **error)
 }
 
 /*
+ * give_up: these customers have no outcome, for that reason.
+ */
+static void
+give_up(RowReading *reading, Datum *ids, int n, const ErrorData *error)
+{
+	CsFailure *failure = &reading->failure;
+
+	if (failure->customers == 0)
+	{
+		failure->example = TextDatumGetCString(ids[0]);
+		failure->sqlstate = pstrdup(unpack_sql_state(error->sqlerrcode));
+		failure->error = psprintf("source \"%s\": %s", reading->source->name, error->message);
+	}
+	failure->customers += n;
+}
+
+/*
  * read_customers: with halving, as for rules over state.
  */
 static void
@@ -169,13 +187,9 @@ read_customers(RowReading *reading, Datum *ids, int n)
 		error->sqlerrcode == ERRCODE_QUERY_CANCELED ||
 		ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION)
 	{
-		if (failure->customers == 0)
-		{
-			failure->example = TextDatumGetCString(ids[0]);
-			failure->sqlstate = pstrdup(unpack_sql_state(error->sqlerrcode));
-			failure->error = psprintf("source \"%s\": %s", reading->source->name, error->message);
-		}
-		failure->customers += n;
+		give_up(reading, ids, n, error);
+		if (!reading->batch->what_if)
+			cs_note_expired("alert_rule", reading->rule->name, reading->sql, error);
 		return;
 	}
 	read_customers(reading, ids, n / 2);
@@ -248,9 +262,15 @@ cs_row_outcomes(const CsBatch *batch, CsAlertRule *rule, CsAlertKnown known, voi
 					  &n);
 	foreach (lc, sources_of(rule->source))
 	{
+		ErrorData *error;
+
 		reading.source = lfirst(lc);
 		reading.sql = rows_query(reading.source, rule);
-		read_customers(&reading, ids, n);
+		error = batch->what_if ? NULL : cs_expired("alert_rule", rule->name, reading.sql);
+		if (error == NULL)
+			read_customers(&reading, ids, n);
+		else if (n > 0)
+			give_up(&reading, ids, n, error);
 	}
 	cs_note_failures(batch, &reading.failure, 1);
 	return one_per_key(reading.outcomes);

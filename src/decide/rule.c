@@ -33,6 +33,7 @@
 
 #include "cs_ext.h"
 #include "core/hold.h"
+#include "core/expired.h"
 #include "decide/rule_call.h"
 #include "decide/rule_text.h"
 #include "refresh/state.h"
@@ -540,6 +541,17 @@ evaluate_all(Evaluation *eval, int nrules)
 	bool *done = palloc0(nrules + 1);
 	int *chunk = palloc(sizeof(int) * CHUNK_RULES);
 
+	for (int i = 0; i < nrules && !eval->batch->what_if; i++)
+	{
+		CsRule *rule = eval->rules[i].rule;
+		ErrorData *error = cs_expired(rule->table_name, rule->key, rule->expression);
+
+		if (error == NULL || eval->rules[i].expression == NULL)
+			continue;
+		fail(eval, i, 0, eval->out->ncustomers, unpack_sql_state(error->sqlerrcode),
+			 error->message);
+		done[i] = true;
+	}
 	for (int first = 0; first < nrules; first++)
 	{
 		ErrorData *error = NULL;
@@ -561,7 +573,13 @@ evaluate_all(Evaluation *eval, int nrules)
 			ErrorData *alone = n == 1 ? error : NULL;
 
 			if (n == 1 || !run(eval, &chunk[i], 1, 0, eval->out->ncustomers, &alone))
+			{
+				CsRule *rule = eval->rules[chunk[i]].rule;
+
 				divide(eval, chunk[i], 0, eval->out->ncustomers, alone);
+				if (!eval->batch->what_if)
+					cs_note_expired(rule->table_name, rule->key, rule->expression, alone);
+			}
 		}
 	}
 }

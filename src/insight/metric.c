@@ -21,6 +21,7 @@
 #include "utils/array.h"
 #include "utils/lsyscache.h"
 
+#include "core/expired.h"
 #include "core/hold.h"
 #include "facts/ledger.h"
 #include "facts/source.h"
@@ -30,6 +31,9 @@
 
 /* A metric that fails for this many customers and works for none is given up for the batch. */
 #define GIVE_UP_AFTER 20
+
+/* So is one that runs out of time for so many, or for the first at once: each costs cs_ext.user_sql_timeout. */
+#define GIVE_UP_AFTER_TIMEOUTS 3
 
 /* The values under work: customers by slots. */
 typedef struct Matrix
@@ -401,6 +405,29 @@ available(CsBatch *batch, const CsMetric *metric, List *sources)
 }
 
 /*
+ * left_out: its SQL ran out of time a short while ago; said as if it had again.
+ */
+static bool
+left_out(Matrix *m, const CsMetric *metric)
+{
+	ErrorData *error;
+
+	if (m->batch->what_if)
+		return false;
+	error = cs_expired("metric", metric->name, metric->expression);
+	if (error != NULL)
+		cs_mark_failing("metric", metric->name, error, m->batch->nids, NULL);
+	return error != NULL;
+}
+
+static void
+note_expired(Matrix *m, const CsMetric *metric, ErrorData *error)
+{
+	if (!m->batch->what_if)
+		cs_note_expired("metric", metric->name, metric->expression, error);
+}
+
+/*
  * one_by_one: a metric whose query failed, for each customer alone.
  */
 static void
@@ -409,6 +436,7 @@ one_by_one(Matrix *m, CsMetric *metric, ErrorData *first_error)
 	List *one = list_make1(metric);
 	int64 failed = 0;
 	int64 worked = 0;
+	int timeouts = 0;
 	char *example = NULL;
 	ErrorData *error = first_error;
 	CsBatch single = *m->batch;
@@ -419,8 +447,11 @@ one_by_one(Matrix *m, CsMetric *metric, ErrorData *first_error)
 		Reading g;
 		ErrorData *e = NULL;
 
-		if (worked == 0 && failed >= GIVE_UP_AFTER)
+		if ((worked == 0 && (failed >= GIVE_UP_AFTER || timeouts > 0)) ||
+			timeouts >= GIVE_UP_AFTER_TIMEOUTS)
 		{
+			if (timeouts > 0)
+				note_expired(m, metric, error);
 			failed += m->batch->nids - i;
 			break;
 		}
@@ -436,6 +467,8 @@ one_by_one(Matrix *m, CsMetric *metric, ErrorData *first_error)
 		{
 			put(m, i, metric->slot, (Datum) 0, true);
 			failed++;
+			if (e->sqlerrcode == ERRCODE_QUERY_CANCELED)
+				timeouts++;
 			if (example == NULL)
 			{
 				example = m->ids[i];
@@ -459,7 +492,8 @@ compute_group(Matrix *m, const char *word, const char *search_path, List *metric
 	Reading g;
 
 	foreach (lc, metrics)
-		if (strcmp(word, "ledger") == 0 || available(m->batch, lfirst(lc), sources))
+		if ((strcmp(word, "ledger") == 0 || available(m->batch, lfirst(lc), sources)) &&
+			!left_out(m, lfirst(lc)))
 			usable = lappend(usable, lfirst(lc));
 	if (usable == NIL || !prepare_group(m->batch, word, search_path, usable, m->batch->ids, &g))
 		return;
@@ -472,14 +506,23 @@ compute_group(Matrix *m, const char *word, const char *search_path, List *metric
 	}
 	foreach (lc, usable)
 	{
-		error = NULL;
-		if (run_group(m, &g, list_make1(lfirst(lc)), (Datum) 0, &error))
-			cs_mark_working("metric", ((CsMetric *) lfirst(lc))->name);
+		CsMetric *metric = lfirst(lc);
+		bool alone = list_length(usable) == 1;
+
+		if (!alone)
+			error = NULL;
+		if (!alone && run_group(m, &g, list_make1(metric), (Datum) 0, &error))
+			cs_mark_working("metric", metric->name);
+		else if (m->batch->nids == 1)
+		{
+			cs_mark_failing("metric", metric->name, error, 1, m->ids[0]);
+			note_expired(m, metric, error);
+		}
 		else
 		{
 			/* That registers what it reads of each customer under the same names. */
 			forget(&g);
-			one_by_one(m, lfirst(lc), error);
+			one_by_one(m, metric, error);
 			if (!prepare_group(m->batch, word, search_path, usable, m->batch->ids, &g))
 				return;
 		}
@@ -573,10 +616,15 @@ compute_formulas(Matrix *m, List *all)
 			g.query.as_of_day = m->batch->as_of_day;
 			g.query.search_path = metric->search_path;
 			g.from = "metrics";
+			if (left_out(m, metric))
+				continue;
 			if (run_group(m, &g, list_make1(metric), (Datum) 0, &error))
 				cs_mark_working("metric", metric->name);
 			else
+			{
 				cs_mark_failing("metric", metric->name, error, m->batch->nids, NULL);
+				note_expired(m, metric, error);
+			}
 		}
 		cs_unregister("metrics");
 		waiting = later;

@@ -48,6 +48,7 @@
 #include "utils/guc.h"
 #include "utils/snapmgr.h"
 
+#include "core/expired.h"
 #include "core/hold.h"
 #include "decide/decide.h"
 #include "facts/ledger.h"
@@ -631,6 +632,8 @@ cs_refresh_start(CsRefresh *run, bool force_scan)
 	(void) cs_policy(false);
 	run->as_of = cs_now();
 	run->force_scan = force_scan;
+	if (force_scan)
+		cs_forget_expired();
 	run->notice_level = DEBUG1;
 	run->commits = true;
 	run->to_ingest = run->to_evaluate = -1;
