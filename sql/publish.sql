@@ -68,14 +68,15 @@ CREATE TRIGGER keep BEFORE UPDATE OR DELETE OR TRUNCATE ON cs_internal.published
 -- and churn_base by the method that is asked.
 CREATE FUNCTION cs_internal.customer_numbers(t0 timestamptz, t1 timestamptz, method text)
 RETURNS TABLE (customer_id text, numbers jsonb)
-LANGUAGE plpgsql STABLE SET jit = off AS $$
+LANGUAGE plpgsql STABLE SET jit = off SET enable_nestloop = off AS $$
 #variable_conflict use_column
 DECLARE
 	by_account boolean := cs_internal.measure_of('logo') = 'logo';
 BEGIN
 	RETURN QUERY
 	WITH flow AS (
-		SELECT f.* FROM cs_internal.customer_flow(ARRAY[t0], t1, false, NULL, NULL, NULL, NULL, 'mrr') f
+		SELECT f.*, max(f.period_no) OVER (PARTITION BY f.customer_id) AS last_no
+		FROM cs_internal.customer_flow(ARRAY[t0], t1, false, NULL, NULL, NULL, NULL, 'mrr') f
 	), moved AS (
 		SELECT f.customer_id, f.active_start, f.active_end, f.mrr_start, f.mrr_end, f.new_mrr, f.reactivation_mrr, f.expansion_mrr,
 			f.contraction_mrr, f.churn_mrr, f.pause_mrr, f.resume_mrr, f.merge_in, f.merge_out, f.fx_mrr
@@ -83,8 +84,7 @@ BEGIN
 		UNION ALL
 		SELECT b.customer_id, b.active_end, b.active_end, b.mrr_end, b.mrr_end, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
 		FROM flow b
-		WHERE b.period_no = 0 AND (b.active_end OR b.mrr_end <> 0)
-			AND NOT EXISTS (SELECT FROM flow i WHERE i.customer_id = b.customer_id AND i.period_no = 1)
+		WHERE b.period_no = 0 AND (b.active_end OR b.mrr_end <> 0) AND b.last_no = 0
 	), counted AS (
 		SELECT m.customer_id, m.numerator, coalesce(m.denominator, 0) AS denominator
 		FROM cs_internal.churn_member(t0, t1, NULL, NULL, NULL, method, 'logo') m
