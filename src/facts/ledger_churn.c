@@ -68,9 +68,9 @@ fold(const CsPoint *from, CsPoint *into)
 			continue;
 		}
 		t->native_out = num_add(t->native_out, f->native_out);
-		t->value_out = num_add(t->value_out, f->value_out);
+		t->value_out += f->value_out;
 		t->native_in = num_add(t->native_in, f->native_in);
-		t->value_in = num_add(t->value_in, f->value_in);
+		t->value_in += f->value_in;
 		if (t->term == NULL)
 		{
 			t->term = f->term;
@@ -85,8 +85,7 @@ fold(const CsPoint *from, CsPoint *into)
 static bool
 brings_money(const CsPoint *p)
 {
-	return p->has_merged && DatumGetInt32(DirectFunctionCall2(
-								numeric_cmp, p->merged, NumericGetDatum(int64_to_numeric(0)))) != 0;
+	return p->has_merged && p->merged != 0;
 }
 
 /*

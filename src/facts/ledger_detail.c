@@ -31,8 +31,9 @@ put_share(ReturnSetInfo *rsinfo, const CsLedgerFacts *facts, const CsMovement *m
 	values[0] = TimestampTzGetDatum(m->at);
 	values[1] = Int16GetDatum(m->seq);
 	values[2] = CStringGetTextDatum(m->kind);
-	values[3] = m->delta;
-	values[4] = share != NULL ? share->amount : NumericGetDatum(int64_to_numeric(0));
+	values[3] = cs_money_numeric(m->delta);
+	values[4] =
+		share != NULL ? cs_money_numeric(share->amount) : NumericGetDatum(int64_to_numeric(0));
 	if (share != NULL)
 	{
 		const CsTerm *term = share->term;
@@ -44,7 +45,7 @@ put_share(ReturnSetInfo *rsinfo, const CsLedgerFacts *facts, const CsMovement *m
 		values[8] = TimestampTzGetDatum(term->start);
 		nulls[9] = term->end == DT_NOEND;
 		values[9] = TimestampTzGetDatum(term->end);
-		values[10] = term->mrr;
+		values[10] = cs_money_numeric(term->mrr);
 		nulls[11] = nulls[12] = term->currency == NULL;
 		values[11] = nulls[11] ? (Datum) 0 : term->native;
 		values[12] = nulls[12] ? (Datum) 0 : CStringGetTextDatum(term->currency);

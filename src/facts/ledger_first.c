@@ -587,6 +587,8 @@ sweep_all(Build *b, Stream *streams, int n, int level, Writer *writer)
 static void
 write_marks(const Stream *streams, int n)
 {
+	bool some;
+
 	for (int i = 0; i < n; i++)
 	{
 		const Stream *s = &streams[i];
@@ -611,9 +613,13 @@ write_marks(const Stream *streams, int n)
 	cs_exec("DELETE FROM cs_internal.orphan o USING cs_internal.customer c"
 			" WHERE c.customer_id = o.customer_id",
 			CS_NO_ARGS);
-	cs_exec("INSERT INTO cs_internal.dirty (customer_id, marked_at)"
-			" SELECT customer_id, clock_timestamp() FROM cs_internal.customer"
-			" ON CONFLICT (customer_id) DO UPDATE SET cause = NULL WHERE dirty.cause IS NOT NULL",
+	/* where nobody is marked nobody is looked up */
+	some = cs_exec("SELECT FROM cs_internal.dirty LIMIT 1", CS_NO_ARGS) > 0;
+	cs_exec(psprintf("INSERT INTO cs_internal.dirty (customer_id, marked_at)"
+					 " SELECT customer_id, clock_timestamp() FROM cs_internal.customer%s",
+					 some ? " ON CONFLICT (customer_id) DO UPDATE SET cause = NULL"
+							" WHERE dirty.cause IS NOT NULL"
+						  : ""),
 			CS_NO_ARGS);
 }
 

@@ -14,7 +14,7 @@
  * Starts and ends are put in order of time and everything that happens at one
  * instant is netted first: a term that ends where another begins leaves no
  * trace but their difference (DEFINITIONS B.3, several subscriptions; B.7
- * no. 7).  Sums are numeric with six digits, hence exact in any order.
+ * no. 7).  Sums are integers of millionths, hence exact in any order.
  *
  * Customers merged with one another are swept together: a merge hands the
  * balance of one to the other, and whatever begins or ends later counts there.
@@ -23,7 +23,6 @@
 
 #include "miscadmin.h"
 #include "utils/fmgrprotos.h"
-#include "utils/memutils.h"
 
 #include "facts/ledger_sweep.h"
 
@@ -40,7 +39,7 @@ typedef struct Edge
 /* Where the sweep stands with one member: what holds just after the last instant. */
 typedef struct Sweep
 {
-	Datum mrr;
+	CsMoney mrr;
 	bool active;
 	int free_terms;   /* open terms that carry an MRR of zero */
 	int paused_terms; /* open paused terms */
@@ -54,48 +53,19 @@ typedef struct Sweep
 	int npoints;
 	int size;
 	bool touched; /* the last point is of the running instant */
-	Datum mrr_before;
+	CsMoney mrr_before;
 	int paused_before;
 } Sweep;
 
 /* Before a movement: what its kind depends on. */
 typedef struct Before
 {
-	Datum mrr;
+	CsMoney mrr;
 	bool active;
 	bool was_positive;
 	bool was_active;
 	TimestampTz ended;
 } Before;
-
-/* 0.000000, for the life of the process: it is compared with all the time. */
-static Datum
-num_zero(void)
-{
-	static Numeric zero = NULL;
-
-	if (zero == NULL)
-	{
-		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
-
-		zero = DatumGetNumeric(DirectFunctionCall2(
-			numeric_round, NumericGetDatum(int64_to_numeric(0)), Int32GetDatum(6)));
-		MemoryContextSwitchTo(old);
-	}
-	return NumericGetDatum(zero);
-}
-
-static int
-num_cmp(Datum a, Datum b)
-{
-	return DatumGetInt32(DirectFunctionCall2(numeric_cmp, a, b));
-}
-
-static int
-num_sign(Datum a)
-{
-	return num_cmp(a, num_zero());
-}
 
 static Datum
 num_add(Datum a, Datum b)
@@ -103,10 +73,10 @@ num_add(Datum a, Datum b)
 	return DirectFunctionCall2(numeric_add, a, b);
 }
 
-static Datum
-num_sub(Datum a, Datum b)
+static int
+num_cmp(Datum a, Datum b)
 {
-	return DirectFunctionCall2(numeric_sub, a, b);
+	return DatumGetInt32(DirectFunctionCall2(numeric_cmp, a, b));
 }
 
 /* NULL last. */
@@ -129,7 +99,7 @@ said_cmp(const CsTerm *a, const CsTerm *b)
 	if (cmp == 0)
 		cmp = (int) a->state - (int) b->state;
 	if (cmp == 0)
-		cmp = num_cmp(a->mrr, b->mrr);
+		cmp = cs_money_cmp(a->mrr, b->mrr);
 	if (cmp == 0)
 		cmp = text_cmp(a->currency, b->currency);
 	if (cmp == 0 && a->currency != NULL)
@@ -271,7 +241,7 @@ telling_term(const CsTerm *a, const CsTerm *b)
 	b_says = b->churn_kind != NULL || b->reason != NULL;
 	if (a_says != b_says)
 		return a_says ? a : b;
-	cmp = -num_cmp(a->mrr, b->mrr);
+	cmp = -cs_money_cmp(a->mrr, b->mrr);
 	if (cmp == 0)
 		cmp = text_cmp(a->churn_kind, b->churn_kind);
 	if (cmp == 0)
@@ -298,7 +268,7 @@ touch(Sweep *s, TimestampTz at)
 	p = &s->points[s->npoints++];
 	memset(p, 0, sizeof(CsPoint));
 	p->at = p->service_end = at;
-	p->merged = num_zero();
+	p->merged = 0;
 	p->merged_ended = DT_NOBEGIN;
 	p->requested = p->effective = DT_NOBEGIN;
 	s->touched = true;
@@ -308,7 +278,7 @@ touch(Sweep *s, TimestampTz at)
 }
 
 static void
-add_share(CsShare **shares, int *n, const CsTerm *term, int owner, Datum amount)
+add_share(CsShare **shares, int *n, const CsTerm *term, int owner, CsMoney amount)
 {
 	/* the size is the next power of two */
 	if (*n == 0)
@@ -331,21 +301,23 @@ note_fx(CsPoint *p, const CsTerm *term, int owner, bool is_start)
 	}
 	if (fx == NULL)
 	{
+		Datum nothing = NumericGetDatum(int64_to_numeric(0));
+
 		p->fx = p->fx == NULL ? palloc(sizeof(CsFx)) : repalloc(p->fx, sizeof(CsFx) * (p->nfx + 1));
 		fx = &p->fx[p->nfx++];
-		*fx = (CsFx){term->currency, num_zero(), num_zero(), num_zero(), num_zero(), NULL, 0};
+		*fx = (CsFx){term->currency, nothing, 0, nothing, 0, NULL, 0};
 	}
 	if (is_start)
 	{
 		fx->native_in = num_add(fx->native_in, term->native);
-		fx->value_in = num_add(fx->value_in, term->mrr);
+		fx->value_in += term->mrr;
 		fx->term = term;
 		fx->owner = owner;
 	}
 	else
 	{
 		fx->native_out = num_add(fx->native_out, term->native);
-		fx->value_out = num_add(fx->value_out, term->mrr);
+		fx->value_out += term->mrr;
 	}
 }
 
@@ -360,16 +332,16 @@ apply_edge(Sweep *s, const Edge *edge, const CsSweepRules *rules)
 
 	if (term->state == CS_TERM_PAUSED)
 		s->paused_terms += step;
-	else if (num_sign(term->mrr) == 0)
+	else if (term->mrr == 0)
 		s->free_terms += step;
 	else
 	{
-		s->mrr = is_start ? num_add(s->mrr, term->mrr) : num_sub(s->mrr, term->mrr);
+		s->mrr = is_start ? s->mrr + term->mrr : s->mrr - term->mrr;
 		if (term->currency != NULL && !edge->goes_on)
 			note_fx(p, term, edge->member, is_start);
 		if (rules->shares)
 			add_share(&p->shares, &p->nshares, term, edge->member,
-					  is_start ? term->mrr : num_sub(num_zero(), term->mrr));
+					  is_start ? term->mrr : -term->mrr);
 	}
 	if (edge->goes_on)
 		return;
@@ -395,9 +367,9 @@ apply_merge(Sweep *sweeps, const CsMember *members, int nmembers, int *owner, co
 	CsPoint *out = touch(from, merge->at);
 	CsPoint *in = touch(into, merge->at);
 
-	out->merge_out = from->active || num_sign(from->mrr) != 0;
+	out->merge_out = from->active || from->mrr != 0;
 	in->has_merged = true;
-	in->merged = num_add(in->merged, from->mrr);
+	in->merged += from->mrr;
 	in->merged_active |= from->active;
 	in->merged_positive |= from->was_positive;
 	in->merged_was_active |= from->was_active;
@@ -413,21 +385,21 @@ apply_merge(Sweep *sweeps, const CsMember *members, int nmembers, int *owner, co
 				const CsTerm *term = &members[m].terms[t];
 
 				if (term->start >= merge->at || term->end < merge->at || term->end <= term->start ||
-					term->state == CS_TERM_PAUSED || num_sign(term->mrr) == 0)
+					term->state == CS_TERM_PAUSED || term->mrr == 0)
 					continue;
 				add_share(&in->merge_shares, &in->nmerge_shares, term, m, term->mrr);
-				add_share(&out->shares, &out->nshares, term, m, num_sub(num_zero(), term->mrr));
+				add_share(&out->shares, &out->nshares, term, m, -term->mrr);
 			}
 		}
 	}
 
-	into->mrr = num_add(into->mrr, from->mrr);
+	into->mrr += from->mrr;
 	into->free_terms += from->free_terms;
 	if (into->paused_terms == 0)
 		into->pause_limit = from->pause_limit;
 	into->paused_terms += from->paused_terms;
 	into->paused_before = into->paused_terms;
-	from->mrr = num_zero();
+	from->mrr = 0;
 	from->free_terms = from->paused_terms = from->paused_before = 0;
 	from->pause_limit = DT_NOEND;
 	for (int m = 0; m < nmembers; m++)
@@ -472,20 +444,19 @@ finish_point(Sweep *s, const CsSweepRules *rules)
 	bool was_active = s->active;
 
 	s->touched = false;
-	p->active = num_sign(s->mrr) > 0;
+	p->active = s->mrr > 0;
 	p->active |= pause_goes_on(s, p->at, rules);
 	p->active |= rules->free_is_active && s->free_terms > 0;
 	p->mrr = s->mrr;
 	p->paused = s->paused_terms - s->paused_before;
 
 	s->active = p->active;
-	s->was_positive |= num_sign(s->mrr) > 0 || p->merged_positive;
+	s->was_positive |= s->mrr > 0 || p->merged_positive;
 	s->was_active |= p->active || p->merged_was_active;
 	if (was_active && !p->active)
 		s->ended = p->at;
 
-	if (!p->has_merged && !p->merge_out && p->active == was_active &&
-		num_cmp(s->mrr, s->mrr_before) == 0)
+	if (!p->has_merged && !p->merge_out && p->active == was_active && s->mrr == s->mrr_before)
 		s->npoints--;
 }
 
@@ -496,16 +467,16 @@ finish_point(Sweep *s, const CsSweepRules *rules)
  * `paused` is by how many paused terms became more or fewer.
  */
 static const char *
-movement_kind(const Before *b, TimestampTz at, Datum mrr, bool active, int paused,
+movement_kind(const Before *b, TimestampTz at, CsMoney mrr, bool active, int paused,
 			  const CsSweepRules *rules)
 {
-	int change = num_cmp(mrr, b->mrr);
+	int change = cs_money_cmp(mrr, b->mrr);
 	bool too_late = rules->reactivation_days >= 0 && b->ended != DT_NOBEGIN &&
 					at > cs_days_after(b->ended, rules->reactivation_days);
 
 	if (change > 0)
 	{
-		if (num_sign(mrr) > 0 && !b->was_positive)
+		if (mrr > 0 && !b->was_positive)
 			return "new";
 		if (active && !b->active)
 			return too_late ? "new" : "reactivation";
@@ -541,20 +512,20 @@ net_shares(CsMovement *m)
 		while (k < n && m->shares[k].term != m->shares[i].term)
 			k++;
 		if (k < n)
-			m->shares[k].amount = num_add(m->shares[k].amount, m->shares[i].amount);
+			m->shares[k].amount += m->shares[i].amount;
 		else
 			m->shares[n++] = m->shares[i];
 	}
 	m->nshares = 0;
 	for (int i = 0; i < n; i++)
 	{
-		if (num_sign(m->shares[i].amount) != 0)
+		if (m->shares[i].amount != 0)
 			m->shares[m->nshares++] = m->shares[i];
 	}
 }
 
 static CsMovement *
-add_movement(CsMember *member, const CsPoint *p, const char *kind, Before *b, Datum mrr,
+add_movement(CsMember *member, const CsPoint *p, const char *kind, Before *b, CsMoney mrr,
 			 bool active)
 {
 	CsMovement *m = &member->movements[member->nmovements];
@@ -563,7 +534,7 @@ add_movement(CsMember *member, const CsPoint *p, const char *kind, Before *b, Da
 	m->at = p->at;
 	m->seq = member->nmovements > 0 && m[-1].at == p->at ? m[-1].seq + 1 : 0;
 	m->kind = kind;
-	m->delta = num_sub(mrr, b->mrr);
+	m->delta = mrr - b->mrr;
 	m->mrr_after = b->mrr = mrr;
 	m->active_after = b->active = active;
 	m->service_end = m->requested = m->effective = DT_NOEND;
@@ -572,51 +543,56 @@ add_movement(CsMember *member, const CsPoint *p, const char *kind, Before *b, Da
 }
 
 /* What the rates alone changed: of what goes on in the same currency, at the mean rates. */
-static Datum
+static CsMoney
 fx_amount(const CsFx *fx)
 {
+	Datum nothing = NumericGetDatum(int64_to_numeric(0));
 	Datum common;
 	Datum old;
 	Datum new;
+	CsMoney amount;
 
-	if (num_sign(fx->native_out) <= 0 || num_sign(fx->native_in) <= 0)
-		return num_zero();
+	if (num_cmp(fx->native_out, nothing) <= 0 || num_cmp(fx->native_in, nothing) <= 0)
+		return 0;
 	common = num_cmp(fx->native_out, fx->native_in) < 0 ? fx->native_out : fx->native_in;
-	old = DirectFunctionCall2(numeric_div, DirectFunctionCall2(numeric_mul, common, fx->value_out),
-							  fx->native_out);
-	new = DirectFunctionCall2(numeric_div, DirectFunctionCall2(numeric_mul, common, fx->value_in),
-							  fx->native_in);
-	return DirectFunctionCall2(numeric_round, num_sub(new, old), Int32GetDatum(6));
+	old = DirectFunctionCall2(
+		numeric_div, DirectFunctionCall2(numeric_mul, common, cs_money_numeric(fx->value_out)),
+		fx->native_out);
+	new = DirectFunctionCall2(
+		numeric_div, DirectFunctionCall2(numeric_mul, common, cs_money_numeric(fx->value_in)),
+		fx->native_in);
+	if (!cs_money(DirectFunctionCall2(numeric_sub, new, old), &amount))
+		elog(ERROR, "change of rates out of range");
+	return amount;
 }
 
 /* The movement of kind fx, where the customer paid before and goes on paying. */
 static void
 add_fx(CsMember *member, CsPoint *p, Before *b, const CsSweepRules *rules)
 {
-	Datum sum = num_zero();
+	CsMoney sum = 0;
 	CsShare *shares = NULL;
 	int nshares = 0;
 	CsMovement *m;
 
-	if (num_sign(b->mrr) <= 0 || num_sign(p->mrr) <= 0)
+	if (b->mrr <= 0 || p->mrr <= 0)
 		return;
 	for (int i = 0; i < p->nfx; i++)
 	{
-		Datum amount = fx_amount(&p->fx[i]);
+		CsMoney amount = fx_amount(&p->fx[i]);
 
-		if (num_sign(amount) == 0)
+		if (amount == 0)
 			continue;
-		sum = num_add(sum, amount);
+		sum += amount;
 		if (rules->shares)
 		{
 			add_share(&shares, &nshares, p->fx[i].term, p->fx[i].owner, amount);
-			add_share(&p->shares, &p->nshares, p->fx[i].term, p->fx[i].owner,
-					  num_sub(num_zero(), amount));
+			add_share(&p->shares, &p->nshares, p->fx[i].term, p->fx[i].owner, -amount);
 		}
 	}
-	if (num_sign(sum) == 0)
+	if (sum == 0)
 		return;
-	m = add_movement(member, p, "fx", b, num_add(b->mrr, sum), b->active);
+	m = add_movement(member, p, "fx", b, b->mrr + sum, b->active);
 	m->shares = shares;
 	m->nshares = nshares;
 }
@@ -625,7 +601,7 @@ add_fx(CsMember *member, CsPoint *p, Before *b, const CsSweepRules *rules)
 static void
 make_movements(CsMember *member, CsPoint *points, int npoints, const CsSweepRules *rules)
 {
-	Before b = {num_zero(), false, false, false, DT_NOBEGIN};
+	Before b = {0, false, false, false, DT_NOBEGIN};
 	TimestampTz previous_churn = DT_NOBEGIN;
 
 	/* of a point: what came with a merge, a rate's doing, the end of a negative MRR, the rest */
@@ -640,9 +616,9 @@ make_movements(CsMember *member, CsPoint *points, int npoints, const CsSweepRule
 			continue;
 		if (p->has_merged)
 		{
-			if (num_sign(p->merged) != 0 || (p->merged_active && !b.active))
+			if (p->merged != 0 || (p->merged_active && !b.active))
 			{
-				m = add_movement(member, p, "merge_in", &b, num_add(b.mrr, p->merged),
+				m = add_movement(member, p, "merge_in", &b, b.mrr + p->merged,
 								 b.active || p->merged_active);
 				m->shares = p->merge_shares;
 				m->nshares = p->nmerge_shares;
@@ -653,7 +629,7 @@ make_movements(CsMember *member, CsPoint *points, int npoints, const CsSweepRule
 		}
 		if (p->nfx > 0)
 			add_fx(member, p, &b, rules);
-		if (b.active && !p->active && !p->merge_out && num_cmp(p->mrr, b.mrr) > 0)
+		if (b.active && !p->active && !p->merge_out && p->mrr > b.mrr)
 		{
 			/* more MRR, and gone: what was owed to the customer ended with it */
 			m = add_movement(member, p, "expansion", &b, p->mrr, true);
@@ -684,7 +660,7 @@ make_movements(CsMember *member, CsPoint *points, int npoints, const CsSweepRule
 			m->term_extension = strcmp(kind, "contraction") == 0 && p->months_out > 0 &&
 								p->months_in > p->months_out;
 		}
-		b.was_positive |= num_sign(p->mrr) > 0;
+		b.was_positive |= p->mrr > 0;
 		b.was_active |= p->active;
 	}
 }
@@ -737,7 +713,7 @@ cs_sweep(CsMember *members, int nmembers, CsMerge *merges, int nmerges, const Cs
 		Sweep *s = &sweeps[m];
 
 		owner[m] = m;
-		s->mrr = num_zero();
+		s->mrr = 0;
 		s->pause_limit = DT_NOEND;
 		s->ended = DT_NOBEGIN;
 		members[m].nmovements = 0;
@@ -806,27 +782,4 @@ cs_sweep(CsMember *members, int nmembers, CsMerge *merges, int nmerges, const Cs
 	pfree(edges);
 	pfree(sweeps);
 	pfree(owner);
-}
-
-void
-cs_movement_values(const CsMovement *m, Datum *values, bool *nulls)
-{
-	memset(nulls, 0, sizeof(bool) * MOVEMENT_COLUMNS);
-	values[0] = TimestampTzGetDatum(m->at);
-	values[1] = Int16GetDatum(m->seq);
-	values[2] = CStringGetTextDatum(m->kind);
-	values[3] = m->delta;
-	values[4] = m->mrr_after;
-	values[5] = BoolGetDatum(m->active_after);
-	nulls[6] = m->churn_kind == NULL;
-	values[6] = nulls[6] ? (Datum) 0 : CStringGetTextDatum(m->churn_kind);
-	nulls[7] = m->reason == NULL;
-	values[7] = nulls[7] ? (Datum) 0 : CStringGetTextDatum(m->reason);
-	values[8] = BoolGetDatum(m->term_extension);
-	nulls[9] = m->service_end == DT_NOEND;
-	values[9] = TimestampTzGetDatum(m->service_end);
-	nulls[10] = m->requested == DT_NOEND;
-	values[10] = TimestampTzGetDatum(m->requested);
-	nulls[11] = m->effective == DT_NOEND;
-	values[11] = TimestampTzGetDatum(m->effective);
 }

@@ -9,6 +9,8 @@
 
 #include "utils/numeric.h"
 
+#include "core/money.h"
+
 /* What a subscription row says between its start and its end. */
 typedef enum CsTermState
 {
@@ -30,7 +32,7 @@ typedef struct CsTerm
 	TimestampTz start;
 	TimestampTz end; /* DT_NOEND: open */
 	CsTermState state;
-	Datum mrr;            /* numeric, rounded to six digits */
+	CsMoney mrr;
 	Datum native;         /* numeric, MRR in the row's own currency, where that is another */
 	const char *currency; /* of native; NULL: the policy's, mrr is as the row has it */
 	const char *subscription_id;
@@ -65,8 +67,8 @@ typedef struct CsMerge
 typedef struct CsShare
 {
 	const CsTerm *term;
-	int owner;    /* the member whose fact it is */
-	Datum amount; /* numeric */
+	int owner; /* the member whose fact it is */
+	CsMoney amount;
 } CsShare;
 
 typedef struct CsMovement
@@ -74,8 +76,8 @@ typedef struct CsMovement
 	TimestampTz at;
 	int seq; /* of those at one instant */
 	const char *kind;
-	Datum delta;     /* numeric */
-	Datum mrr_after; /* numeric */
+	CsMoney delta;
+	CsMoney mrr_after;
 	bool active_after;
 	const char *churn_kind;
 	const char *reason;
@@ -135,10 +137,10 @@ extern void cs_movement_values(const CsMovement *movement, Datum *values, bool *
 typedef struct CsFx
 {
 	const char *currency;
-	Datum native_out; /* in that currency */
-	Datum value_out;  /* the same, converted at the rate each has locked */
+	Datum native_out;  /* numeric, in that currency */
+	CsMoney value_out; /* the same, converted at the rate each has locked */
 	Datum native_in;
-	Datum value_in;
+	CsMoney value_in;
 	const CsTerm *term; /* one that begins, and whose it is */
 	int owner;
 } CsFx;
@@ -147,11 +149,11 @@ typedef struct CsFx
 typedef struct CsPoint
 {
 	TimestampTz at;
-	Datum mrr; /* after it */
+	CsMoney mrr; /* after it */
 	bool active;
 	int paused; /* by how many paused terms became more or fewer */
 
-	Datum merged; /* MRR that came with merged customers first */
+	CsMoney merged; /* MRR that came with merged customers first */
 	bool has_merged;
 	bool merged_active;
 	bool merged_positive; /* they had MRR at some instant */
@@ -226,8 +228,5 @@ extern CsTermResult cs_term_make(const Datum *values, const bool *nulls, const c
 extern CsTermResult cs_term_convert(CsTerm *term, TimestampTz locked_at, const CsRates *rates);
 extern void cs_terms_lock(CsTerm *terms, int nterms, TimestampTz *locked_at);
 extern CsRecognition cs_recognition(const char *word);
-
-/* True when the number is one the ledger can store and add up. */
-extern bool cs_money_in_range(Datum numeric, int digits);
 
 #endif

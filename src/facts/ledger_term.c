@@ -30,30 +30,11 @@ struct CsRates
 	int nrates;
 };
 
-static Datum
-num(int64 v)
-{
-	return NumericGetDatum(int64_to_numeric(v));
-}
-
 static bool
-not_a_number(Datum n)
+is_nothing(Datum n)
 {
-	return numeric_is_nan(DatumGetNumeric(n)) || numeric_is_inf(DatumGetNumeric(n));
-}
-
-/* |n| < 10^digits, and neither NaN nor infinite. */
-bool
-cs_money_in_range(Datum n, int digits)
-{
-	int64 limit = 1;
-
-	if (not_a_number(n))
-		return false;
-	for (int i = 0; i < digits; i++)
-		limit *= 10;
-	return DatumGetBool(
-		DirectFunctionCall2(numeric_lt, DirectFunctionCall1(numeric_abs, n), num(limit)));
+	return DatumGetInt32(
+			   DirectFunctionCall2(numeric_cmp, n, NumericGetDatum(int64_to_numeric(0)))) == 0;
 }
 
 /* All rates, once per ingest.  Call inside a frame. */
@@ -136,7 +117,6 @@ CsTermResult
 cs_term_make(const Datum *values, const bool *nulls, const char *currency, CsTerm *term)
 {
 	char *status = nulls[FACT_STATUS] ? "active" : TextDatumGetCString(values[FACT_STATUS]);
-	Datum mrr;
 
 	memset(term, 0, sizeof(CsTerm));
 	if (nulls[FACT_START_AT])
@@ -178,29 +158,29 @@ cs_term_make(const Datum *values, const bool *nulls, const char *currency, CsTer
 
 	/* what a paused row would cost does not matter: none of it counts */
 	if (term->state == CS_TERM_PAUSED)
-		mrr = num(0);
-	else if (nulls[FACT_MRR] || not_a_number(values[FACT_MRR]))
+		term->mrr = 0;
+	else if (nulls[FACT_MRR])
 		return CS_TERM_UNKNOWN;
-	else if (!cs_money_in_range(values[FACT_MRR], 14))
-		return CS_TERM_RANGE;
-	else
-		mrr = values[FACT_MRR];
+	else if (!cs_money(values[FACT_MRR], &term->mrr))
+	{
+		Numeric n = DatumGetNumeric(values[FACT_MRR]);
 
-	term->mrr = DirectFunctionCall2(numeric_round, mrr, Int32GetDatum(6));
+		return numeric_is_nan(n) || numeric_is_inf(n) ? CS_TERM_UNKNOWN : CS_TERM_RANGE;
+	}
+	else if (!cs_money_fits(term->mrr))
+		return CS_TERM_RANGE;
 	/* nothing is nothing in every currency */
-	if (currency != NULL && !nulls[FACT_CURRENCY] &&
-		DatumGetInt32(DirectFunctionCall2(numeric_cmp, mrr, num(0))) != 0)
+	if (currency != NULL && !nulls[FACT_CURRENCY] && term->state != CS_TERM_PAUSED &&
+		(term->mrr != 0 || !is_nothing(values[FACT_MRR])))
 	{
 		char *own = TextDatumGetCString(values[FACT_CURRENCY]);
 
 		if (pg_strcasecmp(own, currency) != 0)
 		{
 			term->currency = asc_toupper(own, strlen(own));
-			term->native = datumCopy(mrr, false, -1);
+			term->native = datumCopy(values[FACT_MRR], false, -1);
 		}
 	}
-	if (!cs_money_in_range(term->mrr, 14))
-		return CS_TERM_RANGE;
 
 	term->subscription_id = text_or_null(values, nulls, FACT_SUBSCRIPTION_ID);
 	if (!nulls[FACT_TERM_MONTHS])
@@ -226,9 +206,10 @@ cs_term_convert(CsTerm *term, TimestampTz locked_at, const CsRates *rates)
 		return CS_TERM_OK;
 	if (!rate_at(rates, term->currency, locked_at, &rate))
 		return CS_TERM_NO_RATE;
-	term->mrr = DirectFunctionCall2(
-		numeric_round, DirectFunctionCall2(numeric_mul, term->native, rate), Int32GetDatum(6));
-	return cs_money_in_range(term->mrr, 14) ? CS_TERM_OK : CS_TERM_RANGE;
+	if (!cs_money(DirectFunctionCall2(numeric_mul, term->native, rate), &term->mrr) ||
+		!cs_money_fits(term->mrr))
+		return CS_TERM_RANGE;
+	return CS_TERM_OK;
 }
 
 static int

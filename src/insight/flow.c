@@ -27,6 +27,7 @@
 #include "utils/numeric.h"
 #include "utils/snapmgr.h"
 
+#include "core/money.h"
 #include "insight/flow.h"
 
 #define MILLION 1000000
@@ -132,55 +133,16 @@ typedef struct FlowReceiver
 /* ---- money ---------------------------------------------------------------- */
 
 /*
- * to_millionths: exact for what has at most six digits after the point.
+ * to_millionths: of what the ledger stores, which has six digits after the point.
  */
 static int128
 to_millionths(Datum value)
 {
-	char *text = DatumGetCString(DirectFunctionCall1(numeric_out, value));
-	char *p = text;
-	int128 result = 0;
-	int digits = -1; /* after the point */
-	bool negative = *p == '-';
+	CsMoney money;
 
-	for (p += negative; *p != '\0'; p++)
-	{
-		if (*p == '.')
-			digits = 0;
-		else if (*p < '0' || *p > '9' || digits == 6)
-			elog(ERROR, "amount %s in the ledger is not one with six digits", text);
-		else
-		{
-			result = result * 10 + (*p - '0');
-			digits += digits >= 0;
-		}
-	}
-	for (digits = Max(digits, 0); digits < 6; digits++)
-		result *= 10;
-	pfree(text);
-	return negative ? -result : result;
-}
-
-static Datum
-from_millionths(int128 value)
-{
-	char buffer[64];
-	char *p = buffer + sizeof(buffer) - 1;
-	bool negative = value < 0;
-	unsigned __int128 rest = negative ? -(unsigned __int128) value : (unsigned __int128) value;
-
-	*p = '\0';
-	for (int i = 0; i < 7 || rest > 0; i++)
-	{
-		if (i == 6)
-			*--p = '.';
-		*--p = '0' + (int) (rest % 10);
-		rest /= 10;
-	}
-	if (negative)
-		*--p = '-';
-	return DirectFunctionCall3(numeric_in, CStringGetDatum(p), ObjectIdGetDatum(InvalidOid),
-							   Int32GetDatum(-1));
+	if (!cs_money(value, &money))
+		elog(ERROR, "amount in the ledger is out of range");
+	return money;
 }
 
 /* ---- sums ----------------------------------------------------------------- */
@@ -285,7 +247,7 @@ cs_flow_get(const CsFlow *flow, int segment, int period, CsSum sum)
 	const int128 *sums = flow->segments[segment].cells[period];
 	int128 value = sums ? sums[sum] : 0;
 
-	return sum < FIRST_MONEY ? Int64GetDatum((int64) value) : from_millionths(value);
+	return sum < FIRST_MONEY ? Int64GetDatum((int64) value) : cs_money_numeric(value);
 }
 
 void
@@ -304,7 +266,7 @@ cs_flow_carry(const CsFlow *flow, int segment, int period, Datum *customers, Dat
 		money += sums[SUM_MRR] + sums[SUM_MRR_IN] - sums[SUM_MRR_OUT];
 	}
 	*customers = Int64GetDatum((int64) n);
-	*mrr = from_millionths(money);
+	*mrr = cs_money_numeric(money);
 }
 
 /* ---- the pass ------------------------------------------------------------- */

@@ -85,6 +85,7 @@ ingest(Datum ids, List *subscription_rows)
 {
 	CsArg whose = cs_datum(TEXTARRAYOID, ids, ids == (Datum) 0);
 	bool all_ids = ids == (Datum) 0;
+	bool none = false; /* nobody is known: nobody is looked up */
 	List *customers = cs_sources("customer");
 	List *subscriptions = cs_sources("subscription");
 	bool others = customers == NIL && subscriptions == NIL;
@@ -119,34 +120,40 @@ ingest(Datum ids, List *subscription_rows)
 						 " true AS other FROM cs_internal.usage_sealed u"
 						 " WHERE u.customer_id = ANY ($1)",
 						 n > 0 ? " UNION ALL " : "");
+	if (all_ids)
+		none = cs_exec("SELECT FROM cs_internal.customer LIMIT 1", CS_NO_ARGS) == 0;
 	if (all.len > 0)
 		cs_exec(
-			psprintf("INSERT INTO cs_internal.customer AS c (customer_id, name, owner, parent_id,"
-					 "  created_at, attributes, from_customer, from_subscription, from_other)"
-					 " SELECT p.customer_id,"
-					 "  (array_agg(p.name ORDER BY p.n) FILTER (WHERE p.name IS NOT NULL))[1],"
-					 "  (array_agg(p.owner ORDER BY p.n) FILTER (WHERE p.owner IS NOT NULL))[1],"
-					 "  (array_agg(p.parent_id ORDER BY p.n)"
-					 "   FILTER (WHERE p.parent_id IS NOT NULL))[1],"
-					 "  min(p.created_at),"
-					 "  (array_agg(p.attributes ORDER BY p.n)"
-					 "   FILTER (WHERE p.attributes IS NOT NULL))[1],"
-					 "  bool_or(p.customer), bool_or(p.subscription), bool_or(p.other)"
-					 " FROM (%s) p WHERE p.customer_id IS NOT NULL GROUP BY p.customer_id"
-					 " ON CONFLICT (customer_id) DO UPDATE SET name = excluded.name,"
-					 "  owner = excluded.owner, parent_id = excluded.parent_id,"
-					 "  created_at = excluded.created_at, attributes = excluded.attributes,"
-					 "  from_customer = excluded.from_customer,"
-					 "  from_subscription = excluded.from_subscription,"
-					 "  from_other = excluded.from_other"
-					 " WHERE (c.name, c.owner, c.parent_id, c.created_at, c.attributes,"
-					 "  c.from_customer, c.from_subscription, c.from_other) IS DISTINCT FROM"
-					 "  (excluded.name, excluded.owner, excluded.parent_id, excluded.created_at,"
-					 "   excluded.attributes, excluded.from_customer, excluded.from_subscription,"
-					 "   excluded.from_other)",
-					 all.data),
+			psprintf(
+				"INSERT INTO cs_internal.customer AS c (customer_id, name, owner, parent_id,"
+				"  created_at, attributes, from_customer, from_subscription, from_other)"
+				" SELECT p.customer_id,"
+				"  (array_agg(p.name ORDER BY p.n) FILTER (WHERE p.name IS NOT NULL))[1],"
+				"  (array_agg(p.owner ORDER BY p.n) FILTER (WHERE p.owner IS NOT NULL))[1],"
+				"  (array_agg(p.parent_id ORDER BY p.n)"
+				"   FILTER (WHERE p.parent_id IS NOT NULL))[1],"
+				"  min(p.created_at),"
+				"  (array_agg(p.attributes ORDER BY p.n)"
+				"   FILTER (WHERE p.attributes IS NOT NULL))[1],"
+				"  bool_or(p.customer), bool_or(p.subscription), bool_or(p.other)"
+				" FROM (%s) p WHERE p.customer_id IS NOT NULL GROUP BY p.customer_id%s",
+				all.data,
+				none ? ""
+					 : " ON CONFLICT (customer_id) DO UPDATE SET name = excluded.name,"
+					   "  owner = excluded.owner, parent_id = excluded.parent_id,"
+					   "  created_at = excluded.created_at, attributes = excluded.attributes,"
+					   "  from_customer = excluded.from_customer,"
+					   "  from_subscription = excluded.from_subscription,"
+					   "  from_other = excluded.from_other"
+					   " WHERE (c.name, c.owner, c.parent_id, c.created_at, c.attributes,"
+					   "  c.from_customer, c.from_subscription, c.from_other) IS DISTINCT FROM"
+					   "  (excluded.name, excluded.owner, excluded.parent_id, excluded.created_at,"
+					   "   excluded.attributes, excluded.from_customer, excluded.from_subscription,"
+					   "   excluded.from_other)"),
 			CS_ARGS(whose));
-	if (all_ids)
+	if (none)
+		;
+	else if (all_ids)
 		cs_exec(psprintf("WITH gone AS (DELETE FROM cs_internal.customer c WHERE NOT EXISTS"
 						 "  (SELECT 1 FROM (%s) p WHERE p.customer_id = c.customer_id)"
 						 "  RETURNING c.customer_id)"
