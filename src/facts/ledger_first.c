@@ -5,7 +5,8 @@
  *
  * In: all rows of all subscription, cancellation and invoice sources, each read
  * once in order of customer and put together as they come, so that memory holds
- * one customer's (what a source gives waits in a tuplestore).  Out: movement,
+ * one customer's (what a source gives waits in a tuplestore, which goes to a file
+ * where it exceeds maintenance_work_mem).  Out: movement,
  * customer, the ledger's part of unusable, and the marks of what is left to do.
  * Facts become terms, and terms movements, by the code that ingest uses.
  *
@@ -48,6 +49,7 @@
 #include "portability/instr_time.h"
 #include "storage/latch.h"
 #include "storage/lmgr.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -428,6 +430,7 @@ typedef struct Build
 	int cancellations_size;
 	CsDue *dues;
 	int dues_size;
+	int64 done; /* facts */
 } Build;
 
 /* Room for one more in an array that lives as long as the build. */
@@ -466,6 +469,7 @@ take_terms(Build *b, Stream *s, CsMember *member, const text *id, bool *past_due
 			member->nterms++;
 		}
 		advance(s);
+		b->done++;
 	} while (s->id != NULL && id_cmp(s->id, id) == 0);
 }
 
@@ -488,6 +492,7 @@ take_cancellations(Build *b, Stream *s, CsMember *member, const text *id)
 			member->ncancellations++;
 		}
 		advance(s);
+		b->done++;
 	} while (s->id != NULL && id_cmp(s->id, id) == 0);
 }
 
@@ -501,6 +506,7 @@ take_dues(Build *b, Stream *s, const char *customer, const text *id, int *ndues)
 		if (!s->slot->tts_isnull[1])
 			b->dues[(*ndues)++] = (CsDue){customer, DatumGetTimestampTz(s->slot->tts_values[1])};
 		advance(s);
+		b->done++;
 	} while (s->id != NULL && id_cmp(s->id, id) == 0);
 }
 
@@ -535,7 +541,13 @@ sweep_all(Build *b, Stream *streams, int n, int level, Writer *writer)
 												  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
 	text *id;
+	int64 facts = 0;
+	int64 tenth = 0;
+	instr_time begin;
 
+	INSTR_TIME_SET_CURRENT(begin);
+	for (int i = 0; i < n; i++)
+		facts += streams[i].rows->nrows;
 	while ((id = next_customer(streams, n)) != NULL)
 	{
 		CsMember member = {0};
@@ -578,6 +590,12 @@ sweep_all(Build *b, Stream *streams, int n, int level, Writer *writer)
 				write_member(writer, &member, id_datum);
 		}
 		MemoryContextReset(context);
+		if (b->done * 10 / facts > tenth)
+		{
+			tenth = b->done * 10 / facts;
+			ereport(level, errmsg("ledger: %lld of %lld facts after %.1f s", (long long) b->done,
+								  (long long) facts, milliseconds_since(begin) / 1000));
+		}
 	}
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
@@ -747,11 +765,17 @@ cs_ledger_build_step(bool at_once, int level)
 	MemoryContext context =
 		AllocSetContextCreate(CurrentMemoryContext, "cs_ext ledger build", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
+	int settings = NewGUCNestLevel();
 
+	/* it sorts as much as an index that is made, and may take as much memory */
+	if (maintenance_work_mem > work_mem)
+		(void) set_config_option("work_mem", psprintf("%dkB", maintenance_work_mem), PGC_USERSET,
+								 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	if (at_once && can_build())
 		build_all(cs_policy(false), level);
 	else
 		leave_to_ingest();
+	AtEOXact_GUC(true, settings);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
 }

@@ -401,6 +401,7 @@ read_checksums(const CsSource *source, bool everything, TimestampTz since)
 	ErrorData *error = NULL;
 	CsResult *rows;
 	CsArg name = cs_text(source->name);
+	bool built; /* from nothing: only who is gone is pending */
 
 	query.sql = psprintf("SELECT %s AS customer_id, sum(hashtextextended(r::text, 0)::numeric) AS "
 						 "checksum FROM (%s) r%s GROUP BY customer_key",
@@ -417,14 +418,15 @@ read_checksums(const CsSource *source, bool everything, TimestampTz since)
 		set_needs_scan(source->name);
 		return;
 	}
+	built = everything && cs_ledger_build_begin(source);
 	cs_register("found", rows);
 	cs_exec("INSERT INTO cs_internal.pending (source, customer_id, since) SELECT $1, "
 			"coalesce(n.customer_id, o.customer_id), $3 FROM found n FULL JOIN (SELECT * FROM "
 			"cs_internal.scan_checksum WHERE "
-			"source = $1) o ON o.customer_id = n.customer_id WHERE n.checksum IS DISTINCT FROM "
-			"o.checksum OR $2" UPSERT_PENDING,
-			CS_ARGS(name, cs_bool(everything), cs_tstz(since)));
-	if (SPI_processed > 0)
+			"source = $1) o ON o.customer_id = n.customer_id WHERE (n.checksum IS DISTINCT FROM "
+			"o.checksum OR $2) AND (n.customer_id IS NULL OR NOT $4)" UPSERT_PENDING,
+			CS_ARGS(name, cs_bool(everything), cs_tstz(since), cs_bool(built)));
+	if (everything || SPI_processed > 0)
 	{
 		cs_exec(
 			"DELETE FROM cs_internal.scan_checksum s WHERE s.source = $1 AND NOT EXISTS (SELECT 1 "
@@ -438,11 +440,10 @@ read_checksums(const CsSource *source, bool everything, TimestampTz since)
 	}
 	cs_unregister("found");
 	tuplestore_end(rows->store);
-	if (everything)
-	{
+	if (everything && !built)
 		cs_pending_known(source->name);
+	if (everything)
 		forget_orphans(source);
-	}
 	cs_count_unusable(source, (Datum) 0, true);
 	done_reading(source);
 }

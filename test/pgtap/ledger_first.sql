@@ -28,7 +28,8 @@ INSERT INTO cs.fx_rate (currency, valid_from, rate) SELECT 'USD', date '2025-03-
 SELECT count(*) FROM cs.add_source('account', 'customer', 'app.account', '{"customer_id": "id", "name": "name"}') \g /dev/null
 SELECT count(*) FROM cs.add_source('sub', 'subscription', 'app.sub', '{"customer_id": "customer_id", "subscription_id": "id", "start_at": "start_at", "end_at": "end_at", "mrr": "mrr", "currency": "currency",
 	"term_months": "term_months", "status": "status", "changed_at": "changed_at", "cancel_requested_at": "cancel_requested_at", "cancel_reason": "reason"}') \g /dev/null
-SELECT count(*) FROM cs.add_source('plain', 'subscription', 'app.plain', '{"customer_id": "customer_id", "start_at": "start_at", "end_at": "end_at", "amount": "amount", "interval": "period"}') \g /dev/null
+CREATE VIEW app.plain_view AS SELECT * FROM app.plain;
+SELECT count(*) FROM cs.add_source('plain', 'subscription', 'app.plain_view', '{"customer_id": "customer_id", "start_at": "start_at", "end_at": "end_at", "amount": "amount", "interval": "period"}') \g /dev/null
 SELECT count(*) FROM cs.add_source('invoice', 'invoice', 'app.invoice', '{"customer_id": "customer_id", "due_at": "due_at", "paid_at": "paid_at", "amount": "amount"}') \g /dev/null
 SELECT count(*) FROM cs.add_source('leaving', 'cancellation', 'app.leaving', '{"customer_id": "customer_id", "at": "at", "reason": "reason"}') \g /dev/null
 SELECT count(*) FROM cs.add_source('event', 'usage_event', 'app.event', '{"customer_id": "customer_id", "at": "at"}') \g /dev/null
@@ -87,6 +88,7 @@ BEGIN
 END $$;
 
 CALL app.both(NULL, NULL) \gset
+SELECT is(string_agg(capture, ',' ORDER BY capture), 'scan,trigger,trigger,trigger,trigger,trigger', 'of sources with triggers and a scanned one') FROM cs_internal.source_state;
 SELECT ok(:movements > 200, :'movements' || ' movements');
 SELECT is(:transactions::bigint, 1::bigint, 'of one transaction');
 SELECT is_empty($$SELECT * FROM app.difference('first', 'ingest')$$, 'the first build makes what ingest makes');
