@@ -192,6 +192,7 @@ enum
 	READ_SEND,
 	READ_HASH,
 	READ_PLUS,
+	READ_MINUS,
 	READ_AT,
 	READ_EVENTS,
 	READ_QUANTITY,
@@ -208,6 +209,7 @@ static const char *const signatures[READERS] = {
 	"cs_internal.usage_send(cs.usage)",
 	"cs.usage_hash(cs.usage)",
 	"cs.usage_plus(cs.usage,cs.usage)",
+	"cs.usage_minus(cs.usage,cs.usage)",
 	"cs.usage_at(cs.usage,date)",
 	"cs.events(cs.usage,text,integer,integer,boolean)",
 	"cs.quantity(cs.usage,text,integer,integer,boolean)",
@@ -236,6 +238,7 @@ read_value(int reader, Oid oid, Datum value, Datum other, bool stamp)
 	switch (reader)
 	{
 		case READ_PLUS:
+		case READ_MINUS:
 			call->args[1].value = other;
 			break;
 		case READ_AT:
