@@ -15,9 +15,9 @@ SELECT cs.setup(time_zone => 'UTC', currency => 'EUR', template => NULL);
 GRANT USAGE ON SCHEMA app TO cs_ext_run;
 GRANT SELECT ON ALL TABLES IN SCHEMA app TO cs_ext_run;
 SELECT cs.add_source('events', 'usage_event', 'app.event', '{"customer_id": "customer_id", "user_id": "user_id", "at": "at", "event": "name"}');
-CALL cs.refresh();
-CHECKPOINT;
 SQL
+# in a session that has the database's clock
+sql -c 'CALL cs.refresh()' -c 'CHECKPOINT'
 size=$(sql -c "SELECT pg_column_size(usage) FROM cs_internal.usage_month WHERE month = '2025-06-01'")
 wal() { sql -c "SELECT pg_current_wal_insert_lsn() - '0/0'"; }
 written=0

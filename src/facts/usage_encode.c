@@ -14,6 +14,7 @@
 #include "miscadmin.h"
 #include "pgtime.h"
 #include "port/pg_bitutils.h"
+#include "port/pg_bswap.h"
 #include "utils/datetime.h"
 #include "utils/memutils.h"
 
@@ -112,7 +113,16 @@ put_bytes(StringInfo buf, const void *data, int len)
 static inline void
 put_name(StringInfo buf, const Label *name)
 {
-	cs_put_name(buf, name->s, name->len);
+	uint64 bytes;
+
+	if (name->s == NULL || name->len > sizeof(bytes))
+	{
+		cs_put_name(buf, name->s, name->len);
+		return;
+	}
+	/* a short name stands in the label, which is at hand; its text need not be fetched */
+	bytes = pg_hton64(name->prefix);
+	cs_put_name(buf, (const char *) &bytes, name->len);
 }
 
 /* Scratch of encoding, grown as groups need it. */
@@ -432,6 +442,9 @@ encode_customer(Pack *p, StringInfo buf, Scratch *w, const Label *id, const Reco
 	for (uint32 i = 0; i < n; i++)
 	{
 		DateADT day = local_day(p, records[i].at);
+
+		/* users are many; encode_group comes to these soon */
+		__builtin_prefetch(&p->users.labels[records[i].user], 1);
 
 		if (i == 0 || day < month || day >= month_end)
 			month = month_of(day, &month_end);
