@@ -175,13 +175,16 @@ COMMENT ON FUNCTION cs_internal.term_due(timestamptz[], timestamptz) IS
 CREATE FUNCTION cs_internal.usage_activity(bounds timestamptz[], until timestamptz)
 RETURNS TABLE (customer_id text, bound_no integer)
 LANGUAGE sql STABLE AS $$
-	SELECT u.customer_id, b.n::integer
+	SELECT w.id, b.n::integer
 	FROM cs.policy p
 	CROSS JOIN LATERAL unnest(bounds || until) WITH ORDINALITY AS b (at, n)
 	CROSS JOIN LATERAL (SELECT (b.at AT TIME ZONE p.time_zone)::date AS day) d
 	JOIN cs_internal.usage_piece u ON u.month < d.day AND u.month >= date_trunc('month', d.day::timestamp - make_interval(days => p.inactivity_days))::date
-	GROUP BY u.customer_id, b.n, d.day, p.inactivity_days
-	HAVING EXISTS (SELECT FROM cs_internal.customer c WHERE c.customer_id = u.customer_id)       -- orphans have usage too
+	-- what merged customers do is done by whom they count for at the bound
+	LEFT JOIN cs_internal.merge_span() o ON o.id = u.customer_id AND o.since < b.at + cs_internal.edge_shift() AND o.until >= b.at + cs_internal.edge_shift()
+	CROSS JOIN LATERAL (SELECT coalesce(o.owner, u.customer_id) COLLATE "C") w (id)
+	GROUP BY w.id, b.n, d.day, p.inactivity_days
+	HAVING EXISTS (SELECT FROM cs_internal.customer c WHERE c.customer_id = w.id)       -- orphans have usage too
 		AND min(cs.days_since(cs.usage_at(u.usage, d.day), NULL)) <= p.inactivity_days
 $$;
 COMMENT ON FUNCTION cs_internal.usage_activity(timestamptz[], timestamptz) IS

@@ -75,6 +75,7 @@ CREATE TABLE lic (c text, s timestamptz, e timestamptz, n integer);
 CREATE TABLE merged (a text, b text, at timestamptz);
 INSERT INTO lic VALUES ('renewed', '2024-01-01', '2024-03-05', 7), ('rolls', '2024-01-01', NULL, 3), ('open', '2024-02-01', '2024-03-20', 4), ('open', '2024-03-20', NULL, 6);
 INSERT INTO merged VALUES ('rolls', 'cannot', '2024-03-10');
+INSERT INTO used VALUES ('rolls', '2024-03-25 10:00+00'), ('rolls', '2024-03-04 10:00+00');
 SELECT count(*) FROM cs.add_source('lic', 'licence', 'lic', '{"customer_id": "c", "start_at": "s", "end_at": "e", "seats": "n"}') \g /dev/null
 SELECT count(*) FROM cs.add_source('merged', 'customer_merge', 'merged', '{"from_customer_id": "a", "into_customer_id": "b", "at": "at"}') \g /dev/null
 CALL cs.refresh(commit => false);
@@ -84,6 +85,8 @@ SELECT results_eq($$ SELECT customer_id, part, numerator FROM cs.churn_customers
 	$$ VALUES ('cannot', 'joined', 0::numeric), ('renewed', 'churned', 7), ('rolls', 'merged', 0) $$, 'who they went to');
 SELECT results_eq($$ SELECT customer_id, in_numerator FROM cs.churn_customers('2024-03', NULL, 'eligible_base') WHERE customer_id IN ('rolls', 'cannot') AND in_denominator $$,
 	$$ VALUES ('cannot', false) $$, 'a term that ends after the merge is of whom it went to');
+SELECT results_eq($$ SELECT bound_no, customer_id COLLATE "default" FROM cs_internal.usage_activity(ARRAY['2024-03-06', '2024-04-01']::timestamptz[], '2024-04-02') WHERE customer_id IN ('rolls', 'cannot') AND bound_no < 3 ORDER BY 1 $$,
+	$$ VALUES (1, 'rolls'), (2, 'cannot') $$, 'what is used under the old id after the merge is used by the new customer');
 SELECT cs.drop_source('lic'), cs.drop_source('merged') \g /dev/null
 CALL cs.refresh(commit => false);
 
