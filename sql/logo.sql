@@ -40,10 +40,14 @@ COMMENT ON FUNCTION cs_internal.measure_of(text) IS 'Whose flows a unit of churn
 -- Movements of accounts, in the columns of cs_internal.movement: what its
 -- customers did at an instant is one row, so that a customer that goes over to
 -- another one of the same account is nothing. Of kinds only churn and merge_out
--- mean anything: the account stops being active.
+-- mean anything: the account stops being active. Not SQL, so that who asks for
+-- customers does not plan this with it.
 CREATE FUNCTION cs_internal.logo_movement()
 RETURNS TABLE (customer_id text, at timestamptz, seq smallint, kind text, delta numeric, mrr_after numeric, active_after boolean, churn_kind text, reason text)
-LANGUAGE sql STABLE AS $$
+LANGUAGE plpgsql STABLE AS $$
+#variable_conflict use_column
+BEGIN
+	RETURN QUERY
 	WITH step AS (
 		SELECT coalesce(a.account_id, m.customer_id) AS account_id, m.customer_id, m.at, m.kind, m.delta, m.churn_kind, m.reason,
 			m.active_after::integer - lag(m.active_after::integer, 1, 0) OVER (PARTITION BY m.customer_id ORDER BY m.at, m.seq) AS turn
@@ -65,8 +69,8 @@ LANGUAGE sql STABLE AS $$
 	SELECT r.account_id, r.at, 0::smallint, k.kind, r.delta, r.mrr_after, r.active > 0,
 		CASE WHEN k.kind = 'churn' THEN r.churn_kind END, CASE WHEN k.kind = 'churn' THEN r.reason END
 	FROM run r
-	CROSS JOIN LATERAL (SELECT CASE WHEN r.active > 0 OR r.turn >= 0 THEN 'change' WHEN r.merged AND NOT r.churned THEN 'merge_out' ELSE 'churn' END) k (kind)
-$$;
+	CROSS JOIN LATERAL (SELECT CASE WHEN r.active > 0 OR r.turn >= 0 THEN 'change' WHEN r.merged AND NOT r.churned THEN 'merge_out' ELSE 'churn' END) k (kind);
+END $$;
 COMMENT ON FUNCTION cs_internal.logo_movement() IS
 'When accounts start and stop being active, and their MRR: one row an account and instant at which any of its customers has a movement.';
 
@@ -89,7 +93,10 @@ COMMENT ON FUNCTION cs_internal.moves(text) IS 'The movements of MRR, or those o
 -- customers that pay the same, none perhaps: who is active, then the parent, then the least id.
 CREATE FUNCTION cs_internal.account_at(dimension text, at timestamptz, basis text)
 RETURNS TABLE (customer_id text, segment text, active boolean, mrr numeric)
-LANGUAGE sql STABLE AS $$
+LANGUAGE plpgsql STABLE AS $$
+#variable_conflict use_column
+BEGIN
+	RETURN QUERY
 	SELECT DISTINCT ON (x.account_id) x.account_id, s.segment, bool_or(x.active) OVER w, sum(x.mrr) OVER w
 	FROM (
 		SELECT coalesce(a.account_id, i.customer_id) AS account_id, i.customer_id, coalesce(b.mrr_after, 0) AS mrr, coalesce(b.active_after, false) AS active
@@ -104,8 +111,8 @@ LANGUAGE sql STABLE AS $$
 	) x
 	LEFT JOIN cs_internal.segment_at(account_at.dimension, account_at.at, basis) s ON s.customer_id = x.customer_id
 	WINDOW w AS (PARTITION BY x.account_id)
-	ORDER BY x.account_id, x.mrr DESC, x.active DESC, x.customer_id <> x.account_id, x.customer_id
-$$;
+	ORDER BY x.account_id, x.mrr DESC, x.active DESC, x.customer_id <> x.account_id, x.customer_id;
+END $$;
 COMMENT ON FUNCTION cs_internal.account_at(text, timestamptz, text) IS
 'Every account just before an instant (on it with period_edge at): whether it is active, its MRR, and the segment it stands in, NULL for none.';
 
