@@ -33,6 +33,15 @@
 	PortalRun((portal), FETCH_ALL, true, true, (dest), (dest), (qc))
 #endif
 
+/* Reads the fields of a date and time; 0: it is one. */
+#if PG_VERSION_NUM >= 160000
+#define cs_decode_datetime(fields, types, n, what, tm, fsec, zone) \
+	DecodeDateTime((fields), (types), (n), (what), (tm), (fsec), (zone), &(DateTimeErrorExtra){0})
+#else
+#define cs_decode_datetime(fields, types, n, what, tm, fsec, zone) \
+	DecodeDateTime((fields), (types), (n), (what), (tm), (fsec), (zone))
+#endif
+
 /* Right of a role on a schema: one function for all objects from 16 on. */
 #if PG_VERSION_NUM >= 160000
 #define CS_NAMESPACE_ACLCHECK(nsp, role, mode) object_aclcheck(NamespaceRelationId, nsp, role, mode)

@@ -10,8 +10,11 @@
 #include <limits.h>
 
 #include "miscadmin.h"
+#include "utils/datetime.h"
 #include "utils/guc.h"
+#include "utils/varlena.h"
 
+#include "compat.h"
 #include "facts/source.h"
 #include "scheduler/scheduler.h"
 
@@ -33,6 +36,50 @@ char *cs_actor = NULL;
 char *cs_now_setting = NULL;
 
 /*
+ * check_now: cs_ext.now is empty or an instant. What is wrong shall be refused
+ * where it is written, not by whatever is computed later. As the check of
+ * recovery_target_time it must not raise, so it only decodes.
+ */
+static bool
+check_now(char **newval, void **extra, GucSource source)
+{
+	char *fields[MAXDATEFIELDS];
+	int types[MAXDATEFIELDS];
+	char buffer[MAXDATELEN + MAXDATEFIELDS];
+	struct pg_tm tm;
+	fsec_t fsec;
+	int zone;
+	int what;
+	int n;
+
+	if (**newval == '\0')
+		return true;
+	if (ParseDateTime(*newval, buffer, sizeof(buffer), fields, types, MAXDATEFIELDS, &n) == 0 &&
+		cs_decode_datetime(fields, types, n, &what, &tm, &fsec, &zone) == 0 &&
+		(what == DTK_DATE || what == DTK_EPOCH))
+		return true;
+	GUC_check_errdetail("It is no instant such as 2025-01-01 or 2025-01-01 06:00:00+01.");
+	GUC_check_errhint("Leave it empty to use the clock.");
+	return false;
+}
+
+static bool
+check_databases(char **newval, void **extra, GucSource source)
+{
+	char *list = pstrdup(*newval);
+	List *names;
+	bool valid = SplitIdentifierString(list, ',', &names);
+
+	list_free(names);
+	pfree(list);
+	if (valid)
+		return true;
+	GUC_check_errdetail("List syntax is invalid.");
+	GUC_check_errhint("Write names separated by commas, in double quotes where they need them.");
+	return false;
+}
+
+/*
  * _PG_init: defines the settings; when preloaded also registers the launcher.
  */
 void
@@ -43,7 +90,7 @@ _PG_init(void)
 	DefineCustomStringVariable("cs_ext.databases",
 							   "Databases that the scheduler serves, separated by commas.",
 							   "Empty: every database that has the extension.", &cs_databases, "",
-							   PGC_SIGHUP, GUC_LIST_INPUT, NULL, NULL, NULL);
+							   PGC_SIGHUP, GUC_LIST_INPUT, check_databases, NULL, NULL);
 	DefineCustomIntVariable("cs_ext.max_workers", "Database and job workers at a time.", NULL,
 							&cs_max_workers, 4, 1, 64, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("cs_ext.refresh_batch",
@@ -75,7 +122,7 @@ _PG_init(void)
 		"Empty: the session's user.", &cs_actor, "", PGC_USERSET, 0, NULL, NULL, NULL);
 	DefineCustomStringVariable("cs_ext.now", "The instant everything is computed at.",
 							   "Empty: the clock. Never before the last evaluated instant.",
-							   &cs_now_setting, "", PGC_SUSET, 0, NULL, NULL, NULL);
+							   &cs_now_setting, "", PGC_SUSET, 0, check_now, NULL, NULL);
 	MarkGUCPrefixReserved("cs_ext");
 
 	cs_capture_init();

@@ -114,4 +114,9 @@ RESET search_path;
 SELECT is(count(*), 0::bigint, 'the path of the writer counts, not the one of the refresher') FROM cs.customer_metric m
 	JOIN cs.customer_metric b USING (customer_id) WHERE m.metric = 'doubled_mrr' AND b.metric = 'mrr' AND m.value IS DISTINCT FROM 2 * b.value;
 SELECT ok(count(*) > 20, 'seen on ' || count(*) || ' customers') FROM cs.customer_metric WHERE metric = 'doubled_mrr' AND value > 0;
+SELECT throws_ok(format('SET cs_ext.now = %L', v), '22023', NULL, format('cs_ext.now is not %s', v))
+FROM unnest('{yesterday-ish,infinity,2026-13-01,10:00}'::text[]) v;
+SELECT lives_ok(format('SET cs_ext.now = %L', v), format('cs_ext.now may be "%s"', v))
+FROM unnest(ARRAY['2026-10-31 06:00:00+01', '2026-10-31 06:00 Europe/Berlin', '2026-10-31', 'yesterday', '']) v;
+RESET cs_ext.now;
 SELECT * FROM finish();
