@@ -83,13 +83,20 @@ BEGIN
 			'ALTER SYSTEM SET cs_ext.scheduler = on; SELECT pg_reload_conf();'
 		WHERE current_setting('cs_ext.scheduler') = 'off'
 		UNION ALL
+		SELECT 'scheduler', 'warning', 'cs_ext.databases', format('cs_ext.databases (%s) does not name this database: it is not refreshed by itself', l.list),
+			'ALTER SYSTEM SET cs_ext.databases = …; SELECT pg_reload_conf();'
+		FROM (SELECT current_setting('cs_ext.databases') AS list) l
+		WHERE l.list <> '' AND NOT EXISTS (SELECT FROM regexp_split_to_table(btrim(l.list), '\s*,\s*') n
+			WHERE current_database() = CASE WHEN n LIKE '"%' THEN replace(btrim(n, '"'), '""', '"') ELSE lower(n) END OR btrim(n, '"') = '*')
+		UNION ALL
 		SELECT 'grants', 'warning', p.run_as, format('run_as may not execute %s functions of schema cs, e.g. %s', count(*), min(f.oid::regprocedure::text COLLATE "C")),
 			format('SELECT cs.grant_admin(%L); then cs.grant_reader() and cs.grant_csm() for the roles that have these.', p.run_as)
 		FROM cs.policy p JOIN pg_roles r ON r.rolname = p.run_as
 			JOIN pg_proc f ON f.pronamespace = 'cs'::regnamespace AND NOT has_function_privilege(r.oid, f.oid, 'EXECUTE')
 		GROUP BY p.run_as
 		UNION ALL
-		SELECT 'jobs', CASE WHEN s.failures > 2 THEN 'error' ELSE 'warning' END, j.name, format('%s runs in a row failed, the last: %s', s.failures, coalesce(e.error, e.status)),
+		SELECT 'jobs', CASE WHEN s.failures > 2 THEN 'error' ELSE 'warning' END, j.name, 
+				CASE WHEN s.failures > 1 THEN format('%s runs in a row failed, the last: ', s.failures) ELSE 'the last run failed: ' END || coalesce(e.error, e.status),
 			format('Put right what it says, then SELECT cs.run_job(%L);', j.name)
 		FROM cs.job j JOIN cs_internal.job_state s ON s.job = j.name AND s.failures > 0
 			LEFT JOIN LATERAL (SELECT CASE r.status WHEN 'started' THEN 'crashed' ELSE r.status END AS status, r.error FROM cs_internal.job_run r
@@ -125,9 +132,19 @@ BEGIN
 			'Map the column that holds the customer''s id, or add the missing customers.'
 		FROM cs.source_status s WHERE s.orphans > 0
 		UNION ALL
-		SELECT 'definition', 'error', d.table_name || ' ' || d.key, d.status || coalesce(': ' || d.error, ''),
-			'Correct the definition; it is tried again at the next refresh.'
+		SELECT 'definition', 'error', d.table_name || ' ' || d.key, concat(d.status, ' for ' || d.customers || ' customers', ': ' || d.error),
+			CASE WHEN d.sqlstate = '57014' THEN 'Make the expression cheaper, or switch it off: it takes that long whenever it is tried again.'
+				ELSE 'Correct the definition, or the rows it fails for.' END
+			|| CASE WHEN d.table_name IN ('metric', 'alert_rule')
+				THEN format(' If the cause was elsewhere and is gone, UPDATE cs.%I SET enabled = enabled WHERE name = %L; tries it for everybody again.', d.table_name, d.key) ELSE '' END
 		FROM cs_internal.definition_status d WHERE d.status <> 'ok'
+		UNION ALL
+		SELECT 'waiting', 'warning', a.backend_type, format('pid %s has waited since %s for a lock that %s', a.pid, w.since,
+				coalesce((SELECT string_agg(format('pid %s (%s, %s since %s)', b.pid, coalesce(b.usename, b.backend_type), coalesce(b.state, 'at work'), b.state_change), ', ' ORDER BY b.pid)
+					FROM pg_stat_activity b WHERE b.pid = ANY (pg_blocking_pids(a.pid))) || ' holds', 'was given back')),
+			'It goes on when that transaction ends. If it does not: SELECT pg_terminate_backend(pid) of who holds it.'
+		FROM pg_stat_activity a, LATERAL (SELECT min(l.waitstart) AS since FROM pg_locks l WHERE l.pid = a.pid AND NOT l.granted) w
+		WHERE a.datname = current_database() AND a.backend_type LIKE 'cs\_ext %' AND w.since < clock_timestamp() - interval '2 s'
 		UNION ALL
 		SELECT 'change_log', 'warning', 'cs_internal.change_log', format('more than %s changes are waiting for a refresh', w.n),
 			'CALL cs.refresh(); and see that the scheduler runs.'

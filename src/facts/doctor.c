@@ -10,6 +10,7 @@
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "funcapi.h"
+#include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/lsyscache.h"
 
@@ -30,6 +31,37 @@ finding(ReturnSetInfo *rsinfo, const char *check, const char *severity, const ch
 	for (int i = 0; i < 5; i++)
 		values[i] = CStringGetTextDatum(cells[i]);
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+}
+
+/*
+ * locked: somebody keeps readers out of the relation (VACUUM FULL, ALTER TABLE),
+ * or waits in order to. A refresh waits for it; looking for what is wrong does not.
+ */
+static bool
+locked(ReturnSetInfo *rsinfo, const CsSource *source)
+{
+	char *who = NULL;
+	char *pids = NULL;
+
+	if (ConditionalLockRelationOid(source->relid, AccessShareLock))
+		return false;
+	if (cs_exec("SELECT string_agg(format('pid %s (%s)', l.pid, coalesce(a.usename, "
+				"a.backend_type)), ', ' ORDER BY l.pid), string_agg(format('SELECT "
+				"pg_terminate_backend(%s);', l.pid), ' ' ORDER BY l.pid) FROM pg_locks l LEFT JOIN "
+				"pg_stat_activity a USING (pid) WHERE l.locktype = 'relation' AND l.relation = $1 "
+				"AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = "
+				"current_database()) AND l.mode = 'AccessExclusiveLock'",
+				CS_ARGS(cs_datum(OIDOID, ObjectIdGetDatum(source->relid), false))) > 0)
+	{
+		who = cs_cell(0, 1);
+		pids = cs_cell(0, 2);
+	}
+	finding(rsinfo, "locked", "warning", source->name,
+			psprintf("%s is locked against readers by %s", source->relation,
+					 who ? who : "a transaction that has ended meanwhile"),
+			psprintf("A refresh that reads it waits; see pg_stat_activity. If it does not end: %s",
+					 pids ? pids : "look again."));
+	return true;
 }
 
 /*
@@ -56,6 +88,8 @@ readable(ReturnSetInfo *rsinfo, CsSource *source, const CsPolicy *policy)
 						 quote_identifier(policy->run_as)));
 		return false;
 	}
+	if (locked(rsinfo, source))
+		return false;
 	error = cs_source_analyse(source, NULL);
 	if (error != NULL)
 	{

@@ -137,29 +137,6 @@ cs_metric_item(const CsMetric *metric, List **ago_days)
 	return psprintf("cs.as_value((%s\n))", expression);
 }
 
-void
-cs_mark_failing(const char *table, const char *key, ErrorData *error, int64 customers,
-				const char *example)
-{
-	cs_exec("INSERT INTO cs_internal.definition_status AS d"
-			" (table_name, key, status, sqlstate, error, customers, example, since)"
-			" VALUES ($1, $2, 'failing', $3, $4, $5, $6, clock_timestamp())"
-			" ON CONFLICT (table_name, key) DO UPDATE SET status = 'failing', sqlstate = "
-			"excluded.sqlstate,"
-			" error = excluded.error, customers = excluded.customers, example = excluded.example,"
-			" since = CASE WHEN d.status = 'failing' THEN d.since ELSE excluded.since END",
-			CS_ARGS(cs_text(table), cs_text(key), cs_text(unpack_sql_state(error->sqlerrcode)),
-					cs_text(error->message), cs_int8(customers), cs_text(example)));
-}
-
-void
-cs_mark_working(const char *table, const char *key)
-{
-	cs_exec("DELETE FROM cs_internal.definition_status WHERE table_name = $1 AND key = $2 AND "
-			"status = 'failing'",
-			CS_ARGS(cs_text(table), cs_text(key)));
-}
-
 /* ---- the matrix -------------------------------------------------------- */
 
 static int
@@ -226,6 +203,41 @@ put_rows(Matrix *m, CsResult *rows, List *metrics, bool everybody)
 	}
 	ExecDropSingleTupleTableSlot(slot);
 	tuplestore_end(rows->store);
+}
+
+/* ---- what failed, in cs_internal.definition_status ----------------------- */
+
+/*
+ * mark_failing: a batch of fewer customers than it failed for before says
+ * nothing of the others, so their number stays.
+ */
+static void
+mark_failing(Matrix *m, const CsMetric *metric, ErrorData *error, int64 customers,
+			 const char *example)
+{
+	cs_exec("INSERT INTO cs_internal.definition_status AS d"
+			" (table_name, key, status, sqlstate, error, customers, example, since)"
+			" VALUES ('metric', $1, 'failing', $2, $3, $4, $5, clock_timestamp())"
+			" ON CONFLICT (table_name, key) DO UPDATE SET status = 'failing',"
+			" sqlstate = excluded.sqlstate, error = excluded.error, example = excluded.example,"
+			" customers = CASE WHEN d.status = 'failing' AND d.customers > $6 THEN d.customers"
+			" ELSE excluded.customers END,"
+			" since = CASE WHEN d.status = 'failing' THEN d.since ELSE excluded.since END",
+			CS_ARGS(cs_text(metric->name), cs_text(unpack_sql_state(error->sqlerrcode)),
+					cs_text(error->message), cs_int8(customers), cs_text(example),
+					cs_int8(m->batch->nids)));
+}
+
+/*
+ * mark_working: with fewer customers than it failed for, there are some left
+ * that were not tried again and have no value: it goes on being shown.
+ */
+static void
+mark_working(Matrix *m, const CsMetric *metric)
+{
+	cs_exec("DELETE FROM cs_internal.definition_status WHERE table_name = 'metric' AND key = $1 "
+			"AND status = 'failing' AND coalesce(customers, 0) <= $2",
+			CS_ARGS(cs_text(metric->name), cs_int8(m->batch->nids)));
 }
 
 /* ---- one group of metrics ---------------------------------------------- */
@@ -416,7 +428,7 @@ left_out(Matrix *m, const CsMetric *metric)
 		return false;
 	error = cs_expired("metric", metric->name, metric->expression);
 	if (error != NULL)
-		cs_mark_failing("metric", metric->name, error, m->batch->nids, NULL);
+		mark_failing(m, metric, error, m->batch->nids, NULL);
 	return error != NULL;
 }
 
@@ -479,7 +491,7 @@ one_by_one(Matrix *m, CsMetric *metric, ErrorData *first_error)
 	}
 	cs_register("batch", cs_query("SELECT i COLLATE \"C\" AS customer_id FROM unnest($1) i",
 								  CS_ARGS(cs_textarray(m->batch->ids))));
-	cs_mark_failing("metric", metric->name, error, failed, example);
+	mark_failing(m, metric, error, failed, example);
 }
 
 static void
@@ -500,7 +512,7 @@ compute_group(Matrix *m, const char *word, const char *search_path, List *metric
 	if (run_group(m, &g, usable, (Datum) 0, &error))
 	{
 		foreach (lc, usable)
-			cs_mark_working("metric", ((CsMetric *) lfirst(lc))->name);
+			mark_working(m, lfirst(lc));
 		forget(&g);
 		return;
 	}
@@ -512,10 +524,10 @@ compute_group(Matrix *m, const char *word, const char *search_path, List *metric
 		if (!alone)
 			error = NULL;
 		if (!alone && run_group(m, &g, list_make1(metric), (Datum) 0, &error))
-			cs_mark_working("metric", metric->name);
+			mark_working(m, metric);
 		else if (m->batch->nids == 1)
 		{
-			cs_mark_failing("metric", metric->name, error, 1, m->ids[0]);
+			mark_failing(m, metric, error, 1, m->ids[0]);
 			note_expired(m, metric, error);
 		}
 		else
@@ -619,10 +631,10 @@ compute_formulas(Matrix *m, List *all)
 			if (left_out(m, metric))
 				continue;
 			if (run_group(m, &g, list_make1(metric), (Datum) 0, &error))
-				cs_mark_working("metric", metric->name);
+				mark_working(m, metric);
 			else
 			{
-				cs_mark_failing("metric", metric->name, error, m->batch->nids, NULL);
+				mark_failing(m, metric, error, m->batch->nids, NULL);
 				note_expired(m, metric, error);
 			}
 		}

@@ -41,9 +41,4 @@ extern List *cs_metric_sources(const char *word);
 /* The canonical columns of a kind but the customer's, as "alias.a, alias.b". */
 extern char *cs_kind_columns_list(const char *kind, const char *alias);
 
-/* What happened to a definition at run time, in cs_internal.definition_status. */
-extern void cs_mark_failing(const char *table, const char *key, ErrorData *error, int64 customers,
-							const char *example);
-extern void cs_mark_working(const char *table, const char *key);
-
 #endif /* CS_METRIC_H */

@@ -68,6 +68,8 @@ SELECT is((SELECT avg(value) FROM cs.customer_metric WHERE metric = 'runs_as'), 
 	'it runs as run_as, read-only, in the policy''s zone, with row_security off');
 SELECT is((SELECT array_agg(customer_id) FROM cs.customer_metric WHERE metric = 'divides' AND value IS NULL), '{c7}'::text[],
 	'a division by zero on one customer leaves that one missing');
+SELECT is((SELECT array_agg(object ORDER BY object) FROM cs.doctor() WHERE "check" = 'definition' AND remedy LIKE '%cheaper%'),
+	'{metric loops,metric sleeps}'::text[], 'the doctor tells what is slow from what is wrong');
 SELECT is((SELECT sqlstate || ' ' || customers || ' ' || example FROM cs_internal.definition_status WHERE key = 'divides'), '22012 1 c7',
 	'and is reported with its SQLSTATE and the customer');
 SELECT is((SELECT count(*) FROM app.trace), 0::bigint, 'nothing was written');
