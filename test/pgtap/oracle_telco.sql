@@ -47,5 +47,4 @@ UPDATE cs.policy SET period_edge = 'at';
 CALL cs.refresh();
 SELECT * FROM pg_temp.every_rate('2019-12', '2020-01');
 SELECT results_eq('SELECT sum(numerator), sum(denominator) FROM cs.churn_customers(''2019-12'')', 'SELECT numerator, denominator FROM cs.churn(''2019-12'')', 'the customers behind it add up');
-SELECT is_empty($$ SELECT * FROM cs.check('2020-01-01') $$, 'the invariants hold');
 SELECT * FROM finish();
