@@ -2,10 +2,10 @@
  * ledger_state.c
  *		What a customer's state takes from the ledger.
  *
- * In: cs_internal.movement (the balance is one index probe a customer) and,
- * as they were known at the evaluated instant, subscription and licence rows.
- * Out: the ledger columns of state, and the same as metrics see
- * them, with balances some days ago.
+ * In: cs_internal.movement (one pass over those of each customer) and, as they
+ * were known at the evaluated instant, subscription and licence rows.  Out: the
+ * ledger columns of state, when the next movement is, and the same as metrics
+ * see them, with balances some days ago.
  */
 #include "cs_ext.h"
 
@@ -13,7 +13,9 @@
 #include "catalog/pg_type.h"
 #include "executor/tuptable.h"
 #include "funcapi.h"
+#include "miscadmin.h"
 #include "utils/array.h"
+#include "utils/fmgrprotos.h"
 
 #include "facts/ledger.h"
 #include "facts/ledger_facts.h"
@@ -189,6 +191,98 @@ owners(Datum family, CsMergeFact *merges, int nmerges, TimestampTz as_of, bool e
 	return result;
 }
 
+/* One customer's movements, in order, as far as they were read. */
+typedef struct Run
+{
+	int row; /* of the state; -1: none yet */
+	Datum mrr;
+	bool any;
+	bool active;
+	TimestampTz since; /* begin of the active period */
+	TimestampTz ended; /* end of the one before; DT_NOBEGIN: there was none */
+} Run;
+
+/* What the movements of a customer up to the instant say. */
+static void
+put_run(CsBatch *batch, const Run *run)
+{
+	static const int tenure = CS_STATE_TENURE_DAYS;
+	int days = 0;
+
+	if (run->row < 0)
+		return;
+	if (run->any)
+		cs_state_set(batch->state, run->row, CS_STATE_MRR, run->mrr, false);
+	cs_state_set(batch->state, run->row, CS_STATE_ACTIVE, BoolGetDatum(run->active), false);
+	if (run->active)
+		days = batch->as_of_day - cs_local_day(run->since, batch->policy->time_zone);
+	cs_state_set(batch->state, run->row, tenure, Int32GetDatum(days), !run->active);
+}
+
+/*
+ * mrr, active and tenure_days, and when the next movement is, from one pass over
+ * the movements.  The active period began at the last start that was not within
+ * gap_days_tenure of the end before it; a customer that was merged away ended
+ * there, and did not begin by it.
+ */
+static void
+put_balances(CsBatch *batch)
+{
+	const CsPolicy *policy = batch->policy;
+	Datum zero = DirectFunctionCall3(numeric_in, CStringGetDatum("0.000000"),
+									 ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
+	Run run = {-1};
+	uint64 n;
+
+	for (int i = 0; i < batch->state->n; i++)
+	{
+		cs_state_set(batch->state, i, CS_STATE_MRR, zero, false);
+		cs_state_set(batch->state, i, CS_STATE_ACTIVE, BoolGetDatum(false), false);
+		cs_state_set(batch->state, i, CS_STATE_TENURE_DAYS, (Datum) 0, true);
+	}
+	n = cs_exec("SELECT b.customer_id, m.at, m.mrr_after, m.active_after FROM batch b"
+				" CROSS JOIN LATERAL (SELECT v.at, v.mrr_after, v.active_after"
+				" FROM cs_internal.movement v WHERE v.customer_id = b.customer_id"
+				" ORDER BY v.at, v.seq OFFSET 0) m",
+				CS_NO_ARGS);
+	for (uint64 r = 0; r < n; r++)
+	{
+		bool isnull;
+		text *id = DatumGetTextPP(cs_cell_datum(r, 1, &isnull));
+		TimestampTz at = DatumGetTimestampTz(cs_cell_datum(r, 2, &isnull));
+		bool active = DatumGetBool(cs_cell_datum(r, 4, &isnull));
+		const char *known = run.row < 0 ? "" : batch->state->ids[run.row];
+
+		if (strlen(known) != VARSIZE_ANY_EXHDR(id) ||
+			memcmp(known, VARDATA_ANY(id), VARSIZE_ANY_EXHDR(id)) != 0)
+		{
+			CHECK_FOR_INTERRUPTS();
+			put_run(batch, &run);
+			run = (Run){
+				cs_state_row(batch->state, text_to_cstring(id)), 0, false, false, 0, DT_NOBEGIN};
+		}
+		if (run.row < 0)
+			continue;
+		if (policy->edge_at ? at > batch->as_of : at >= batch->as_of)
+		{
+			batch->state->next_movement[run.row] = Min(batch->state->next_movement[run.row], at);
+			continue;
+		}
+		run.mrr = cs_cell_datum(r, 3, &isnull);
+		run.any = true;
+		if (active == run.active)
+			continue;
+		if (active &&
+			(run.ended == DT_NOBEGIN || cs_days_after(run.ended, policy->gap_days_tenure) < at))
+			run.since = at;
+		if (!active)
+			run.ended = at;
+		run.active = active;
+	}
+	put_run(batch, &run);
+	SPI_freetuptable(SPI_tuptable);
+}
+
 /*
  * Stage: mrr, active, in_trial, seats, tenure_days, days_to_renewal of the
  * batch's rows of state (SURFACE 7, ledger columns).  Where no
@@ -199,7 +293,7 @@ void
 cs_stage_ledger(CsBatch *batch)
 {
 	const CsPolicy *policy = batch->policy;
-	const char *until = policy->edge_at ? "<=" : "<";
+	CsState *state = batch->state;
 	bool licensed = cs_sources("licence") != NIL;
 	CsMergeFact *merges;
 	int nmerges;
@@ -213,11 +307,12 @@ cs_stage_ledger(CsBatch *batch)
 
 	if (cs_sources("subscription") == NIL)
 	{
-		for (int i = 0; i < batch->state->n; i++)
+		for (int i = 0; i < state->n; i++)
 			for (int c = CS_STATE_MRR; c <= CS_STATE_DAYS_TO_RENEWAL; c++)
-				cs_state_set(batch->state, i, c, (Datum) 0, true);
+				cs_state_set(state, i, c, (Datum) 0, true);
 		return;
 	}
+	put_balances(batch);
 	family = cs_merge_family(batch->ids, &merges, &nmerges);
 	facts = read_all("subscription", state_select(policy->edge_at), batch, family, no_facts(),
 					 &readable);
@@ -225,64 +320,62 @@ cs_stage_ledger(CsBatch *batch)
 						&licences_readable);
 	owner = owners(family, merges, nmerges, batch->as_of, policy->edge_at);
 
-	/*
-	 * The balance is one index probe a customer.  The active period began at
-	 * the last start that was not within gap_days_tenure of the end before it;
-	 * a customer that was merged away ended there, and did not begin by it.
-	 */
+	for (int i = 0; i < state->n; i++)
+	{
+		cs_state_set(state, i, CS_STATE_IN_TRIAL, BoolGetDatum(false), !readable);
+		cs_state_set(state, i, CS_STATE_SEATS, DirectFunctionCall1(int4_numeric, Int32GetDatum(0)),
+					 !licensed || !licences_readable);
+		cs_state_set(state, i, CS_STATE_DAYS_TO_RENEWAL, (Datum) 0, true);
+	}
 	cs_register("ledger_facts", facts);
 	cs_register("ledger_licences", licences);
 	cs_register("ledger_owner", owner);
-	n = cs_exec(
-		psprintf(
-			"SELECT b.customer_id, coalesce(m.mrr_after, 0)::numeric(20,6),"
-			" coalesce(m.active_after, false),"
-			" CASE WHEN $4 THEN coalesce(f.in_trial, false) END,"
-			" CASE WHEN $5 THEN CASE WHEN $6 THEN coalesce(l.seats, 0) END"
-			" WHEN m.active_after AND f.seats_due IS NOT NULL"
-			" THEN coalesce(f.seats, 0) + f.seats_due ELSE f.seats END,"
-			" CASE WHEN m.active_after THEN $2 - p.since::date END,"
-			" f.renews_at::date - $2"
-			" FROM batch b"
-			" LEFT JOIN LATERAL ("
-			"SELECT v.mrr_after, v.active_after FROM cs_internal.movement v"
-			" WHERE v.customer_id = b.customer_id AND v.at %1$s $1"
-			" ORDER BY v.at DESC, v.seq DESC LIMIT 1) m ON true"
-			" LEFT JOIN LATERAL ("
-			"SELECT max(x.at) AS since FROM ("
-			"SELECT w.at, w.active_after, lag(w.at) OVER (ORDER BY w.at, w.seq) AS before FROM ("
-			"SELECT v.at, v.seq, v.active_after,"
-			" lag(v.active_after, 1, false) OVER (ORDER BY v.at, v.seq) AS was_active"
-			" FROM cs_internal.movement v"
-			" WHERE v.customer_id = b.customer_id AND v.at %1$s $1) w"
-			" WHERE w.active_after <> w.was_active) x"
-			" WHERE x.active_after"
-			" AND (x.before IS NULL OR x.before + make_interval(days => $3) < x.at)) p ON true"
-			" LEFT JOIN (SELECT coalesce(o.customer_id, r.customer_id) AS customer_id,"
-			" sum(r.seats) AS seats, sum(r.seats_due) AS seats_due,"
-			" bool_or(r.in_trial) AS in_trial, min(r.renews_at) AS renews_at"
-			" FROM ledger_facts r LEFT JOIN ledger_owner o ON o.fact_id = r.customer_id"
-			" GROUP BY 1) f ON f.customer_id = b.customer_id"
-			" LEFT JOIN (SELECT coalesce(o.customer_id, r.customer_id) AS customer_id,"
-			" sum(r.seats) AS seats"
-			" FROM ledger_licences r LEFT JOIN ledger_owner o ON o.fact_id = r.customer_id"
-			" GROUP BY 1) l ON l.customer_id = b.customer_id",
-			until),
-		CS_ARGS(cs_tstz(batch->as_of), cs_date(batch->as_of_day), cs_int4(policy->gap_days_tenure),
-				cs_bool(readable), cs_bool(licensed), cs_bool(licences_readable)));
+	n = cs_exec("SELECT coalesce(o.customer_id, r.customer_id), sum(r.seats),"
+				" coalesce(sum(r.seats), 0) + sum(r.seats_due), bool_or(r.in_trial),"
+				" min(r.renews_at)::date - $1"
+				" FROM ledger_facts r LEFT JOIN ledger_owner o ON o.fact_id = r.customer_id"
+				" GROUP BY 1",
+				CS_ARGS(cs_date(batch->as_of_day)));
 	for (uint64 r = 0; r < n; r++)
 	{
-		int row = cs_state_row(batch->state, cs_cell(r, 1));
+		int row = cs_state_row(state, cs_cell(r, 1));
+		bool isnull;
+		Datum value;
 
-		for (int c = CS_STATE_MRR; row >= 0 && c <= CS_STATE_DAYS_TO_RENEWAL; c++)
-		{
-			bool isnull;
-			Datum value = cs_cell_datum(r, c - CS_STATE_MRR + 2, &isnull);
-
-			cs_state_set(batch->state, row, c, value, isnull);
-		}
+		if (row < 0)
+			continue;
+		value = cs_cell_datum(r, 4, &isnull);
+		if (readable)
+			cs_state_set(state, row, CS_STATE_IN_TRIAL,
+						 BoolGetDatum(!isnull && DatumGetBool(value)), false);
+		value = cs_cell_datum(r, 5, &isnull);
+		cs_state_set(state, row, CS_STATE_DAYS_TO_RENEWAL, value, isnull);
+		if (licensed)
+			continue;
+		/* past due seats count while the customer is active: that is what grace says */
+		value = cs_cell_datum(r, 3, &isnull);
+		if (isnull || !DatumGetBool(state->values[CS_STATE_CELL(row, CS_STATE_ACTIVE)]))
+			value = cs_cell_datum(r, 2, &isnull);
+		cs_state_set(state, row, CS_STATE_SEATS, value, isnull);
 	}
 	SPI_freetuptable(SPI_tuptable);
+	if (licensed && licences_readable)
+	{
+		n = cs_exec("SELECT coalesce(o.customer_id, r.customer_id), coalesce(sum(r.seats), 0)"
+					" FROM ledger_licences r LEFT JOIN ledger_owner o ON o.fact_id = r.customer_id"
+					" GROUP BY 1",
+					CS_NO_ARGS);
+		for (uint64 r = 0; r < n; r++)
+		{
+			int row = cs_state_row(state, cs_cell(r, 1));
+			bool isnull;
+			Datum value = cs_cell_datum(r, 2, &isnull);
+
+			if (row >= 0)
+				cs_state_set(state, row, CS_STATE_SEATS, value, false);
+		}
+		SPI_freetuptable(SPI_tuptable);
+	}
 	cs_unregister("ledger_facts");
 	cs_unregister("ledger_licences");
 	cs_unregister("ledger_owner");

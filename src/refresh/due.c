@@ -76,11 +76,12 @@ cs_stage_due(CsBatch *batch)
 	ListCell *lc;
 
 	for (int i = 0; i < batch->state->n; i++)
-		cs_state_set(batch->state, i, CS_STATE_DUE_AT, TimestampTzGetDatum(midnight), false);
-	cs_exec("SELECT m.customer_id, min(m.at) + interval '1 microsecond'"
-			" FROM cs_internal.movement m WHERE m.customer_id = ANY ($2) AND m.at >= $1 GROUP BY 1",
-			CS_ARGS(cs_tstz(batch->as_of), cs_textarray(batch->ids)));
-	sooner(batch);
+	{
+		TimestampTz moves = batch->state->next_movement[i];
+
+		cs_state_set(batch->state, i, CS_STATE_DUE_AT,
+					 TimestampTzGetDatum(moves < midnight ? moves + 1 : midnight), false);
+	}
 	/* deadlines of alerts and assignments, ends of overrides */
 	cs_exec("SELECT d.customer_id, d.due_at FROM cs_internal.alert_due($1) d",
 			CS_ARGS(cs_textarray(batch->ids)));

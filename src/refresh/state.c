@@ -158,6 +158,9 @@ cs_state_load(CsBatch *batch, bool all)
 		state->ids[i] = TextDatumGetCString(ids[i]);
 	state->there = palloc0(state->n + 1);
 	state->is_stored = palloc0(state->n + 1);
+	state->next_movement = palloc(sizeof(TimestampTz) * (state->n + 1));
+	for (int i = 0; i < state->n; i++)
+		state->next_movement[i] = DT_NOEND;
 	state->values = palloc0(sizeof(Datum) * cells);
 	state->stored = palloc0(sizeof(Datum) * cells);
 	state->nulls = palloc(cells);

@@ -44,7 +44,8 @@ typedef struct CsState
 	Datum *stored; /* as they stand in the table */
 	bool *stored_nulls;
 	bool *is_stored;
-	CsResult *shown; /* the relation last made of them, NULL: to be made */
+	TimestampTz *next_movement; /* that lies ahead, by the ledger; DT_NOEND: none */
+	CsResult *shown;            /* the relation last made of them, NULL: to be made */
 	MemoryContext memory;
 } CsState;
 
