@@ -39,6 +39,7 @@
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 #include "utils/timeout.h"
+#include "utils/wait_event.h"
 
 #include "core/core.h"
 #include "core/plan.h"
@@ -48,6 +49,7 @@ static Oid caller = InvalidOid;
 static TimeoutId user_sql_timer;
 static bool user_sql_timer_registered = false;
 static volatile sig_atomic_t user_sql_timed_out = false;
+static volatile sig_atomic_t user_sql_waited = false; /* for a lock, when its time was over */
 
 static const struct
 {
@@ -539,6 +541,7 @@ static void
 user_sql_timer_handler(void)
 {
 	user_sql_timed_out = true;
+	user_sql_waited = (*my_wait_event_info & 0xFF000000) == PG_WAIT_LOCK;
 	InterruptPending = true;
 	QueryCancelPending = true;
 	SetLatch(MyLatch);
@@ -666,7 +669,7 @@ contained(const CsUserQuery *query, bool execute, ErrorData **error)
 	{
 		char *setting = become_run_as(query);
 
-		user_sql_timed_out = false;
+		user_sql_timed_out = user_sql_waited = false;
 		if (batch_snapshot != NULL)
 			PushActiveSnapshot(batch_snapshot);
 		else
@@ -707,7 +710,18 @@ contained(const CsUserQuery *query, bool execute, ErrorData **error)
 		return result;
 
 	tuplestore_end(result->store);
-	if (edata->sqlerrcode == ERRCODE_QUERY_CANCELED && user_sql_timed_out)
+	if (edata->sqlerrcode == ERRCODE_QUERY_CANCELED && user_sql_waited)
+	{
+		/* A lock says nothing about the definition: what stands there stays as it is. */
+		edata->sqlerrcode = ERRCODE_LOCK_NOT_AVAILABLE;
+		edata->message = psprintf("SQL of definitions waited for a lock longer than "
+								  "cs_ext.user_sql_timeout (%d ms)",
+								  cs_user_sql_timeout);
+		edata->hint = pstrdup("Nothing was changed. cs.doctor() names who locks a source; when "
+							  "that has ended, the next refresh goes on.");
+		error = NULL;
+	}
+	else if (edata->sqlerrcode == ERRCODE_QUERY_CANCELED && user_sql_timed_out)
 	{
 		edata->message = cs_timeout_message();
 		edata->hint = pstrdup("Make the expression cheaper, add the index that cs.doctor() names, "

@@ -1,6 +1,6 @@
 # What cs.doctor() says of a server in trouble: who locks a mapped table, for
 # which lock the worker waits, a database that cs_ext.databases leaves out; and
-# that it does not itself wait for the lock.
+# that it does not itself wait for the lock. A lock costs nobody's values.
 use strict;
 use warnings;
 use FindBin;
@@ -33,6 +33,13 @@ like($found, qr/pg_terminate_backend\($pid\)/, 'and how to end that');
 $node->safe_psql('app', q{INSERT INTO facts.survey (customer_id, at, kind, score) VALUES ('c1', now() - interval '1 day', 'nps', 9)});
 ok($node->poll_query_until('app', qq{SELECT EXISTS (SELECT FROM cs.doctor() WHERE "check" = 'waiting' AND object = 'cs_ext worker' AND finding LIKE '%pid $pid (%holds')}),
 	'a worker that waits for a lock is shown, with who holds it');
+my $values = q{SELECT string_agg(concat_ws(' ', metric, value), ', ' ORDER BY metric) FROM cs.customer_metric WHERE customer_id = 'c2'};
+my $before = $node->safe_psql('app', $values);
+my ($refused, undef, $waited) = $node->psql('app', q{SET cs_ext.user_sql_timeout = '1s'; SELECT cs.refresh_customer('c2')});
+isnt($refused, 0, 'who waits for the lock longer than user_sql_timeout gives up');
+like($waited, qr/waited for a lock longer than cs_ext.user_sql_timeout/, 'says so');
+is($node->safe_psql('app', $values), $before, 'and leaves the values as they were');
+is($node->safe_psql('app', q{SELECT count(*) FROM cs_internal.definition_status WHERE status <> 'ok'}), '0', 'for no definition is to blame');
 $locker->query_safe('COMMIT');
 $locker->quit;
 ok($node->poll_query_until('app', q{SELECT count(*) = 0 FROM cs.doctor() WHERE severity <> 'info'}), 'when that is over nothing is wrong');
