@@ -9,6 +9,7 @@
 
 #include <limits.h>
 
+#include "access/parallel.h"
 #include "miscadmin.h"
 #include "utils/datetime.h"
 #include "utils/guc.h"
@@ -52,7 +53,8 @@ check_now(char **newval, void **extra, GucSource source)
 	int what;
 	int n;
 
-	if (**newval == '\0')
+	/* a parallel worker is given what was checked, before it knows the time zones */
+	if (**newval == '\0' || InitializingParallelWorker)
 		return true;
 	if (ParseDateTime(*newval, buffer, sizeof(buffer), fields, types, MAXDATEFIELDS, &n) == 0 &&
 		cs_decode_datetime(fields, types, n, &what, &tm, &fsec, &zone) == 0 &&

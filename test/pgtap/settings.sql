@@ -118,5 +118,10 @@ SELECT throws_ok(format('SET cs_ext.now = %L', v), '22023', NULL, format('cs_ext
 FROM unnest('{yesterday-ish,infinity,2026-13-01,10:00}'::text[]) v;
 SELECT lives_ok(format('SET cs_ext.now = %L', v), format('cs_ext.now may be "%s"', v))
 FROM unnest(ARRAY['2026-10-31 06:00:00+01', '2026-10-31 06:00 Europe/Berlin', '2026-10-31', 'yesterday', '']) v;
+-- a parallel worker is given the settings before it knows the time zones
+SET cs_ext.now = '2026-10-31 06:00Z';
+SELECT set_config(name, 'on', false) FROM pg_settings WHERE name IN ('force_parallel_mode', 'debug_parallel_query') \g /dev/null
+SELECT min(current_setting('cs_ext.now')) AS seen FROM pg_class \gset
+SELECT is(:'seen'::text, '2026-10-31 06:00Z', 'a parallel worker takes cs_ext.now');
 RESET cs_ext.now;
 SELECT * FROM finish();
