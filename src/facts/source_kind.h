@@ -42,7 +42,7 @@ typedef struct CsKind
 {
 	const char *name;
 	const CsKindColumn
-		*columns;        /* ends with a NULL name; the key is always first, see CS_KEY_COLUMN */
+		*columns; /* ends with a NULL name; the key is always first, see CS_KEY_COLUMN */
 } CsKind;
 
 /* The column that says whose a row is: customer_id, of a merge the customer that goes. */
