@@ -596,7 +596,8 @@ static bool
 step_done(CsRefresh *run)
 {
 	cs_progress_end();
-	cs_segment_alerts(run->as_of);
+	if (!run->yielded) /* once a day: not of segments half of which are of yesterday */
+		cs_segment_alerts(run->as_of);
 	cs_exec(
 		"INSERT INTO cs_internal.clock (last_as_of, last_refresh_at) VALUES ($1, clock_timestamp())"
 		" ON CONFLICT (id) DO UPDATE SET last_as_of = greatest(clock.last_as_of, "
@@ -727,6 +728,7 @@ cs_refresh_yield(CsRefresh *run)
 		return false;
 	remember(&run->after, NULL);
 	run->phase = PHASE_DONE;
+	run->yielded = true;
 	return true;
 }
 

@@ -27,9 +27,10 @@ typedef struct CsRefresh
 	int64 to_ingest; /* when the phase began; -1: not counted */
 	int64 to_evaluate;
 	int phase;
-	int pass;    /* of evaluate: changed, by definition, due */
-	bool passed; /* somebody was evaluated in this pass */
-	int rank;    /* of ingest: the source it is at, in TopMemoryContext */
+	int pass;     /* of evaluate: changed, by definition, due */
+	bool passed;  /* somebody was evaluated in this pass */
+	bool yielded; /* not everybody due was evaluated */
+	int rank;     /* of ingest: the source it is at, in TopMemoryContext */
 	char *source;
 	char *after; /* last customer looked at in this source or pass, in TopMemoryContext */
 } CsRefresh;

@@ -42,6 +42,7 @@
 #define PROBE_MAX_MS 600000 /* ... doubled up to this */
 #define UNREADY_MS 500      /* ... and the least one when something was committed meanwhile */
 #define JOBS_MS 500         /* between two looks at jobs while refreshes follow each other */
+#define INGEST_MS 3000      /* not interrupted sooner, so that evaluation is reached at all */
 #define NUMBER_MS 200       /* events are numbered so often at least while a refresh goes on */
 #define BARREN_MS 50        /* first pause after a refresh that could do nothing ... */
 #define BARREN_MAX_MS 5000  /* ... doubled up to this */
@@ -552,6 +553,8 @@ cs_worker_refresh(bool force_scan, ErrorData **error)
 
 		/* what is left is in tables: the next worker of this database goes on with it, or this one after the jobs */
 		if (u.run.worked &&
+			(u.run.evaluated > 0 ||
+			 TimestampDifferenceExceeds(u.started_at, GetCurrentTimestamp(), INGEST_MS)) &&
 			(cs_worker_turn_over() || (jobs_due != 0 && jobs_due <= GetCurrentTimestamp())))
 		{
 			progress = true;

@@ -86,12 +86,14 @@ becomes(q(SELECT pid IS NULL FROM cs.workers() WHERE process = 'worker' AND data
 sql(q(ALTER DATABASE postgres SET cs_ext.refresh_batch = 2;
 	INSERT INTO cs.job (name, kind, every) VALUES ('tock', 'retention', '1 second')));
 my $tocks = q(SELECT count(*) FROM cs.job_run WHERE job = 'tock' AND status = 'succeeded');
+sql(q(INSERT INTO cs.alert_rule (name, scope, segment, rule) VALUES ('whole', 'segment', 'all', 'customers > 0')));
 my %left = (time => q(SELECT count(*) FROM cs_internal.state WHERE due_at <= now()), definition => q(SELECT count(*) FROM cs_internal.dirty WHERE cause = 'definition'));
 my %begin = (time => 'UPDATE cs_internal.state SET due_at = now(); SELECT cs_internal.wake_scheduler()',
 	definition => q(UPDATE cs.metric SET description = 'changed' WHERE name = 'open_tickets'; UPDATE cs.measure SET weight = weight * 2 WHERE name = 'open_tickets'));
 for my $what (sort keys %left)
 {
 	becomes("SELECT $quiet AND ($left{$what}) = 0", 'nothing to do');
+	sql('DELETE FROM cs_internal.segment_look');
 	sql($begin{$what});
 	sql(q(CREATE TRIGGER slow AFTER UPDATE ON cs_internal.state FOR EACH STATEMENT EXECUTE FUNCTION public.slow()));
 	becomes("SELECT ($left{$what}) BETWEEN 1 AND 38", "$what: everybody is being evaluated");
@@ -101,7 +103,9 @@ for my $what (sort keys %left)
 	becomes("SELECT count(*) = 1 FROM cs_internal.alert WHERE rule = 'ticket_escalated' AND key = '$key'", 'a new fact has its alert');
 	my $rest = sql($left{$what});
 	cmp_ok($rest, '>=', 10, "before those who are left: $rest of 40");
+	is(sql('SELECT count(*) FROM cs_internal.segment_look'), '0', 'alerts on whole segments wait until everybody is');
 	becomes("SELECT ($left{$what}) = 0 AND $quiet", 'who were left are evaluated afterwards');
+	becomes('SELECT count(*) = 1 FROM cs_internal.segment_look', 'and are looked at then');
 	cmp_ok(sql($tocks), '>=', $before + 2, 'jobs went on meanwhile');
 	sql('DROP TRIGGER slow ON cs_internal.state');
 }
