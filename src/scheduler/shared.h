@@ -37,7 +37,9 @@ typedef struct CsDatabaseSlot
 	int failures;           /* of workers in a row, without a clean end */
 	int refresh_failures;   /* of refreshes in a row */
 	TimestampTz refresh_not_before;
-	int barren;   /* refreshes in a row that did nothing although there is something to do */
+	int barren; /* refreshes in a row that did nothing although there is something to do */
+	bool
+		cut; /* the last refresh ended before it concluded: another one is needed, whatever is marked */
 	int64 run_id; /* the job run that the worker is in, 0: none */
 	char activity[NAMEDATALEN];
 	char message[CS_MESSAGE_LEN]; /* last error or reason to idle, "" none */

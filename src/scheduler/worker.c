@@ -502,6 +502,19 @@ sum_unit(void *arg)
 	cs_leave(&frame);
 }
 
+/* Keeps that a refresh did not conclude, for the next one, which may be another worker's. */
+static void
+note_cut(bool cut)
+{
+	CsDatabaseSlot *slot;
+
+	LWLockAcquire(cs_shared->lock, LW_EXCLUSIVE);
+	slot = cs_database_slot(database);
+	if (slot)
+		slot->cut = cut;
+	LWLockRelease(cs_shared->lock);
+}
+
 /* Was anything committed since this worker lowered the flag? */
 static bool
 woken(void)
@@ -558,6 +571,7 @@ cs_worker_refresh(bool force_scan, ErrorData **error)
 			(cs_worker_turn_over() || (jobs_due != 0 && jobs_due <= GetCurrentTimestamp())))
 		{
 			progress = true;
+			note_cut(true);
 			return true;
 		}
 		/* facts that changed do not wait until everybody was evaluated whom time or a definition made due */
@@ -569,6 +583,7 @@ cs_worker_refresh(bool force_scan, ErrorData **error)
 		*error = NULL;
 		return false;
 	}
+	note_cut(u.run.yielded);
 	progress = u.run.ingested > 0 || u.run.evaluated > 0;
 	cs_unit(sum_unit, &u, "bookkeeping of refreshes", CS_LOG_NEWS, &ignored);
 	return true;
@@ -586,11 +601,15 @@ refresh_turn(TimestampTz *next)
 	ErrorData *error;
 	TimestampTz not_before = 0;
 	TimestampTz now = GetCurrentTimestamp();
+	bool cut = false;
 
 	LWLockAcquire(cs_shared->lock, LW_SHARED);
 	slot = cs_database_slot(database);
 	if (slot)
+	{
 		not_before = slot->refresh_not_before;
+		cut = slot->cut;
+	}
 	LWLockRelease(cs_shared->lock);
 	*next = not_before;
 	if (not_before > now)
@@ -600,7 +619,7 @@ refresh_turn(TimestampTz *next)
 	u.started_at = now;
 	if (cs_unit(needed_unit, &u, "refresh", CS_LOG_NEWS, &error))
 	{
-		if (!u.answer)
+		if (!u.answer && !cut)
 		{
 			LWLockAcquire(cs_shared->lock, LW_EXCLUSIVE);
 			slot = cs_database_slot(database);
