@@ -199,6 +199,19 @@ step_ledger_build(CsRefresh *run)
 }
 
 /*
+ * says_who: whether a change in this source can make somebody a customer or
+ * not one: customers and subscriptions do, any source where there are neither,
+ * and one that is gone may have been one of them.
+ */
+static bool
+says_who(const CsSource *source)
+{
+	return source->mapping == NULL || strcmp(source->kind, "customer") == 0 ||
+		   strcmp(source->kind, "subscription") == 0 ||
+		   (cs_sources("customer") == NIL && cs_sources("subscription") == NIL);
+}
+
+/*
  * ingest_chunk: what a kind of fact changes, for some customers.
  */
 static void
@@ -217,7 +230,8 @@ ingest_chunk(const CsSource *source, Datum ids)
 		cs_ledger_ingest(ids, policy);
 	else if (strcmp(source->kind, "invoice") == 0)
 		cs_ledger_ingest(cs_ledger_past_due(ids), policy);
-	cs_identity_ingest(ids);
+	if (says_who(source))
+		cs_identity_ingest(ids);
 	cs_orphans_ingest(source, ids);
 	cs_exec("INSERT INTO cs_internal.dirty (customer_id, marked_at)"
 			" SELECT i, clock_timestamp() FROM unnest($1) i ON CONFLICT (customer_id) DO UPDATE "
