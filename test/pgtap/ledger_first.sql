@@ -42,7 +42,8 @@ INSERT INTO app.sub SELECT app.one('{s1,s2,s3,s4,NULL}'), CASE WHEN random() < 0
 		app.one('{EUR,eur,USD,usd,GBP,NULL}'), (1 + floor(random() * 12))::integer, app.one('{active,active,active,canceled,past_due,paused,trialing,unpaid}'), CASE WHEN random() < 0.5 THEN d + interval '9 days' END,
 		CASE WHEN random() < 0.5 THEN e - random() * interval '60 days' END, app.one('{price,gone,NULL}')
 	FROM generate_series(1, 500), app.day() d, LATERAL (SELECT CASE WHEN random() < 0.8 THEN d + floor(random() * 120 - 2) * interval '1 day' END AS e) x;
--- some go on where they end: at another rate, or on hold and back
+-- some go on where they end: at another rate, or on hold and back; one comes again for more, and stays for less
+INSERT INTO app.sub (customer_id, start_at, end_at, mrr) VALUES ('1005', '2025-03-01', '2025-05-01', 40), ('1005', '2025-06-01', NULL, 60), ('1005', '2025-07-01', '2025-08-01', 5);
 INSERT INTO app.sub (customer_id, start_at, end_at, mrr, currency) VALUES ('1004', '2025-04-01', '2025-08-01', 100, 'USD'), ('1004', '2025-08-01', NULL, 120, 'usd');
 INSERT INTO app.sub (id, customer_id, start_at, end_at, mrr, status) SELECT 'r', '1003', timestamptz '2025-03-01 00:00+01' + k * interval '20 days', timestamptz '2025-03-21 00:00+01' + k * interval '20 days', 10, CASE k WHEN 1 THEN 'paused' ELSE 'active' END FROM generate_series(0, 2) k;
 INSERT INTO app.plain SELECT app.who(), d, CASE WHEN random() < 0.6 THEN d + floor(random() * 90) * interval '1 day' END, round((random() * 100)::numeric, 2), app.one('{month,year,week,day,quarter,fortnight}') FROM generate_series(1, 100), app.day() d;
