@@ -214,25 +214,30 @@ crashed() {
 
 # ---- TAP: servers of their own, in a lane beside what follows ----------------------
 
-# In a subshell: what it sets and counts reaches the rest by $LANE alone.
+# servers_of_their_own LANE FILE...: in a subshell; what it sets and counts reaches the rest
+# by the file LANE alone. Each test is taken by one lane, whichever comes to it first.
 servers_of_their_own() {
 	local lib file name status p f s
 	lib=$(dirname "$(pg_config --pgxs)")/../../src/test
 	LANE=$1
-	export PG_REGRESS=$lib/regress/pg_regress PERL5LIB=$lib/perl TESTDIR=$WORK/t TESTDATADIR=$WORK/t/data CS_EXT_TESTDATA=
+	shift
+	began=$SECONDS
+	export PG_REGRESS=$lib/regress/pg_regress PERL5LIB=$lib/perl TESTDIR=$LANE.t TESTDATADIR=$LANE.t/data CS_EXT_TESTDATA=
 	[ -d "$WORK/testdata" ] && CS_EXT_TESTDATA=$WORK/testdata
 	unset PGHOST PGPORT PGUSER PGDATABASE
 	trap 'stop_servers "$TESTDIR"' EXIT
 	trap 'exit 130' INT TERM HUP
-	for file in test/t/*.pl; do
+	: >"$LANE"
+	for file in "$@"; do
 		wanted "$file" || continue
 		name=${file##*/}
 		name=${name%.pl}
+		mkdir "$WORK/taken/$name" 2>/dev/null || continue
 		mkdir -p "$TESTDIR"
-		timeout "$(limit "$file")" perl "$file" >"$WORK/t.out" 2>&1 </dev/null
+		timeout "$(limit "$file")" perl "$file" >"$LANE.out" 2>&1 </dev/null
 		status=$?
-		read -r p f s < <(perl test/lib/tap.pl "$name" "$status" <"$WORK/t.out" 2>"$WORK/t.err")
-		cat "$WORK/t.err"
+		read -r p f s < <(perl test/lib/tap.pl "$name" "$status" <"$LANE.out" 2>"$LANE.err")
+		cat "$LANE.err"
 		count "t/$name" "$p" "$f" "$s"
 		if [ "$f" -gt 0 ]; then
 			find "$TESTDIR" -name '*.log' | head -4 | while read -r log; do
@@ -244,8 +249,9 @@ servers_of_their_own() {
 		[ -n "${CS_EXT_TEST_KEEP:-}" ] || rm -rf "$TESTDIR"
 	done
 }
-: >"$WORK/lane"
-(servers_of_their_own "$WORK/lane") &
+mkdir "$WORK/taken"
+servers=(test/t/*.pl)
+(servers_of_their_own "$WORK/lane1" "${servers[@]}") &
 lane=$!
 
 # ---- pg_regress: plain function behaviour --------------------------------------
@@ -294,9 +300,13 @@ for file in test/pgtap/*.sql; do
 	psql -qX -c 'SET client_min_messages = warning' -c 'DROP DATABASE IF EXISTS cs_test WITH (FORCE)'
 done
 
+# What the other lane has not come to, from the end.
+backwards=()
+for file in "${servers[@]}"; do backwards=("$file" "${backwards[@]}"); done
+(servers_of_their_own "$WORK/lane2" "${backwards[@]}")
 wait "$lane"
 while read -r name p f s; do
 	add_up "$name" "$p" "$f" "$s"
-done <"$WORK/lane"
+done < <(cat "$WORK/lane1" "$WORK/lane2")
 
 finish

@@ -1,4 +1,4 @@
-# Work that nobody announces, and more work than can be done at once: prepared
+# full run only (a minute and a half): Work that nobody announces, and more work than can be done at once: prepared
 # transactions, and writers who are faster than refreshes.
 # How to run: see 010_worker.pl.
 use strict;
