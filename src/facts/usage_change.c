@@ -433,14 +433,18 @@ cs_usage_ingest(Datum ids, TimestampTz since, TimestampTz until, const CsPolicy 
 	}
 	lo = day_of(since);
 	hi = day_of(until);
-	large = cs_ids_from_query(
-		"SELECT i FROM unnest($1) WITH ORDINALITY u(i, o) WHERE EXISTS (SELECT FROM"
-		" cs_internal.usage_delta d WHERE d.customer_id = i) OR EXISTS (SELECT FROM"
-		" cs_internal.usage_month m WHERE m.customer_id = i AND m.month >= $2 AND m.month <= $3 AND"
-		" pg_column_size(m.usage) > $4) ORDER BY o",
-		CS_ARGS(cs_textarray(ids), cs_date(cs_month_start(lo, 0)), cs_date(cs_month_start(hi, 0)),
-				cs_int4(cs_usage_large)),
-		&n);
+	/* by probes: as EXISTS the planner reads the whole rollup for each chunk */
+	large =
+		cs_ids_from_query("SELECT u.i FROM unnest($1) WITH ORDINALITY u(i, o)"
+						  " LEFT JOIN LATERAL (SELECT true AS pieces FROM cs_internal.usage_delta d"
+						  " WHERE d.customer_id = u.i LIMIT 1) d ON true"
+						  " LEFT JOIN LATERAL (SELECT true AS large FROM cs_internal.usage_month m"
+						  " WHERE m.customer_id = u.i AND m.month >= $2 AND m.month <= $3"
+						  " AND pg_column_size(m.usage) > $4 LIMIT 1) m ON true"
+						  " WHERE d.pieces OR m.large ORDER BY u.o",
+						  CS_ARGS(cs_textarray(ids), cs_date(cs_month_start(lo, 0)),
+								  cs_date(cs_month_start(hi, 0)), cs_int4(cs_usage_large)),
+						  &n);
 	if (n > 0)
 	{
 		Datum *each;
