@@ -57,10 +57,15 @@ BEGIN
 	SELECT c.customer_id, d.name,
 		coalesce(c.attributes ->> d.attribute, CASE d.attribute WHEN 'owner' THEN c.owner WHEN 'product' THEN t.product WHEN 'term_months' THEN t.term_months::text END),
 		coalesce(t.known, true) OR d.attribute NOT IN ('product', 'term_months')
-	FROM cs_internal.customer c
+	FROM (
+		-- not as one condition with OR, for which all customers are read
+		SELECT a.customer_id, a.attributes, a.owner FROM cs_internal.customer a WHERE ids IS NULL
+		UNION ALL
+		SELECT b.customer_id, b.attributes, b.owner FROM cs_internal.customer b WHERE b.customer_id = ANY (ids)
+	) c
 	CROSS JOIN cs.dimension d
 	LEFT JOIN term t ON t.customer_id = c.customer_id
-	WHERE d.name = ANY (dimensions) AND (ids IS NULL OR c.customer_id = ANY (ids));
+	WHERE d.name = ANY (dimensions);
 END $$;
 COMMENT ON FUNCTION cs_internal.attribute_of(text[], timestamptz, text[], boolean) IS
 'The value of each customer (ids NULL: of all) in dimensions by attribute; known is false where its sources cannot be read.';

@@ -251,9 +251,9 @@ place_as_before(Level *level)
 	if (!any)
 		return;
 	n = cs_exec("SELECT m.customer_id, m.dimension, m.segment, m.source"
-				" FROM cs_internal.membership m JOIN batch b ON b.customer_id = m.customer_id"
-				" WHERE m.valid_to IS NULL",
-				CS_NO_ARGS);
+				" FROM cs_internal.membership m WHERE m.customer_id = ANY ($1)"
+				" AND m.valid_to IS NULL",
+				CS_ARGS(cs_textarray(level->batch->ids)));
 	for (uint64 i = 0; i < n; i++)
 	{
 		Place *place = place_of(level, cs_cell(i, 1), cs_cell(i, 2), cs_cell(i, 3));
@@ -535,45 +535,49 @@ moved(const Level *level)
 }
 
 /*
- * write_membership: what changed against the kept history.
+ * write_membership: what changed against the kept history.  The customers are
+ * named beside the join: while the table grows, the planner would read it whole
+ * for each batch.
  */
 static void
 write_membership(const CsBatch *batch, CsResult *seg)
 {
-	CsArg at[] = {cs_tstz(batch->as_of)};
+	CsArg at[] = {cs_tstz(batch->as_of), cs_textarray(batch->ids)};
 
 	if (seg->nrows == 0)
 		return;
 	cs_register("seg", seg);
 
 	/* An entry at this very instant that no longer holds never was. */
-	cs_exec(
-		"DELETE FROM cs_internal.membership m USING seg g"
-		" WHERE m.customer_id = g.customer_id AND m.dimension = g.dimension AND m.valid_to IS NULL"
-		" AND m.valid_from >= $1 AND m.segment IS DISTINCT FROM g.segment"
-		" AND m.segment = coalesce(g.part, m.segment)",
-		at, 1);
+	cs_exec("DELETE FROM cs_internal.membership m USING seg g"
+			" WHERE m.customer_id = ANY ($2) AND m.customer_id = g.customer_id AND m.dimension = "
+			"g.dimension AND m.valid_to IS NULL"
+			" AND m.valid_from >= $1 AND m.segment IS DISTINCT FROM g.segment"
+			" AND m.segment = coalesce(g.part, m.segment)",
+			at, 2);
 	/* Nor was the leaving of the segment that holds again. */
-	cs_exec("UPDATE cs_internal.membership m SET valid_to = NULL FROM seg g"
-			" WHERE m.customer_id = g.customer_id AND m.dimension = g.dimension AND m.valid_to = $1"
-			" AND m.segment = g.segment"
-			" AND NOT EXISTS (SELECT 1 FROM cs_internal.membership o WHERE o.customer_id = "
-			"m.customer_id"
-			"  AND o.dimension = m.dimension AND o.valid_to IS NULL"
-			"  AND o.segment = coalesce(g.part, o.segment))",
-			at, 1);
 	cs_exec(
-		"UPDATE cs_internal.membership m SET valid_to = $1 FROM seg g"
-		" WHERE m.customer_id = g.customer_id AND m.dimension = g.dimension AND m.valid_to IS NULL"
-		" AND m.segment IS DISTINCT FROM g.segment AND m.segment = coalesce(g.part, m.segment)",
-		at, 1);
+		"UPDATE cs_internal.membership m SET valid_to = NULL FROM seg g"
+		" WHERE m.customer_id = ANY ($2) AND m.customer_id = g.customer_id AND m.dimension = "
+		"g.dimension AND m.valid_to = $1"
+		" AND m.segment = g.segment"
+		" AND NOT EXISTS (SELECT 1 FROM cs_internal.membership o WHERE o.customer_id = ANY ($2)"
+		"  AND o.customer_id = m.customer_id AND o.dimension = m.dimension AND o.valid_to IS NULL"
+		"  AND o.segment = coalesce(g.part, o.segment))",
+		at, 2);
+	cs_exec("UPDATE cs_internal.membership m SET valid_to = $1 FROM seg g"
+			" WHERE m.customer_id = ANY ($2) AND m.customer_id = g.customer_id AND m.dimension = "
+			"g.dimension AND m.valid_to IS NULL"
+			" AND m.segment IS DISTINCT FROM g.segment AND m.segment = coalesce(g.part, m.segment)",
+			at, 2);
 	cs_exec("INSERT INTO cs_internal.membership (customer_id, dimension, segment, valid_from, "
 			"source, reason)"
 			" SELECT g.customer_id, g.dimension, g.segment, $1, g.source, g.reason FROM seg g"
 			" WHERE g.segment IS NOT NULL AND NOT EXISTS (SELECT 1 FROM cs_internal.membership o"
-			"  WHERE o.customer_id = g.customer_id AND o.dimension = g.dimension AND o.valid_to IS "
+			"  WHERE o.customer_id = ANY ($2) AND o.customer_id = g.customer_id AND o.dimension = "
+			"g.dimension AND o.valid_to IS "
 			"NULL AND o.segment = coalesce(g.part, o.segment))",
-			at, 1);
+			at, 2);
 	cs_unregister("seg");
 }
 
@@ -618,8 +622,8 @@ static void
 end_gone(const CsBatch *batch, const CsDimensions *defs)
 {
 	CsArg at[] = {cs_tstz(batch->as_of), cs_textarray(batch->ids)};
-	const char *gone = " JOIN batch b ON b.customer_id = x.customer_id"
-					   " WHERE x.valid_to IS NULL AND NOT EXISTS (SELECT 1 FROM cs.dimension d"
+	const char *gone = " WHERE x.customer_id = ANY ($2) AND x.valid_to IS NULL AND NOT EXISTS "
+					   "(SELECT 1 FROM cs.dimension d"
 					   "  WHERE d.name = x.dimension AND d.enabled)";
 
 	if (any_gone(batch, defs))
@@ -627,17 +631,19 @@ end_gone(const CsBatch *batch, const CsDimensions *defs)
 		cs_exec(
 			psprintf("DELETE FROM cs_internal.membership m USING (SELECT x.customer_id, x.dimension"
 					 " FROM cs_internal.membership x%s) g"
-					 " WHERE m.customer_id = g.customer_id AND m.dimension = g.dimension"
+					 " WHERE m.customer_id = ANY ($2) AND m.customer_id = g.customer_id AND "
+					 "m.dimension = g.dimension"
 					 " AND m.valid_to IS NULL AND m.valid_from >= $1",
 					 gone),
-			at, 1);
+			at, 2);
 		cs_exec(psprintf("UPDATE cs_internal.membership m SET valid_to = $1 FROM (SELECT "
 						 "x.customer_id, x.dimension"
 						 " FROM cs_internal.membership x%s) g"
-						 " WHERE m.customer_id = g.customer_id AND m.dimension = g.dimension AND "
+						 " WHERE m.customer_id = ANY ($2) AND m.customer_id = g.customer_id AND "
+						 "m.dimension = g.dimension AND "
 						 "m.valid_to IS NULL",
 						 gone),
-				at, 1);
+				at, 2);
 	}
 	cs_exec("DELETE FROM cs_internal.segment_assignment a"
 			" WHERE a.customer_id = ANY ($2) AND a.expires_at <= $1",

@@ -46,6 +46,7 @@
 #include "utils/array.h"
 #include "utils/fmgrprotos.h"
 #include "utils/guc.h"
+#include "utils/plancache.h"
 #include "utils/snapmgr.h"
 
 #include "core/expired.h"
@@ -656,6 +657,20 @@ cs_refresh_start(CsRefresh *run, bool force_scan)
 }
 
 /*
+ * plan_anew: the tables that a long run fills were empty when its statements
+ * were planned, and nobody analyses them before it ends: such a plan reads all
+ * of them for each batch.  So plans are made again whenever the run has become
+ * twice as long.
+ */
+static void
+plan_anew(CsRefresh *run)
+{
+	run->steps++;
+	if (run->steps >= 32 && (run->steps & (run->steps - 1)) == 0)
+		ResetPlanCache();
+}
+
+/*
  * cs_refresh_step: see refresh.h.
  */
 bool
@@ -665,6 +680,7 @@ cs_refresh_step(CsRefresh *run)
 	bool more = true;
 
 	CHECK_FOR_INTERRUPTS();
+	plan_anew(run);
 	lock_refresher();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	cs_enter(&frame);

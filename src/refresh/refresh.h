@@ -27,6 +27,7 @@ typedef struct CsRefresh
 	int64 to_ingest; /* when the phase began; -1: not counted */
 	int64 to_evaluate;
 	int phase;
+	int steps;    /* so far */
 	int pass;     /* of evaluate: changed, by definition, due */
 	bool passed;  /* somebody was evaluated in this pass */
 	bool yielded; /* not everybody due was evaluated */
