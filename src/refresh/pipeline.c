@@ -684,6 +684,14 @@ cs_refresh_step(CsRefresh *run)
 	lock_refresher();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	cs_enter(&frame);
+	/*
+	 * A batch is some thousand customers that stand together: the pages of one
+	 * probe serve the next, which the planner does not know. At its usual costs
+	 * it reads tables of some hundred thousand rows whole for each batch.
+	 */
+	if (run->phase == PHASE_INGEST || run->phase == PHASE_EVALUATE)
+		(void) set_config_option("random_page_cost", "0.1", PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
 	switch (run->phase)
 	{
 		case PHASE_COLLECT:
