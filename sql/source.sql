@@ -62,12 +62,14 @@ CREATE TABLE cs_internal.pending (
 	PRIMARY KEY (source, customer_id)
 );
 
--- Checksum per customer of a scanned source.
+-- Checksum per customer of a scanned source; of a window per local day of the
+-- anchor, customer_id '' = none.
 CREATE TABLE cs_internal.scan_checksum (
 	source text NOT NULL,
 	customer_id text COLLATE "C" NOT NULL,
+	day date NOT NULL DEFAULT '-infinity',      -- scan: all days; window: rows without an anchor
 	checksum numeric NOT NULL,
-	PRIMARY KEY (source, customer_id)
+	PRIMARY KEY (source, customer_id, day)
 );
 
 -- Ids met in a source that were no customers then.

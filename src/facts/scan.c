@@ -19,8 +19,8 @@
  *				log rows (watermark.c), and go on as those of a trigger.
  *	scan		every scan_interval a checksum per customer is compared with the
  *				one kept: new, changed and vanished customers are pending.
- *	window		likewise, over the rows of the last days only: what changes before
- *				them is not noticed.
+ *	window		a checksum per customer and day of the last days (window.c): what
+ *				changes before them is not noticed.
  */
 #include "cs_ext.h"
 
@@ -36,10 +36,6 @@
 
 /* Change log rows that are handled at a time, which bounds memory. */
 #define CHUNK 50000
-
-#define UPSERT_PENDING                                                               \
-	" ON CONFLICT (source, customer_id) DO UPDATE SET since = least(pending.since, " \
-	"excluded.since), until = greatest(pending.until, excluded.until)"
 
 /* ---- what a source looks like now ----------------------------------------- */
 
@@ -225,7 +221,7 @@ cs_pending_known(const char *source)
 		"cs_internal.usage_month UNION SELECT customer_id FROM cs_internal.usage_sealed WHERE "
 		"source = "
 		"$1 UNION SELECT customer_id FROM cs_internal.unusable WHERE source = "
-		"$1 AND customer_id <> '') k" UPSERT_PENDING,
+		"$1 AND customer_id <> '') k" CS_UPSERT_PENDING,
 		CS_ARGS(cs_text(source)));
 }
 
@@ -346,7 +342,7 @@ cs_pending_all(const CsSource *source)
 	}
 	cs_register("found", rows);
 	cs_exec("INSERT INTO cs_internal.pending (source, customer_id) SELECT $1, customer_id FROM "
-			"found" UPSERT_PENDING,
+			"found" CS_UPSERT_PENDING,
 			CS_ARGS(cs_text(source->name)));
 	cs_unregister("found");
 	tuplestore_end(rows->store);
@@ -356,9 +352,10 @@ cs_pending_all(const CsSource *source)
 
 /*
  * read_whole: every customer of the source, and every one known before, is
- * pending, or will be seen to by what is built from nothing.
+ * pending, or will be seen to by what is built from nothing; false when it cannot
+ * be read, which is noted.
  */
-static void
+static bool
 read_whole(const CsSource *source)
 {
 	if (strcmp(source->kind, "usage_event") == 0)
@@ -368,34 +365,22 @@ read_whole(const CsSource *source)
 		forget_orphans(source);
 		cs_count_unusable(source, (Datum) 0, true);
 		done_reading(source);
-		return;
+		return true;
 	}
 	if (!cs_ledger_build_begin(source) && !cs_pending_all(source))
-		return;
+		return false;
 	forget_orphans(source);
 	cs_count_unusable(source, (Datum) 0, true);
 	done_reading(source);
+	return true;
 }
 
 /*
- * window_start: midnight that begins the days which are re-read.
- */
-static TimestampTz
-window_start(const CsSource *source, TimestampTz as_of)
-{
-	CsPolicy *policy = cs_policy(false);
-
-	return cs_local_midnight(cs_local_day(as_of, policy->time_zone) - source->window_days,
-							 policy->time_zone);
-}
-
-/*
- * read_checksums: compares a checksum per customer, of rows with an anchor from
- * `since` on.  It is a sum over the rows, so their order does not matter; a row
- * counts as often as it stands there.
+ * read_checksums: compares a checksum per customer.  It is a sum over the rows, so
+ * their order does not matter; a row counts as often as it stands there.
  */
 static void
-read_checksums(const CsSource *source, bool everything, TimestampTz since)
+read_checksums(const CsSource *source, bool everything)
 {
 	CsUserQuery query = {0};
 	ErrorData *error = NULL;
@@ -403,13 +388,10 @@ read_checksums(const CsSource *source, bool everything, TimestampTz since)
 	CsArg name = cs_text(source->name);
 	bool built; /* from nothing: only who is gone is pending */
 
-	query.sql = psprintf("SELECT %s AS customer_id, sum(hashtextextended(r::text, 0)::numeric) AS "
-						 "checksum FROM (%s) r%s GROUP BY customer_key",
-						 cs_source_id(source, "customer_key"), cs_source_rows(source, false, false),
-						 TIMESTAMP_IS_NOBEGIN(since)
-							 ? ""
-							 : psprintf(" WHERE r.%s >= as_of", quote_identifier(source->anchor)));
-	query.as_of = since;
+	query.sql =
+		psprintf("SELECT %s AS customer_id, sum(hashtextextended(r::text, 0)::numeric) AS "
+				 "checksum FROM (%s) r GROUP BY customer_key",
+				 cs_source_id(source, "customer_key"), cs_source_rows(source, false, false));
 	query.search_path = source->search_path;
 	rows = cs_user_query(&query, &error);
 	if (rows == NULL)
@@ -420,23 +402,22 @@ read_checksums(const CsSource *source, bool everything, TimestampTz since)
 	}
 	built = everything && cs_ledger_build_begin(source);
 	cs_register("found", rows);
-	cs_exec("INSERT INTO cs_internal.pending (source, customer_id, since) SELECT $1, "
-			"coalesce(n.customer_id, o.customer_id), $3 FROM found n FULL JOIN (SELECT * FROM "
-			"cs_internal.scan_checksum WHERE "
-			"source = $1) o ON o.customer_id = n.customer_id WHERE (n.checksum IS DISTINCT FROM "
-			"o.checksum OR $2) AND (n.customer_id IS NULL OR NOT $4)" UPSERT_PENDING,
-			CS_ARGS(name, cs_bool(everything), cs_tstz(since), cs_bool(built)));
+	cs_exec("INSERT INTO cs_internal.pending (source, customer_id) SELECT $1, "
+			"coalesce(n.customer_id, o.customer_id) FROM found n FULL JOIN (SELECT * FROM "
+			"cs_internal.scan_checksum WHERE source = $1 AND day = '-infinity') o ON "
+			"o.customer_id = n.customer_id WHERE (n.checksum IS DISTINCT FROM o.checksum OR $2) "
+			"AND (n.customer_id IS NULL OR NOT $3)" CS_UPSERT_PENDING,
+			CS_ARGS(name, cs_bool(everything), cs_bool(built)));
 	if (everything || SPI_processed > 0)
 	{
-		cs_exec(
-			"DELETE FROM cs_internal.scan_checksum s WHERE s.source = $1 AND NOT EXISTS (SELECT 1 "
-			"FROM found n WHERE n.customer_id = s.customer_id)",
-			CS_ARGS(name));
-		cs_exec(
-			"INSERT INTO cs_internal.scan_checksum AS s (source, customer_id, checksum) SELECT $1, "
-			"customer_id, checksum FROM found ON CONFLICT (source, customer_id) DO UPDATE SET "
-			"checksum = excluded.checksum WHERE s.checksum <> excluded.checksum",
-			CS_ARGS(name));
+		cs_exec("DELETE FROM cs_internal.scan_checksum s WHERE s.source = $1 AND (s.day > "
+				"'-infinity' OR NOT EXISTS (SELECT 1 FROM found n WHERE n.customer_id = "
+				"s.customer_id))",
+				CS_ARGS(name));
+		cs_exec("INSERT INTO cs_internal.scan_checksum AS s (source, customer_id, checksum) SELECT "
+				"$1, customer_id, checksum FROM found ON CONFLICT (source, customer_id, day) DO "
+				"UPDATE SET checksum = excluded.checksum WHERE s.checksum <> excluded.checksum",
+				CS_ARGS(name));
 	}
 	cs_unregister("found");
 	tuplestore_end(rows->store);
@@ -524,7 +505,7 @@ users_to_customers(const CsSource *source)
 				"m.customer_id, min(c.since), max(c.until) FROM members m JOIN changes c ON "
 				"c.source = $1 "
 				"AND c.customer_key = m.user_id AND c.since <= c.until GROUP BY "
-				"m.customer_id" UPSERT_PENDING,
+				"m.customer_id" CS_UPSERT_PENDING,
 				CS_ARGS(cs_text(source->name)));
 		cs_unregister("members");
 		tuplestore_end(rows->store);
@@ -585,7 +566,7 @@ take_chunk(List *all, List **whole)
 			cs_exec("INSERT INTO cs_internal.pending (source, customer_id, since, until) SELECT "
 					"source, "
 					"customer_key, since, until FROM changes WHERE source = $1 AND customer_key <> "
-					"'' AND since <= until" UPSERT_PENDING,
+					"'' AND since <= until" CS_UPSERT_PENDING,
 					CS_ARGS(cs_text(source->name)));
 	}
 
@@ -634,7 +615,7 @@ follow_users(List *all)
 		cs_exec(
 			"INSERT INTO cs_internal.pending (source, customer_id) SELECT DISTINCT $1, "
 			"p.customer_id FROM cs_internal.pending p JOIN cs.source s ON s.name = p.source WHERE "
-			"s.kind = 'user'" UPSERT_PENDING,
+			"s.kind = 'user'" CS_UPSERT_PENDING,
 			CS_ARGS(cs_text(source->name)));
 		if (SPI_processed > 0)
 			cs_exec(
@@ -701,15 +682,14 @@ cs_collect(TimestampTz as_of, bool force_scan)
 		if (strcmp(source->capture, "scan") == 0)
 		{
 			if (needs_scan || scan_due(source, force_scan))
-				read_checksums(source, needs_scan, DT_NOBEGIN);
+				read_checksums(source, needs_scan);
 		}
 		else if (strcmp(source->capture, "window") == 0)
 		{
 			if (!needs_scan && !scan_due(source, force_scan))
 				continue;
-			if (needs_scan)
-				read_whole(source);
-			read_checksums(source, false, window_start(source, as_of));
+			if (!needs_scan || read_whole(source))
+				cs_window_look(source, as_of, needs_scan);
 		}
 		else if (needs_scan &&
 				 (strcmp(source->capture, "watermark") != 0 || cs_watermark_begin(source)))

@@ -136,6 +136,14 @@ typedef enum CsBounds
 extern void cs_count_without_customer(const CsSource *source);
 extern CsBounds cs_anchor_bounds(const CsSource *source);
 
+/* How a row becomes pending for a customer who may be already: the range is widened. */
+#define CS_UPSERT_PENDING                                                            \
+	" ON CONFLICT (source, customer_id) DO UPDATE SET since = least(pending.since, " \
+	"excluded.since), until = greatest(pending.until, excluded.until)"
+
+/* window.c: the days of a source's window that changed are pending; whole: it was read whole just now */
+extern void cs_window_look(const CsSource *source, TimestampTz as_of, bool whole);
+
 /* scan.c */
 extern void cs_source_error(const CsSource *source, const char *error);
 extern void cs_pending_known(const char *source);

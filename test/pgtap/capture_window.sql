@@ -42,14 +42,14 @@ UPDATE app.event SET customer_id = 'b' WHERE id = 2;
 DELETE FROM app.event WHERE id = 5;
 CALL cs.refresh();
 SELECT is(app.kept(), '{"a": 1, "b": 2, "c": 2, "new": 1}', 'changes before the window are not noticed');
-UPDATE app.event SET who = 'u8' WHERE id = 6;
+UPDATE app.event SET who = 'u3' WHERE id = 6;
 CALL cs.refresh();
-SELECT is(app.metric('u'), '{"a": 1, "b": 3, "c": 2, "new": 0}', 'until the customer changes inside it: then he is read whole, and the others are not');
+SELECT is(app.metric('u'), '{"a": 1, "b": 1, "c": 2, "new": 0}', 'nor when the customer changes inside it: that day is read and no other');
 -- the window moves: what it leaves behind stays
 SET cs_ext.now = '2026-04-06 00:00+02';
 CALL cs.refresh();
-SELECT is(app.kept(), '{"a": 1, "b": 3, "c": 1, "new": 1}', 'what falls out of the window stays, whose it is is read again');
-SELECT is(app.metric('n'), '{"a": 1, "b": 3, "c": 1, "new": 1}', 'and metrics are of the new day');
+SELECT is(app.kept(), '{"a": 1, "b": 2, "c": 2, "new": 1}', 'what falls out of the window stays as it was');
+SELECT is(app.metric('n'), '{"a": 1, "b": 2, "c": 1, "new": 1}', 'and metrics are of the new day');
 CALL cs.rebuild();
 SELECT is(app.kept(), '{"b": 3, "c": 1, "new": 1}', 'a rebuild reads everything');
 SELECT cs.drop_source('events') IS NULL AS dropped \gset
