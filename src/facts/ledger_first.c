@@ -38,9 +38,8 @@
  */
 #include "cs_ext.h"
 
-#include "access/heapam.h"
+#include "access/table.h"
 #include "access/tableam.h"
-#include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
@@ -56,15 +55,12 @@
 #include "utils/snapmgr.h"
 #include "utils/wait_event.h"
 
+#include "core/bulk.h"
 #include "facts/ledger.h"
 #include "facts/ledger_facts.h"
 #include "facts/source_kind.h"
 #include "refresh/refresh.h"
 
-/* Rows that are written at a time. */
-#define WRITE_ROWS 1000
-/* Bytes of them, where they are long. */
-#define WRITE_BYTES 1000000
 /* How long a gap between readers is looked for, in tries of 100 ms. */
 #define LOCK_TRIES 20
 
@@ -77,17 +73,6 @@ typedef struct Stream
 	text *id;      /* of the row in the slot; NULL: there are no more */
 	CsResult *ids; /* the customers met, each once; NULL: not wanted */
 } Stream;
-
-typedef struct Writer
-{
-	Relation rel;
-	BulkInsertState state;
-	CommandId cid;
-	TupleTableSlot *slots[WRITE_ROWS];
-	int n;
-	Size bytes;
-	int64 rows;
-} Writer;
 
 /* What is read of a subscription, in the columns of cs_internal.subscription_fact; the rates need its id. */
 static const char *const term_select =
@@ -283,56 +268,19 @@ id_cmp(const text *a, const text *b)
 
 /* ---- writing ---------------------------------------------------------------- */
 
+/* The movements of one customer. */
 static void
-begin_writing(Writer *w)
-{
-	Oid relid = get_relname_relid("movement", get_namespace_oid("cs_internal", false));
-
-	memset(w, 0, sizeof(Writer));
-	/* nobody else may write, for his rows would be in indexes that are made anew */
-	w->rel = table_open(relid, ShareRowExclusiveLock);
-	w->state = GetBulkInsertState();
-	w->cid = GetCurrentCommandId(true);
-}
-
-static void
-flush_rows(Writer *w)
-{
-	if (w->n == 0)
-		return;
-	table_multi_insert(w->rel, w->slots, w->n, w->cid, 0, w->state);
-	for (int i = 0; i < w->n; i++)
-		ExecClearTuple(w->slots[i]);
-	w->rows += w->n;
-	w->n = 0;
-	w->bytes = 0;
-}
-
-/* The movements of one customer; values are read at once, rows are written later. */
-static void
-write_member(Writer *w, const CsMember *member, Datum id)
+write_member(CsBulk *bulk, const CsMember *member, Datum id)
 {
 	for (int i = 0; i < member->nmovements; i++)
 	{
 		const CsMovement *m = &member->movements[i];
-		TupleTableSlot *slot = w->slots[w->n];
-		MemoryContext old;
+		TupleTableSlot *slot = cs_bulk_slot(bulk);
 
-		if (slot == NULL)
-		{
-			old = MemoryContextSwitchTo(GetMemoryChunkContext(w->state));
-			slot = w->slots[w->n] = table_slot_create(w->rel, NULL);
-			MemoryContextSwitchTo(old);
-		}
 		slot->tts_values[0] = id;
 		slot->tts_isnull[0] = false;
 		cs_movement_values(m, slot->tts_values + 1, slot->tts_isnull + 1);
-		ExecStoreVirtualTuple(slot);
-		ExecMaterializeSlot(slot);
-		w->n++;
-		w->bytes += 100 + (m->reason ? strlen(m->reason) : 0);
-		if (w->n == WRITE_ROWS || w->bytes >= WRITE_BYTES)
-			flush_rows(w);
+		cs_bulk_put(bulk, 100 + (m->reason ? strlen(m->reason) : 0));
 	}
 }
 
@@ -387,21 +335,16 @@ index_one_by_one(Relation rel)
 	FreeExecutorState(estate);
 }
 
+/* The indexes get all rows of the ledger. */
 static void
-end_writing(Writer *w)
+index_all(void)
 {
-	List *indexes = RelationGetIndexList(w->rel);
+	Relation rel =
+		table_open(get_relname_relid("movement", get_namespace_oid("cs_internal", false)), NoLock);
+	List *indexes = RelationGetIndexList(rel);
 	ListCell *lc;
 
-	flush_rows(w);
-	for (int i = 0; i < WRITE_ROWS && w->slots[i] != NULL; i++)
-		ExecDropSingleTupleTableSlot(w->slots[i]);
-	FreeBulkInsertState(w->state);
-	table_finish_bulk_insert(w->rel, 0);
-	CommandCounterIncrement();
-	if (w->rows == 0)
-		;
-	else if (lock_indexes(indexes))
+	if (lock_indexes(indexes))
 	{
 		foreach (lc, indexes)
 			cs_exec(psprintf("REINDEX INDEX cs_internal.%s",
@@ -411,10 +354,10 @@ end_writing(Writer *w)
 	else
 	{
 		PushActiveSnapshot(GetLatestSnapshot());
-		index_one_by_one(w->rel);
+		index_one_by_one(rel);
 		PopActiveSnapshot();
 	}
-	table_close(w->rel, NoLock);
+	table_close(rel, NoLock);
 }
 
 /* ---- putting together -------------------------------------------------------- */
@@ -534,7 +477,7 @@ next_customer(Stream *streams, int n)
 
 /* All customers, one after the other: the movements of each are written. */
 static void
-sweep_all(Build *b, Stream *streams, int n, int level, Writer *writer)
+sweep_all(Build *b, Stream *streams, int n, int level, CsBulk *bulk)
 {
 	CsSweepRules rules = cs_sweep_rules(b->policy);
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "cs_ext ledger customer",
@@ -587,7 +530,7 @@ sweep_all(Build *b, Stream *streams, int n, int level, Writer *writer)
 				cs_ledger_convert(&member, b->rates, b->policy, b->unusable);
 			cs_sweep(&member, 1, NULL, 0, &rules);
 			if (cs_ledger_fits(&member, b->unusable))
-				write_member(writer, &member, id_datum);
+				write_member(bulk, &member, id_datum);
 		}
 		MemoryContextReset(context);
 		if (b->done * 10 / facts > tenth)
@@ -698,7 +641,8 @@ static void
 build_ledger(Stream *streams, int n, const CsPolicy *policy, int level)
 {
 	Build b = {0};
-	Writer writer;
+	CsBulk *bulk;
+	int64 rows;
 	instr_time begin;
 	double sweeping;
 
@@ -712,14 +656,16 @@ build_ledger(Stream *streams, int n, const CsPolicy *policy, int level)
 	b.dues = palloc(sizeof(CsDue) * b.dues_size);
 	/* of who was refreshed on his own meanwhile */
 	cs_exec("DELETE FROM cs_internal.movement", CS_NO_ARGS);
-	begin_writing(&writer);
-	sweep_all(&b, streams, n, level, &writer);
-	flush_rows(&writer);
+	/* nobody else may write, for his rows would be in indexes that are made anew */
+	bulk = cs_bulk_begin("movement", ShareRowExclusiveLock, false);
+	sweep_all(&b, streams, n, level, bulk);
+	rows = cs_bulk_end(bulk);
 	sweeping = milliseconds_since(begin);
 	INSTR_TIME_SET_CURRENT(begin);
-	end_writing(&writer);
+	if (rows > 0)
+		index_all();
 	ereport(level, errmsg("ledger written: %lld movements in %.0f ms, indexed in %.0f ms",
-						  (long long) writer.rows, sweeping, milliseconds_since(begin)));
+						  (long long) rows, sweeping, milliseconds_since(begin)));
 	cs_ledger_write_unusable((Datum) 0, b.unusable);
 	tuplestore_end(b.unusable->store);
 }

@@ -27,10 +27,10 @@
 #include <unistd.h>
 
 #include "catalog/pg_type.h"
+#include "core/bulk.h"
 #include "facts/source.h"
 #include "facts/usage.h"
 #include "facts/usage_runs.h"
-#include "facts/usage_write.h"
 #include "optimizer/cost.h"
 #include "portability/instr_time.h"
 #include "utils/guc.h"
@@ -197,6 +197,21 @@ one_row(CsResult *rows, Datum customer, DateADT month, struct varlena *usage)
 }
 
 /*
+ * new_row: into the rollup.
+ */
+static void
+new_row(CsBulk *bulk, Datum customer, DateADT month, struct varlena *usage)
+{
+	TupleTableSlot *slot = cs_bulk_slot(bulk);
+
+	slot->tts_values[0] = customer;
+	slot->tts_values[1] = DateADTGetDatum(month);
+	slot->tts_values[2] = PointerGetDatum(usage);
+	memset(slot->tts_isnull, 0, sizeof(bool) * 3);
+	cs_bulk_put(bulk, VARSIZE(usage));
+}
+
+/*
  * write_runs: the rollup of the slice is what was read; returns how many rows.
  * Where there is no rollup yet, rows go into it as they come.
  */
@@ -211,7 +226,7 @@ write_runs(CsRunsMerge *merge, int64 lo, int64 hi)
 		"SELECT customer_id, month, usage FROM cs_internal.usage_month WHERE false", CS_NO_ARGS);
 	CsResult *customers =
 		cs_query("SELECT customer_id FROM cs_internal.usage_month WHERE false", CS_NO_ARGS);
-	CsUsageWriter *writer = NULL;
+	CsBulk *bulk = NULL;
 	MemoryContext row =
 		AllocSetContextCreate(CurrentMemoryContext, "cs_ext usage row", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = CurrentMemoryContext;
@@ -226,7 +241,7 @@ write_runs(CsRunsMerge *merge, int64 lo, int64 hi)
 	cs_exec("SELECT EXISTS (SELECT FROM cs_internal.usage_month)", CS_NO_ARGS);
 	empty = *cs_value() != 't';
 	if (empty)
-		writer = cs_usage_writer();
+		bulk = cs_bulk_begin("usage_month", RowExclusiveLock, true);
 	initStringInfo(&last);
 	while (cs_runs_next(merge, hi, &id, &idlen, &month, &usage))
 	{
@@ -245,16 +260,16 @@ write_runs(CsRunsMerge *merge, int64 lo, int64 hi)
 			appendBinaryStringInfo(&last, id, idlen);
 		}
 		MemoryContextSwitchTo(old);
-		if (writer != NULL)
-			cs_usage_write(writer, customer, month, usage);
+		if (bulk != NULL)
+			new_row(bulk, customer, month, usage);
 		else
 			one_row(part, customer, month, usage);
 		MemoryContextReset(row);
 		n++;
 	}
 	MemoryContextDelete(row);
-	if (writer != NULL)
-		cs_usage_writer_end(writer);
+	if (bulk != NULL)
+		cs_bulk_end(bulk);
 
 	cs_register("part", part);
 	cs_register("built", customers);

@@ -1,0 +1,139 @@
+/*
+ * bulk.c
+ *		Rows of a table written many at a time.
+ *
+ * In: rows of one of the extension's own tables, none of which is there yet, best
+ * in the order of its key.  Out: the rows and, where wanted, their index entries.
+ * As COPY does it: a page is filled and logged at once, where a statement would
+ * do so row by row.  Triggers are not called, constraints that are no index not
+ * looked at.
+ *
+ * Cases.  Aborted: rows and entries go with the transaction.  Somebody else
+ * writes one of the rows: the unique index waits for him, then raises, as an
+ * INSERT does.
+ */
+#include "cs_ext.h"
+
+#include "access/heapam.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "executor/executor.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+
+#include "core/bulk.h"
+
+/* Rows that are written at a time, and bytes of them, where they are long. */
+#define ROWS 1000
+#define BYTES (64 * 1024)
+
+struct CsBulk
+{
+	Relation rel;
+	EState *estate;
+	ResultRelInfo *result; /* NULL: without indexes */
+	BulkInsertState state;
+	CommandId cid;
+	MemoryContext context; /* where this lives */
+	TupleTableSlot *slots[ROWS];
+	int n;
+	Size bytes;
+	int64 rows;
+};
+
+/*
+ * cs_bulk_begin: see bulk.h.
+ */
+CsBulk *
+cs_bulk_begin(const char *table, LOCKMODE lock, bool indexed)
+{
+	CsBulk *b = palloc0(sizeof(CsBulk));
+
+	b->rel = table_open(get_relname_relid(table, get_namespace_oid("cs_internal", false)), lock);
+	b->estate = CreateExecutorState();
+	if (indexed)
+	{
+		b->result = makeNode(ResultRelInfo);
+		InitResultRelInfo(b->result, b->rel, 1, NULL, 0);
+		ExecOpenIndices(b->result, false);
+	}
+	b->state = GetBulkInsertState();
+	b->cid = GetCurrentCommandId(true);
+	b->context = CurrentMemoryContext;
+	return b;
+}
+
+/* What was gathered goes into the table and its indexes. */
+static void
+flush(CsBulk *b)
+{
+	/* writing leaves pieces behind */
+	MemoryContext old = MemoryContextSwitchTo(GetPerTupleMemoryContext(b->estate));
+
+	if (b->n > 0)
+		table_multi_insert(b->rel, b->slots, b->n, b->cid, 0, b->state);
+	MemoryContextSwitchTo(old);
+	for (int i = 0; i < b->n; i++)
+	{
+		if (b->result != NULL)
+			cs_insert_index_tuples(b->result, b->slots[i], b->estate);
+		ExecClearTuple(b->slots[i]);
+	}
+	ResetPerTupleExprContext(b->estate);
+	b->rows += b->n;
+	b->n = 0;
+	b->bytes = 0;
+}
+
+/*
+ * cs_bulk_slot, cs_bulk_put: see bulk.h.
+ */
+TupleTableSlot *
+cs_bulk_slot(CsBulk *b)
+{
+	if (b->slots[b->n] == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(b->context);
+
+		b->slots[b->n] = table_slot_create(b->rel, NULL);
+		MemoryContextSwitchTo(old);
+	}
+	return b->slots[b->n];
+}
+
+void
+cs_bulk_put(CsBulk *b, Size bytes)
+{
+	TupleTableSlot *slot = b->slots[b->n++];
+
+	ExecStoreVirtualTuple(slot);
+	ExecMaterializeSlot(slot);
+	b->bytes += bytes;
+	if (b->n == ROWS || b->bytes >= BYTES)
+		flush(b);
+}
+
+/*
+ * cs_bulk_end: see bulk.h.
+ */
+int64
+cs_bulk_end(CsBulk *b)
+{
+	int64 rows;
+
+	flush(b);
+	for (int i = 0; i < ROWS && b->slots[i] != NULL; i++)
+		ExecDropSingleTupleTableSlot(b->slots[i]);
+	FreeBulkInsertState(b->state);
+	table_finish_bulk_insert(b->rel, 0);
+	if (b->result != NULL)
+		ExecCloseIndices(b->result);
+	table_close(b->rel, NoLock);
+	FreeExecutorState(b->estate);
+	CommandCounterIncrement();
+	rows = b->rows;
+	pfree(b);
+	return rows;
+}

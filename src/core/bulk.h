@@ -1,0 +1,32 @@
+/*
+ * bulk.h
+ *		Many rows of one of the extension's own tables at once (bulk.c).
+ */
+#ifndef CS_BULK_H
+#define CS_BULK_H
+
+#include "cs_ext.h"
+
+#include "executor/tuptable.h"
+#include "storage/lockdefs.h"
+
+typedef struct CsBulk CsBulk;
+
+/*
+ * Begin with a table of schema cs_internal, whose lock is kept until the end of
+ * the transaction.  indexed false: its indexes do not get the rows, the caller
+ * sees to that.  Lives in the current memory context.
+ */
+extern CsBulk *cs_bulk_begin(const char *table, LOCKMODE lock, bool indexed);
+
+/*
+ * A row: fill in tts_values and tts_isnull of the slot, then put it; `bytes` is
+ * about its length.  What the values point to is copied by then.
+ */
+extern TupleTableSlot *cs_bulk_slot(CsBulk *bulk);
+extern void cs_bulk_put(CsBulk *bulk, Size bytes);
+
+/* All is written, and visible to the next command; how many rows there were. */
+extern int64 cs_bulk_end(CsBulk *bulk);
+
+#endif /* CS_BULK_H */
