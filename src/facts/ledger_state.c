@@ -206,7 +206,6 @@ typedef struct Run
 static void
 put_run(CsBatch *batch, const Run *run)
 {
-	static const int tenure = CS_STATE_TENURE_DAYS;
 	int days = 0;
 
 	if (run->row < 0)
@@ -216,7 +215,7 @@ put_run(CsBatch *batch, const Run *run)
 	cs_state_set(batch->state, run->row, CS_STATE_ACTIVE, BoolGetDatum(run->active), false);
 	if (run->active)
 		days = batch->as_of_day - cs_local_day(run->since, batch->policy->time_zone);
-	cs_state_set(batch->state, run->row, tenure, Int32GetDatum(days), !run->active);
+	cs_state_set(batch->state, run->row, CS_STATE_TENURE_DAYS, Int32GetDatum(days), !run->active);
 }
 
 /*
