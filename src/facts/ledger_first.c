@@ -45,7 +45,6 @@
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
-#include "portability/instr_time.h"
 #include "storage/latch.h"
 #include "storage/lmgr.h"
 #include "utils/guc.h"
@@ -56,6 +55,7 @@
 #include "utils/wait_event.h"
 
 #include "core/bulk.h"
+#include "core/elapsed.h"
 #include "facts/ledger.h"
 #include "facts/ledger_facts.h"
 #include "facts/source_kind.h"
@@ -136,17 +136,6 @@ cs_ledger_build_waits(void)
 	return cs_exec("SELECT FROM cs_internal.ledger_build LIMIT 1", CS_NO_ARGS) > 0;
 }
 
-/* A source cannot be read. */
-static void
-give_up(const CsSource *source, const char *error)
-{
-	cs_source_failed(source, error);
-	cs_exec("UPDATE cs_internal.source_state SET needs_scan = true"
-			" WHERE source IN (SELECT source FROM cs_internal.ledger_build)",
-			CS_NO_ARGS);
-	cs_exec("DELETE FROM cs_internal.ledger_build", CS_NO_ARGS);
-}
-
 /* Everybody is left to ingest, in chunks. */
 static void
 leave_to_ingest(void)
@@ -162,16 +151,6 @@ leave_to_ingest(void)
 			(void) cs_pending_all(source);
 	}
 	cs_exec("DELETE FROM cs_internal.ledger_build", CS_NO_ARGS);
-}
-
-static double
-milliseconds_since(instr_time begin)
-{
-	instr_time now;
-
-	INSTR_TIME_SET_CURRENT(now);
-	INSTR_TIME_SUBTRACT(now, begin);
-	return INSTR_TIME_GET_MILLISEC(now);
 }
 
 /* ---- reading ---------------------------------------------------------------- */
@@ -221,7 +200,7 @@ open_stream(Stream *s, const CsSource *source, const char *select, const CsPolic
 	s->source = source;
 	if (!OidIsValid(source->relid))
 	{
-		give_up(source, "the relation is gone");
+		cs_build_failed("ledger_build", source, "the relation is gone");
 		return false;
 	}
 	query.sql = psprintf(select, cs_source_id(source, "r.customer_key"),
@@ -233,7 +212,7 @@ open_stream(Stream *s, const CsSource *source, const char *select, const CsPolic
 	s->rows = cs_user_query(&query, &error);
 	if (s->rows == NULL)
 	{
-		give_up(source, error->message);
+		cs_build_failed("ledger_build", source, error->message);
 		return false;
 	}
 	s->slot = MakeSingleTupleTableSlot(s->rows->desc, &TTSOpsMinimalTuple);
@@ -537,7 +516,7 @@ sweep_all(Build *b, Stream *streams, int n, int level, CsBulk *bulk)
 		{
 			tenth = b->done * 10 / facts;
 			ereport(level, errmsg("ledger: %lld of %lld facts after %.1f s", (long long) b->done,
-								  (long long) facts, milliseconds_since(begin) / 1000));
+								  (long long) facts, cs_ms_since(begin) / 1000));
 		}
 	}
 	MemoryContextSwitchTo(old);
@@ -660,12 +639,12 @@ build_ledger(Stream *streams, int n, const CsPolicy *policy, int level)
 	bulk = cs_bulk_begin("movement", ShareRowExclusiveLock, false);
 	sweep_all(&b, streams, n, level, bulk);
 	rows = cs_bulk_end(bulk);
-	sweeping = milliseconds_since(begin);
+	sweeping = cs_ms_since(begin);
 	INSTR_TIME_SET_CURRENT(begin);
 	if (rows > 0)
 		index_all();
 	ereport(level, errmsg("ledger written: %lld movements in %.0f ms, indexed in %.0f ms",
-						  (long long) rows, sweeping, milliseconds_since(begin)));
+						  (long long) rows, sweeping, cs_ms_since(begin)));
 	cs_ledger_write_unusable((Datum) 0, b.unusable);
 	tuplestore_end(b.unusable->store);
 }
@@ -686,15 +665,15 @@ build_all(const CsPolicy *policy, int level)
 
 		for (int i = 0; i < n; i++)
 			read += streams[i].rows->nrows;
-		ereport(level, errmsg("ledger read: %lld facts in %.0f ms", (long long) read,
-							  milliseconds_since(begin)));
+		ereport(level,
+				errmsg("ledger read: %lld facts in %.0f ms", (long long) read, cs_ms_since(begin)));
 		build_ledger(streams, n, policy, level);
 		INSTR_TIME_SET_CURRENT(begin);
 		if (cs_identity_all(met))
 		{
 			write_marks(streams, n);
 			cs_exec("DELETE FROM cs_internal.ledger_build", CS_NO_ARGS);
-			ereport(level, errmsg("customers written in %.0f ms", milliseconds_since(begin)));
+			ereport(level, errmsg("customers written in %.0f ms", cs_ms_since(begin)));
 		}
 		else
 			leave_to_ingest();

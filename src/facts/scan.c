@@ -93,6 +93,20 @@ cs_source_failed(const CsSource *source, const char *error)
 }
 
 /*
+ * cs_build_failed: see source.h.
+ */
+void
+cs_build_failed(const char *build, const CsSource *source, const char *error)
+{
+	cs_source_failed(source, error);
+	cs_exec(psprintf("UPDATE cs_internal.source_state SET needs_scan = true"
+					 " WHERE source IN (SELECT b.source FROM cs_internal.%s b)",
+					 build),
+			CS_NO_ARGS);
+	cs_exec(psprintf("DELETE FROM cs_internal.%s", build), CS_NO_ARGS);
+}
+
+/*
  * cs_source_has_triggers: both of them, always enabled.
  */
 bool

@@ -83,6 +83,13 @@ extern void cs_watermark_tail(const CsSource *source, Datum ids, TimestampTz *si
 /* The source could not be read: the error is shown, and it is read whole once it can be. */
 extern void cs_source_failed(const CsSource *source, const char *error);
 
+/*
+ * The same while something is made from nothing: who asked for it stands in the
+ * table `build` of schema cs_internal; nobody is built, all of them are read
+ * whole once they can be.
+ */
+extern void cs_build_failed(const char *build, const CsSource *source, const char *error);
+
 /* Installed by _PG_init: flush of noted changes before commit, wake-up after it. */
 extern void cs_capture_init(void);
 

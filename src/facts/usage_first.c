@@ -28,11 +28,11 @@
 
 #include "catalog/pg_type.h"
 #include "core/bulk.h"
+#include "core/elapsed.h"
 #include "facts/source.h"
 #include "facts/usage.h"
 #include "facts/usage_runs.h"
 #include "optimizer/cost.h"
-#include "portability/instr_time.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 
@@ -63,29 +63,6 @@ cs_usage_build_position(void)
 	cs_exec("SELECT min(position) FROM cs_internal.usage_build", CS_NO_ARGS);
 	position = cs_value_datum(&isnull);
 	return isnull ? -1 : DatumGetInt64(position);
-}
-
-/*
- * give_up: a source cannot be read.
- */
-static void
-give_up(const CsSource *source, const char *error)
-{
-	cs_source_failed(source, error);
-	cs_exec("UPDATE cs_internal.source_state SET needs_scan = true WHERE source IN (SELECT source "
-			"FROM cs_internal.usage_build)",
-			CS_NO_ARGS);
-	cs_exec("DELETE FROM cs_internal.usage_build", CS_NO_ARGS);
-}
-
-static double
-milliseconds_since(instr_time begin)
-{
-	instr_time now;
-
-	INSTR_TIME_SET_CURRENT(now);
-	INSTR_TIME_SUBTRACT(now, begin);
-	return INSTR_TIME_GET_MILLISEC(now);
 }
 
 /*
@@ -134,7 +111,7 @@ read_slice(int64 lo, int64 *hi, int level, List **slots, List **stores)
 		INSTR_TIME_SET_CURRENT(begin);
 		if (!OidIsValid(source->relid))
 		{
-			give_up(source, "the relation is gone");
+			cs_build_failed("usage_build", source, "the relation is gone");
 			return NULL;
 		}
 		query.sql =
@@ -148,7 +125,7 @@ read_slice(int64 lo, int64 *hi, int level, List **slots, List **stores)
 		rows = read_all(&query, &error);
 		if (rows == NULL)
 		{
-			give_up(source, error->message);
+			cs_build_failed("usage_build", source, error->message);
 			return NULL;
 		}
 		slot = MakeSingleTupleTableSlot(rows->desc, &TTSOpsMinimalTuple);
@@ -169,9 +146,8 @@ read_slice(int64 lo, int64 *hi, int level, List **slots, List **stores)
 						"least(first_at, $3), last_at = greatest(last_at, $4) WHERE source = $1",
 						CS_ARGS(cs_text(source->name), cs_int8(head->events), cs_tstz(head->first),
 								cs_tstz(head->last)));
-				ereport(level,
-						errmsg("usage read: %lld events of source \"%s\" in %.0f ms",
-							   (long long) head->events, source->name, milliseconds_since(begin)));
+				ereport(level, errmsg("usage read: %lld events of source \"%s\" in %.0f ms",
+									  (long long) head->events, source->name, cs_ms_since(begin)));
 			}
 		}
 		*slots = lappend(*slots, slot);
@@ -355,7 +331,7 @@ cs_usage_build_step(int level)
 		INSTR_TIME_SET_CURRENT(begin);
 		rows = write_runs(merge, lo, hi);
 		ereport(level, errmsg("usage written: %llu months of customers in %.0f ms",
-							  (unsigned long long) rows, milliseconds_since(begin)));
+							  (unsigned long long) rows, cs_ms_since(begin)));
 		if (hi == CS_SLICES)
 			finish();
 		else
