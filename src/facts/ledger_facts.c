@@ -99,19 +99,9 @@ cs_sweep_rules(const CsPolicy *policy)
 
 /* Column 1 is the customer, then the columns of cs_internal.subscription_fact. */
 static const char *const fact_select =
-	"SELECT %s AS customer_id, r.start_at, r.end_at, r.mrr::numeric, r.currency::text,"
-	" r.status::text,"
-	" r.is_trial, r.is_recurring, r.changed_at, r.cancel_requested_at,"
-	" r.cancel_reason::text, r.churn_kind::text, r.auto_renew, r.subscription_id::text,"
+	"SELECT %s AS customer_id, " CS_TERM_COLUMNS ", r.subscription_id::text,"
 	" r.term_months, r.seats::numeric, r.product::text, r.renews_at"
 	" FROM (%s) r";
-
-static const char *const cancellation_select =
-	"SELECT %s AS customer_id, r.at, r.churn_kind::text, r.reason::text FROM (%s) r";
-
-/* Credits are not something to be paid. */
-static const char *const due_select = "SELECT %s AS customer_id, r.due_at FROM (%s) r"
-									  " WHERE r.paid_at IS NULL AND coalesce(r.amount, 1) > 0";
 
 /*
  * cs_ledger_unusable_result, cs_ledger_unusable: see ledger_facts.h.
@@ -213,7 +203,7 @@ read_cancellations(Chunk *chunk, const CsSource *source, Datum ids, const CsPoli
 				   bool keep)
 {
 	TimestampTz now = cs_now();
-	CsResult *rows = select_rows(source, cancellation_select, false, ids, now,
+	CsResult *rows = select_rows(source, CS_CANCELLATION_SELECT, false, ids, now,
 								 cs_local_day(now, policy->time_zone), keep);
 	TupleTableSlot *slot;
 
@@ -223,25 +213,21 @@ read_cancellations(Chunk *chunk, const CsSource *source, Datum ids, const CsPoli
 	tuplestore_rescan(rows->store);
 	while (tuplestore_gettupleslot(rows->store, true, false, slot))
 	{
-		OwnedCancellation *owned;
+		OwnedCancellation owned;
 
 		CHECK_FOR_INTERRUPTS();
 		slot_getallattrs(slot);
-		if (slot->tts_isnull[0] || slot->tts_isnull[1])
+		if (slot->tts_isnull[0] ||
+			!cs_cancellation_make(slot->tts_values + 1, slot->tts_isnull + 1, &owned.cancellation))
 			continue;
+		owned.customer = TextDatumGetCString(slot->tts_values[0]);
 		if (chunk->ncancellations == chunk->cancellations_size)
 		{
 			chunk->cancellations_size *= 2;
 			chunk->cancellations = repalloc_huge(
 				chunk->cancellations, sizeof(OwnedCancellation) * chunk->cancellations_size);
 		}
-		owned = &chunk->cancellations[chunk->ncancellations++];
-		owned->customer = TextDatumGetCString(slot->tts_values[0]);
-		owned->cancellation.at = DatumGetTimestampTz(slot->tts_values[1]);
-		owned->cancellation.churn_kind =
-			slot->tts_isnull[2] ? NULL : TextDatumGetCString(slot->tts_values[2]);
-		owned->cancellation.reason =
-			slot->tts_isnull[3] ? NULL : TextDatumGetCString(slot->tts_values[3]);
+		chunk->cancellations[chunk->ncancellations++] = owned;
 	}
 	ExecDropSingleTupleTableSlot(slot);
 	tuplestore_end(rows->store);
@@ -335,7 +321,7 @@ read_dues(Datum ids, const CsPolicy *policy, bool keep, CsDue **dues, int *n)
 	*dues = palloc(sizeof(CsDue) * size);
 	foreach (lc, cs_sources("invoice"))
 	{
-		CsResult *rows = select_rows(lfirst(lc), due_select, false, ids, now,
+		CsResult *rows = select_rows(lfirst(lc), CS_DUE_SELECT, false, ids, now,
 									 cs_local_day(now, policy->time_zone), keep);
 		TupleTableSlot *slot;
 

@@ -9,6 +9,22 @@
 #include "facts/source.h"
 
 /*
+ * What is read of facts, by one chunk of customers or by all of them in order:
+ * after the customer's id the columns of cs_internal.subscription_fact up to
+ * auto_renew, those of cancellation_fact, and when an unpaid invoice is due
+ * (credits are not something to be paid).  %s: the outside id and the rows.
+ */
+#define CS_TERM_COLUMNS                                                       \
+	"r.start_at, r.end_at, r.mrr::numeric, r.currency::text, r.status::text," \
+	" r.is_trial, r.is_recurring, r.changed_at, r.cancel_requested_at,"       \
+	" r.cancel_reason::text, r.churn_kind::text, r.auto_renew"
+#define CS_CANCELLATION_SELECT \
+	"SELECT %s AS customer_id, r.at, r.churn_kind::text, r.reason::text FROM (%s) r"
+#define CS_DUE_SELECT                                \
+	"SELECT %s AS customer_id, r.due_at FROM (%s) r" \
+	" WHERE r.paid_at IS NULL AND coalesce(r.amount, 1) > 0"
+
+/*
  * Customers in order of id, each with its facts; those merged with one
  * another form a family and are swept together.
  */

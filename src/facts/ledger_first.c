@@ -74,19 +74,10 @@ typedef struct Stream
 	CsResult *ids; /* the customers met, each once; NULL: not wanted */
 } Stream;
 
-/* What is read of a subscription, in the columns of cs_internal.subscription_fact; the rates need its id. */
-static const char *const term_select =
-	"SELECT %%s AS customer_id, r.start_at, r.end_at, r.mrr, r.currency, r.status, r.is_trial,"
-	" r.is_recurring, r.changed_at, r.cancel_requested_at, r.cancel_reason, r.churn_kind,"
-	" r.auto_renew, %s AS subscription_id, r.term_months FROM (%%s) r ORDER BY 1";
-
-static const char *const cancellation_select =
-	"SELECT %s AS customer_id, r.at, r.churn_kind, r.reason FROM (%s) r ORDER BY 1";
-
-/* Credits are not something to be paid. */
-static const char *const due_select = "SELECT %s AS customer_id, r.due_at FROM (%s) r"
-									  " WHERE r.paid_at IS NULL AND coalesce(r.amount, 1) > 0"
-									  " ORDER BY 1, 2";
+/* The rates need the subscription's id, nothing else does. */
+#define TERM_SELECT(id)                                                                       \
+	"SELECT %s AS customer_id, " CS_TERM_COLUMNS ", " id " AS subscription_id, r.term_months" \
+	" FROM (%s) r ORDER BY 1"
 
 /* ---- whether ---------------------------------------------------------------- */
 
@@ -400,19 +391,11 @@ take_cancellations(Build *b, Stream *s, CsMember *member, const text *id)
 {
 	do
 	{
-		CsCancellation *c;
-
 		ROOM(b->cancellations, member->ncancellations, b->cancellations_size);
-		c = &b->cancellations[member->ncancellations];
 		slot_getallattrs(s->slot);
-		if (!s->slot->tts_isnull[1])
-		{
-			c->at = DatumGetTimestampTz(s->slot->tts_values[1]);
-			c->churn_kind =
-				s->slot->tts_isnull[2] ? NULL : TextDatumGetCString(s->slot->tts_values[2]);
-			c->reason = s->slot->tts_isnull[3] ? NULL : TextDatumGetCString(s->slot->tts_values[3]);
+		if (cs_cancellation_make(s->slot->tts_values + 1, s->slot->tts_isnull + 1,
+								 &b->cancellations[member->ncancellations]))
 			member->ncancellations++;
-		}
 		advance(s);
 		b->done++;
 	} while (s->id != NULL && id_cmp(s->id, id) == 0);
@@ -576,8 +559,8 @@ open_streams(Stream *streams, int *n, const CsPolicy *policy, List **met)
 		Stream *s = &streams[(*n)++];
 
 		if (!open_stream(s, source,
-						 psprintf(term_select,
-								  maps(source, "currency") ? "r.subscription_id" : "NULL::text"),
+						 maps(source, "currency") ? TERM_SELECT("r.subscription_id::text")
+												  : TERM_SELECT("NULL::text"),
 						 policy))
 			return false;
 		s->ids = id_result();
@@ -588,14 +571,14 @@ open_streams(Stream *streams, int *n, const CsPolicy *policy, List **met)
 	{
 		Stream *s = &streams[(*n)++];
 
-		if (!open_stream(s, lfirst(lc), cancellation_select, policy))
+		if (!open_stream(s, lfirst(lc), CS_CANCELLATION_SELECT " ORDER BY 1", policy))
 			return false;
 		s->ids = id_result();
 	}
 	/* only a row that is past due asks for invoices */
 	foreach (lc, past_due ? cs_sources("invoice") : NIL)
 	{
-		if (!open_stream(&streams[(*n)++], lfirst(lc), due_select, policy))
+		if (!open_stream(&streams[(*n)++], lfirst(lc), CS_DUE_SELECT " ORDER BY 1, 2", policy))
 			return false;
 	}
 	return true;

@@ -74,14 +74,8 @@ cs_ledger_sweep_sql(PG_FUNCTION_ARGS)
 			heap_deform_tuple(&tuple, desc, values, nulls);
 			if (arg == 1)
 			{
-				CsCancellation *x = &cancellations[ncancellations];
-
-				if (nulls[0])
-					continue;
-				x->at = DatumGetTimestampTz(values[0]);
-				x->churn_kind = nulls[1] ? NULL : TextDatumGetCString(values[1]);
-				x->reason = nulls[2] ? NULL : TextDatumGetCString(values[2]);
-				ncancellations++;
+				if (cs_cancellation_make(values, nulls, &cancellations[ncancellations]))
+					ncancellations++;
 				continue;
 			}
 			switch (cs_term_make(values, nulls, NULL, &terms[nterms]))

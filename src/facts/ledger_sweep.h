@@ -186,7 +186,7 @@ extern void cs_explain_churn(CsMovement *churn, const CsPoint *point,
 							 TimestampTz previous_churn);
 extern TimestampTz cs_days_after(TimestampTz at, int days);
 
-/* ---- ledger_term.c: a subscription row becomes a term ------------------ */
+/* ---- ledger_term.c: a row becomes a term or a cancellation --------------- */
 
 /* Columns of cs_internal.subscription_fact, in its order, from 0. */
 enum
@@ -225,6 +225,8 @@ typedef struct CsRates CsRates;
 extern CsRates *cs_rates_load(const CsPolicy *policy);
 extern CsTermResult cs_term_make(const Datum *values, const bool *nulls, const char *currency,
 								 CsTerm *term);
+extern bool cs_cancellation_make(const Datum *values, const bool *nulls,
+								 CsCancellation *cancellation);
 extern CsTermResult cs_term_convert(CsTerm *term, TimestampTz locked_at, const CsRates *rates);
 extern void cs_terms_lock(CsTerm *terms, int nterms, TimestampTz *locked_at);
 extern CsRecognition cs_recognition(const char *word);

@@ -1,8 +1,9 @@
 /*
  * ledger_term.c
- *		A subscription row becomes a term of the sweep.
+ *		A subscription row becomes a term of the sweep, a row of kind cancellation
+ *		what the sweep takes for one.
  *
- * In: the columns of cs_internal.subscription_fact as a source gives them, and
+ * In: the columns of cs_internal.subscription_fact or cancellation_fact as a source gives them, and
  * the rates of cs.fx_rate.  Out: a term with its MRR per month in the policy's
  * currency, or the word why there is none.  What a status means for MRR
  * (SURFACE 2, "What carries MRR") stands here and nowhere else in C.
@@ -194,6 +195,18 @@ cs_term_make(const Datum *values, const bool *nulls, const char *currency, CsTer
 	else if (!nulls[FACT_AUTO_RENEW] && !DatumGetBool(values[FACT_AUTO_RENEW]))
 		term->implied_kind = "term_end";
 	return CS_TERM_OK;
+}
+
+/* Fills *cancellation from the columns of cs_internal.cancellation_fact; false: the row has no instant. */
+bool
+cs_cancellation_make(const Datum *values, const bool *nulls, CsCancellation *cancellation)
+{
+	if (nulls[0])
+		return false;
+	cancellation->at = DatumGetTimestampTz(values[0]);
+	cancellation->churn_kind = text_or_null(values, nulls, 1);
+	cancellation->reason = text_or_null(values, nulls, 2);
+	return true;
 }
 
 /* A term in another currency at the rate of the local day of `locked_at`. */
