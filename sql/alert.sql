@@ -91,7 +91,8 @@ CREATE TABLE cs_internal.alert (
 	resolve_missed boolean NOT NULL DEFAULT false,
 	escalated_to text,
 	escalated_at timestamptz,
-	due_at timestamptz                   -- when time alone changes something, after the last evaluation
+	due_at timestamptz,                  -- when time alone changes something, after the last evaluation
+	fact_id text COLLATE "C"             -- of a rule over rows: the id its row stands under; NULL: the customer's
 );
 CREATE UNIQUE INDEX alert_identity ON cs_internal.alert (rule, customer_id, key) WHERE live;
 CREATE INDEX alert_live_customer ON cs_internal.alert (customer_id) WHERE live;

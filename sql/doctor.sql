@@ -8,7 +8,8 @@ SELECT s.name AS source, s.kind, s.relation, coalesce(t.capture, 'scan') AS capt
 	coalesce(t.capture_reason, 'not looked at yet') AS why, s.enabled, coalesce(t.needs_scan, true) AS needs_scan,
 	coalesce(u.row_count, 0)::bigint AS unusable_rows, u.unusable,
 	(SELECT count(*) FROM cs_internal.orphan o WHERE o.source = s.name
-		AND NOT EXISTS (SELECT 1 FROM cs_internal.customer c WHERE c.customer_id = o.customer_id)) AS orphans,
+		AND NOT EXISTS (SELECT 1 FROM cs_internal.customer c WHERE c.customer_id = o.customer_id)
+		AND NOT EXISTS (SELECT 1 FROM cs_internal.merge m WHERE m.from_id = o.customer_id)) AS orphans,
 	(SELECT count(*) FROM cs_internal.pending p WHERE p.source = s.name) AS pending_customers,
 	t.first_at, t.last_at, t.scanned_at, t.error,
 	k.last_as_of AS data_through_at, k.last_refresh_at AS computed_at,
@@ -39,7 +40,7 @@ COMMENT ON COLUMN cs.source_status.enabled IS 'false: the source is not read.';
 COMMENT ON COLUMN cs.source_status.needs_scan IS 'true: it is read whole at the next refresh.';
 COMMENT ON COLUMN cs.source_status.unusable_rows IS 'Number of rows that cannot be used and are left out.';
 COMMENT ON COLUMN cs.source_status.unusable IS 'Per reason the number of rows and an example: {"reason": {"rows": n, "example": "…"}}. NULL: every row is usable.';
-COMMENT ON COLUMN cs.source_status.orphans IS 'Number of ids in the source that are no customers.';
+COMMENT ON COLUMN cs.source_status.orphans IS 'Number of ids in the source that are no customers, nor merged into another one.';
 COMMENT ON COLUMN cs.source_status.pending_customers IS 'Number of customers whose facts changed and are not ingested yet.';
 COMMENT ON COLUMN cs.source_status.first_at IS 'Least anchor of usable rows; NULL: no rows, or no anchor.';
 COMMENT ON COLUMN cs.source_status.last_at IS 'Greatest anchor of usable rows; NULL: no rows, or no anchor.';
@@ -128,7 +129,8 @@ BEGIN
 		UNION ALL
 		SELECT 'orphans', 'warning', s.source, format('%s ids are no customers, e.g. "%s"', s.orphans,
 				(SELECT min(o.customer_id) FROM cs_internal.orphan o WHERE o.source = s.source
-					AND NOT EXISTS (SELECT 1 FROM cs_internal.customer c WHERE c.customer_id = o.customer_id))),
+					AND NOT EXISTS (SELECT 1 FROM cs_internal.customer c WHERE c.customer_id = o.customer_id)
+					AND NOT EXISTS (SELECT 1 FROM cs_internal.merge m WHERE m.from_id = o.customer_id))),
 			'Map the column that holds the customer''s id, or add the missing customers.'
 		FROM cs.source_status s WHERE s.orphans > 0
 		UNION ALL

@@ -226,6 +226,7 @@ typedef struct CsBatch
 	const char *cause; /* NULL, or 'definition' for changes by a changed definition */
 	CsPolicy *policy;
 	struct CsState *state; /* its rows of cs_internal.state, see refresh/state.h */
+	struct CsWhose *whose; /* under which ids their facts stand, see facts/merge.h */
 } CsBatch;
 
 #endif /* CS_EXT_H */

@@ -34,6 +34,7 @@
 
 #include "cs_ext.h"
 #include "decide/alert.h"
+#include "facts/merge.h"
 
 PG_FUNCTION_INFO_V1(cs_evaluate_alerts_sql);
 PG_FUNCTION_INFO_V1(cs_evaluate_segment_alerts_sql);
@@ -81,7 +82,7 @@ read_alerts(Stage *stage)
 		" a.pending_since, a.held_by, a.opened_at, a.fired_at, a.acknowledged_at, a.snoozed_until,"
 		" a.clear_since, a.resolved_at, a.rearmed, a.due_at,"
 		" a.ack_due_at, a.resolve_due_at, a.ack_missed, a.resolve_missed, a.escalated_to, "
-		"a.escalated_at"
+		"a.escalated_at, a.fact_id"
 		" FROM cs_internal.alert a WHERE a.live AND a.customer_id = ANY ($1)"
 		" ORDER BY a.id FOR UPDATE",
 		CS_ARGS(cs_textarray(stage->batch->ids)));
@@ -118,6 +119,7 @@ read_alerts(Stage *stage)
 		alert->resolve_missed = bool_cell(i, 22);
 		alert->escalated_to = cs_cell(i, 23);
 		alert->escalated_at = time_cell(i, 24);
+		alert->fact_id = cs_cell(i, 25);
 		alert->live = true;
 		stage->alerts[i] = alert;
 	}
@@ -188,6 +190,7 @@ static const struct
 	{"resolve_missed", BOOLOID},
 	{"escalated_to", TEXTOID},
 	{"escalated_at", TIMESTAMPTZOID},
+	{"fact_id", TEXTOID},
 	{"from_state", TEXTOID},
 	{"moved", BOOLOID},
 	{"event_cause", TEXTOID},
@@ -245,6 +248,7 @@ note_change(Stage *stage, const CsAlert *alert, const CsAlertChange *change)
 	PUT(false, BoolGetDatum(alert->resolve_missed));
 	PUT_TEXT(alert->escalated_to);
 	PUT_TIME(alert->escalated_at);
+	PUT_TEXT(alert->fact_id);
 	PUT_TEXT(cs_alert_state_name(change->from));
 	PUT(false, BoolGetDatum(change->moved));
 	PUT_TEXT(change->cause);
@@ -273,7 +277,8 @@ is_different(const CsAlert *a, const CsAlert *b)
 		   a->opened_at != b->opened_at || a->fired_at != b->fired_at ||
 		   a->acknowledged_at != b->acknowledged_at || a->snoozed_until != b->snoozed_until ||
 		   a->clear_since != b->clear_since || a->resolved_at != b->resolved_at ||
-		   a->rearmed != b->rearmed || a->live != b->live || a->due_at != b->due_at;
+		   a->rearmed != b->rearmed || a->live != b->live || a->due_at != b->due_at ||
+		   !same_text(a->fact_id, b->fact_id);
 }
 
 /*
@@ -288,6 +293,7 @@ new_alert(const CsOutcome *outcome)
 	alert->customer_id = outcome->customer_id;
 	alert->key = outcome->key;
 	alert->severity = outcome->severity ? outcome->severity : outcome->rule->severity;
+	alert->fact_id = outcome->fact_id;
 	alert->state = CS_NONE;
 	alert->live = true;
 	alert->pending_since = alert->opened_at = alert->fired_at = alert->acknowledged_at = CS_NEVER;
@@ -308,6 +314,8 @@ step_alert(Stage *stage, CsAlert *alert, const CsOutcome *outcome)
 	step->rule = cs_alert_rule_find(stage->rules, stage->nrules, alert->rule);
 	step->alert = alert;
 	step->before = *alert;
+	if (step->rule != NULL && outcome == NULL)
+		outcome = cs_row_left(stage->batch, step->rule, alert);
 	if (step->rule == NULL)
 		cs_alert_end(stage->batch, alert, &step->change);
 	else
@@ -390,7 +398,7 @@ write_changes(Stage *stage)
 			" ack_due_at = c.ack_due_at, resolve_due_at = c.resolve_due_at, ack_missed = "
 			"c.ack_missed,"
 			" resolve_missed = c.resolve_missed, escalated_to = c.escalated_to, escalated_at = "
-			"c.escalated_at"
+			"c.escalated_at, fact_id = c.fact_id"
 			" FROM change c WHERE a.id = c.id",
 			CS_NO_ARGS);
 	cs_exec("INSERT INTO cs_internal.alert_event (alert_id, at, actor, from_state, to_state, "
@@ -401,10 +409,11 @@ write_changes(Stage *stage)
 	cs_exec("WITH opened AS ("
 			" INSERT INTO cs_internal.alert (rule, customer_id, key, severity, state, message, "
 			"cause, owner,"
-			"  pending_since, held_by, opened_at, fired_at, due_at, ack_due_at, resolve_due_at)"
+			"  pending_since, held_by, opened_at, fired_at, due_at, ack_due_at, resolve_due_at,"
+			"  fact_id)"
 			" SELECT c.rule, c.customer_id, c.key, c.severity, c.state, c.message, c.cause,"
 			"  coalesce(k.owner, r.fallback_owner), c.pending_since, c.held_by, c.opened_at, "
-			"c.fired_at, c.due_at, c.ack_due_at, c.resolve_due_at"
+			"c.fired_at, c.due_at, c.ack_due_at, c.resolve_due_at, c.fact_id"
 			" FROM change c LEFT JOIN cs_internal.customer k ON k.customer_id = c.customer_id"
 			"  LEFT JOIN cs.alert_rule r ON r.name = c.rule"
 			" WHERE c.id IS NULL ORDER BY c.rule, c.customer_id, c.key"
@@ -513,6 +522,7 @@ cs_segment_alerts(TimestampTz as_of)
 		NULL);
 	run_stage(batch, true);
 	cs_unregister("batch");
+	cs_whose_hide();
 	cs_exec("INSERT INTO cs_internal.segment_look AS l (as_of_day) VALUES ($1)"
 			" ON CONFLICT (id) DO UPDATE SET as_of_day = excluded.as_of_day",
 			CS_ARGS(cs_date(batch->as_of_day)));

@@ -80,6 +80,7 @@ typedef struct CsOutcome
 	CsTruth clear;
 	char *message;  /* NULL: none */
 	char *severity; /* NULL: the rule's */
+	char *fact_id;  /* of a row that stands under another id than the customer's; else NULL */
 } CsOutcome;
 
 /* As in cs_internal.alert; see there. */
@@ -111,7 +112,8 @@ typedef struct CsAlert
 	char *escalated_to;
 	TimestampTz escalated_at;
 	TimestampTz due_at;
-	bool wants; /* in this step: is to open if nothing forbids it */
+	char *fact_id; /* of the row it was last about; NULL: the customer's */
+	bool wants;    /* in this step: is to open if nothing forbids it */
 } CsAlert;
 
 /* One change of state within a step. */
@@ -202,6 +204,12 @@ extern int cs_compare_identity(const char *rule1, const char *customer1, const c
 /* alert_row.c: outcomes of a rule over the rows of a kind, List of CsOutcome *. */
 extern List *cs_row_outcomes(const CsBatch *batch, CsAlertRule *rule, CsAlertKnown known,
 							 void *arg);
+
+/*
+ * What is known of an alert without outcome: its row counts for another
+ * customer now, so it is clear.  NULL: nothing.
+ */
+extern CsOutcome *cs_row_left(const CsBatch *batch, CsAlertRule *rule, const CsAlert *alert);
 
 /* A column of a row of outcomes, from 1: the text palloc'd, or NULL; the truth, unknown for NULL. */
 extern char *cs_slot_text(TupleTableSlot *slot, int column);

@@ -12,6 +12,9 @@
  * clear when it is clear for all.
  * A key that is NULL identifies nothing: the row is left out.
  * A row that is gone gives no outcome: no data, so its alert stays.
+ * A row that counts for another customer now, for the one it stands under was
+ * merged or is no longer: that is known, so the alert is cleared (cs_row_left),
+ * and the other one's opens.
  * A row that raises: the customers are halved down to the one it stands at; the
  * others have their outcomes, and the rule is marked in definition_status.
  */
@@ -27,6 +30,7 @@
 #include "cs_ext.h"
 #include "core/expired.h"
 #include "decide/alert.h"
+#include "facts/merge.h"
 #include "facts/source.h"
 #include "facts/source_kind.h"
 
@@ -59,16 +63,16 @@ sources_of(const char *word)
 }
 
 /*
- * rows_query: the columns customer_id, key, holds, clear, message, severity.
+ * rows_query: the columns customer_id, key, holds, clear, message, severity, fact_id.
  */
 static char *
-rows_query(const CsSource *source, const CsAlertRule *rule)
+rows_query(const CsSource *source, const CsWhose *whose, const CsAlertRule *rule)
 {
 	StringInfoData sql;
 
 	initStringInfo(&sql);
 	appendStringInfo(&sql, "SELECT %s, (%s\n)::pg_catalog.text, (%s\n)::pg_catalog.bool,",
-					 cs_source_id(source, "customer_key"), rule->key, rule->rule);
+					 cs_source_id_of(source, whose, "customer_key"), rule->key, rule->rule);
 	if (rule->clear_rule != NULL)
 		appendStringInfo(&sql, " (%s\n)::pg_catalog.bool,", rule->clear_rule);
 	else
@@ -83,8 +87,8 @@ rows_query(const CsSource *source, const CsAlertRule *rule)
 						 rule->severity_expression);
 	else
 		appendStringInfoString(&sql, ", NULL::pg_catalog.text");
-	appendStringInfo(&sql, " FROM (%s) AS %s", cs_source_rows(source, true, true),
-					 quote_identifier(source->kind));
+	appendStringInfo(&sql, ", %s FROM (%s) AS %s", cs_source_fact_of(source, whose),
+					 cs_source_rows_of(source, whose, true), quote_identifier(source->kind));
 	return sql.data;
 }
 
@@ -117,9 +121,9 @@ read_rows(RowReading *reading, Datum *ids, int n, ErrorData **error)
 	TupleTableSlot *slot;
 
 	CHECK_FOR_INTERRUPTS();
-	cs_source_keys(reading->source,
-				   PointerGetDatum(construct_array(ids, n, TEXTOID, -1, false, TYPALIGN_INT)),
-				   &query);
+	cs_source_keys_of(reading->source, reading->batch->whose,
+					  PointerGetDatum(construct_array(ids, n, TEXTOID, -1, false, TYPALIGN_INT)),
+					  &query);
 	query.search_path = cs_join_paths(query.search_path, reading->rule->search_path);
 	query.sql = reading->sql;
 	query.as_of = reading->batch->as_of;
@@ -148,6 +152,7 @@ read_rows(RowReading *reading, Datum *ids, int n, ErrorData **error)
 		outcome->clear = cs_slot_truth(slot, 4);
 		outcome->message = cs_slot_text(slot, 5);
 		outcome->severity = cs_slot_text(slot, 6);
+		outcome->fact_id = cs_slot_text(slot, 7);
 		reading->outcomes = lappend(reading->outcomes, outcome);
 	}
 	ExecDropSingleTupleTableSlot(slot);
@@ -233,7 +238,11 @@ one_per_key(List *outcomes)
 			last->holds = CS_YES;
 			last->message = o->message;
 			last->severity = o->severity;
+			last->fact_id = o->fact_id;
 		}
+		else if (o->holds == CS_YES && last->fact_id != NULL &&
+				 (o->fact_id == NULL || strcmp(o->fact_id, last->fact_id) < 0))
+			last->fact_id = o->fact_id;
 		else if (o->holds == CS_UNKNOWN && last->holds == CS_NO)
 			last->holds = CS_UNKNOWN;
 		if (o->clear == CS_NO || (o->clear == CS_UNKNOWN && last->clear == CS_YES))
@@ -265,7 +274,7 @@ cs_row_outcomes(const CsBatch *batch, CsAlertRule *rule, CsAlertKnown known, voi
 		ErrorData *error;
 
 		reading.source = lfirst(lc);
-		reading.sql = rows_query(reading.source, rule);
+		reading.sql = rows_query(reading.source, batch->whose, rule);
 		error = batch->what_if ? NULL : cs_expired("alert_rule", rule->name, reading.sql);
 		if (error == NULL)
 			read_customers(&reading, ids, n);
@@ -274,6 +283,26 @@ cs_row_outcomes(const CsBatch *batch, CsAlertRule *rule, CsAlertKnown known, voi
 	}
 	cs_note_failures(batch, &reading.failure, 1);
 	return one_per_key(reading.outcomes);
+}
+
+/*
+ * cs_row_left: see alert.h.
+ */
+CsOutcome *
+cs_row_left(const CsBatch *batch, CsAlertRule *rule, const CsAlert *alert)
+{
+	const char *fact_id = alert->fact_id ? alert->fact_id : alert->customer_id;
+	CsOutcome *outcome;
+
+	if (rule->source == NULL || cs_counts_for(batch->whose, fact_id, alert->customer_id))
+		return NULL;
+	outcome = palloc0(sizeof(CsOutcome));
+	outcome->rule = rule;
+	outcome->customer_id = alert->customer_id;
+	outcome->key = alert->key;
+	outcome->holds = CS_NO;
+	outcome->clear = CS_YES;
+	return outcome;
 }
 
 /*

@@ -369,6 +369,7 @@ cs_alert_step(const CsBatch *batch, CsAlertRule *rule, CsAlert *alert, const CsO
 	{
 		if (outcome->message != NULL)
 			alert->message = outcome->message;
+		alert->fact_id = outcome->fact_id;
 		take_severity(alert, outcome, change);
 	}
 	if (alert->state >= CS_OPEN && alert->state <= CS_SNOOZED)

@@ -17,6 +17,7 @@
 
 #include "cs_ext.h"
 #include "decide/rule.h"
+#include "facts/merge.h"
 #include "refresh/state.h"
 
 PG_FUNCTION_INFO_V1(cs_check_rule_sql);
@@ -123,6 +124,7 @@ cs_decide_batch(Datum ids, TimestampTz as_of, const char *cause)
 		batch->ids = PointerGetDatum(construct_empty_array(TEXTOID));
 	cs_register("batch", cs_query("SELECT u.id COLLATE \"C\" AS customer_id FROM unnest($1) u (id)",
 								  CS_ARGS(cs_textarray(batch->ids))));
+	batch->whose = cs_whose_show(batch->ids, as_of, batch->policy);
 	cs_state_load(batch, false);
 	return batch;
 }

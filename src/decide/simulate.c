@@ -25,6 +25,7 @@
 
 #include "cs_ext.h"
 #include "decide/alert.h"
+#include "facts/merge.h"
 #include "refresh/refresh.h"
 
 PG_FUNCTION_INFO_V1(cs_simulate_rule_sql);
@@ -239,6 +240,7 @@ simulate_bound(Simulation *simulation, const char *rule_row, TimestampTz bound)
 				 cs_alert_outcomes(batch, rules, nrules, is_known, simulation, &simulation->counts))
 			step(simulation, batch, &rules[0], lfirst(lc));
 		cs_unregister("batch");
+		cs_whose_hide();
 	} while (n == cs_refresh_batch);
 }
 

@@ -26,14 +26,6 @@ extern void cs_ledger_build_step(bool at_once, int level);
 /* Of these customers, those whose ledger unpaid invoices can change: some row is past due. */
 extern Datum cs_ledger_past_due(Datum ids);
 
-/*
- * Merged customers (facts/merge.c).  cs_merge_ingest: what the source says of
- * these ids; the ledger of everybody it touches is pending then.
- * cs_merge_pending: who is merged with a pending customer is pending, too.
- */
-extern void cs_merge_ingest(const CsSource *source, Datum ids);
-extern void cs_merge_pending(void);
-
 /* Stage: fills mrr, active, in_trial, seats, tenure_days, days_to_renewal of cs_internal.state for the batch. */
 extern void cs_stage_ledger(CsBatch *batch);
 

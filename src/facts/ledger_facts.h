@@ -6,6 +6,7 @@
 #define CS_LEDGER_FACTS_H
 
 #include "facts/ledger_sweep.h"
+#include "facts/merge.h"
 #include "facts/source.h"
 
 /*
@@ -90,21 +91,6 @@ extern void cs_ledger_unusable(CsResult *unusable, const char *source, const cha
 							   const char *reason);
 extern bool cs_ledger_fits(const CsMember *member, CsResult *unusable);
 extern void cs_ledger_write_unusable(Datum ids, CsResult *unusable);
-
-/* ---- merge.c ------------------------------------------------------------- */
-
-typedef struct CsMergeFact
-{
-	char *from;
-	char *into;
-	TimestampTz at;
-} CsMergeFact;
-
-/*
- * All ids (sorted text[]) that are merged with one of these, directly or over
- * others, themselves included, and the merges between them.
- */
-extern Datum cs_merge_family(Datum ids, CsMergeFact **merges, int *nmerges);
 
 /* ---- version.c ----------------------------------------------------------- */
 

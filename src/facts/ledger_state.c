@@ -113,10 +113,10 @@ append_rows(CsResult *into, CsResult *from)
  * are those the facts stand under.
  */
 static CsResult *
-read_all(const char *kind, const char *select, const CsBatch *batch, Datum ids, CsResult *none,
-		 bool *readable)
+read_all(const char *kind, const char *select, const CsBatch *batch, CsResult *none, bool *readable)
 {
 	CsResult *facts = NULL;
+	Datum ids = batch->whose->fact_ids;
 	ListCell *lc;
 
 	*readable = true;
@@ -132,63 +132,6 @@ read_all(const char *kind, const char *select, const CsBatch *batch, Datum ids, 
 			facts = append_rows(facts, rows);
 	}
 	return *readable && facts != NULL ? facts : none;
-}
-
-static int
-name_cmp(const void *a, const void *b)
-{
-	return strcmp(*(char *const *) a, *(char *const *) b);
-}
-
-/*
- * A relation "ledger_owner"(fact_id, customer_id): for whom the facts of each
- * id count at the instant, of the ids that somebody was merged with.
- */
-static CsResult *
-owners(Datum family, CsMergeFact *merges, int nmerges, TimestampTz as_of, bool edge_at)
-{
-	TupleDesc desc = CreateTemplateTupleDesc(2);
-	CsResult *result;
-	CsMerge *indexed;
-	Datum *ids;
-	char **names;
-	int n;
-
-	TupleDescInitEntry(desc, 1, "fact_id", TEXTOID, -1, 0);
-	TupleDescInitEntryCollation(desc, 1, C_COLLATION_OID);
-	TupleDescInitEntry(desc, 2, "customer_id", TEXTOID, -1, 0);
-	TupleDescInitEntryCollation(desc, 2, C_COLLATION_OID);
-	result = cs_empty_result(desc);
-	if (nmerges == 0)
-		return result;
-	deconstruct_array(DatumGetArrayTypeP(family), TEXTOID, -1, false, TYPALIGN_INT, &ids, NULL, &n);
-	names = palloc(sizeof(char *) * n);
-	for (int i = 0; i < n; i++)
-		names[i] = TextDatumGetCString(ids[i]);
-	indexed = palloc(sizeof(CsMerge) * nmerges);
-	for (int i = 0; i < nmerges; i++)
-	{
-		char **from = bsearch(&merges[i].from, names, n, sizeof(char *), name_cmp);
-		char **into = bsearch(&merges[i].into, names, n, sizeof(char *), name_cmp);
-
-		indexed[i] = (CsMerge){merges[i].at, (int) (from - names), (int) (into - names)};
-	}
-	nmerges = cs_merges_resolve(indexed, nmerges);
-	for (int i = 0; i < n; i++)
-	{
-		/* the state is just before the instant, or on it */
-		int owner = cs_merge_owner(i, edge_at ? as_of : as_of - 1, indexed, nmerges);
-		Datum values[2];
-		bool nulls[2] = {false, false};
-
-		if (owner == i)
-			continue;
-		values[0] = ids[i];
-		values[1] = ids[owner];
-		tuplestore_putvalues(result->store, result->desc, values, nulls);
-		result->nrows++;
-	}
-	return result;
 }
 
 /* One customer's movements, in order, as far as they were read. */
@@ -294,12 +237,8 @@ cs_stage_ledger(CsBatch *batch)
 	const CsPolicy *policy = batch->policy;
 	CsState *state = batch->state;
 	bool licensed = cs_sources("licence") != NIL;
-	CsMergeFact *merges;
-	int nmerges;
-	Datum family;
 	CsResult *facts;
 	CsResult *licences;
-	CsResult *owner;
 	bool readable;
 	bool licences_readable;
 	uint64 n;
@@ -312,12 +251,9 @@ cs_stage_ledger(CsBatch *batch)
 		return;
 	}
 	put_balances(batch);
-	family = cs_merge_family(batch->ids, &merges, &nmerges);
-	facts = read_all("subscription", state_select(policy->edge_at), batch, family, no_facts(),
-					 &readable);
-	licences = read_all("licence", licence_select(policy->edge_at), batch, family, no_licences(),
+	facts = read_all("subscription", state_select(policy->edge_at), batch, no_facts(), &readable);
+	licences = read_all("licence", licence_select(policy->edge_at), batch, no_licences(),
 						&licences_readable);
-	owner = owners(family, merges, nmerges, batch->as_of, policy->edge_at);
 
 	for (int i = 0; i < state->n; i++)
 	{
@@ -328,11 +264,10 @@ cs_stage_ledger(CsBatch *batch)
 	}
 	cs_register("ledger_facts", facts);
 	cs_register("ledger_licences", licences);
-	cs_register("ledger_owner", owner);
 	n = cs_exec("SELECT coalesce(o.customer_id, r.customer_id), sum(r.seats),"
 				" coalesce(sum(r.seats), 0) + sum(r.seats_due), bool_or(r.in_trial),"
 				" min(r.renews_at)::date - $1"
-				" FROM ledger_facts r LEFT JOIN ledger_owner o ON o.fact_id = r.customer_id"
+				" FROM ledger_facts r LEFT JOIN fact_owner o ON o.fact_id = r.customer_id"
 				" GROUP BY 1",
 				CS_ARGS(cs_date(batch->as_of_day)));
 	for (uint64 r = 0; r < n; r++)
@@ -361,7 +296,7 @@ cs_stage_ledger(CsBatch *batch)
 	if (licensed && licences_readable)
 	{
 		n = cs_exec("SELECT coalesce(o.customer_id, r.customer_id), coalesce(sum(r.seats), 0)"
-					" FROM ledger_licences r LEFT JOIN ledger_owner o ON o.fact_id = r.customer_id"
+					" FROM ledger_licences r LEFT JOIN fact_owner o ON o.fact_id = r.customer_id"
 					" GROUP BY 1",
 					CS_NO_ARGS);
 		for (uint64 r = 0; r < n; r++)
@@ -377,10 +312,8 @@ cs_stage_ledger(CsBatch *batch)
 	}
 	cs_unregister("ledger_facts");
 	cs_unregister("ledger_licences");
-	cs_unregister("ledger_owner");
 	tuplestore_end(facts->store);
 	tuplestore_end(licences->store);
-	tuplestore_end(owner->store);
 }
 
 /*

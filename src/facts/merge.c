@@ -3,22 +3,50 @@
  *		Merged customers: from an instant on, facts of one id count for another.
  *
  * In: sources of kind customer_merge.  Out: cs_internal.merge, the same rows by
- * outside id (derived: recomputed from the facts, not dumped), and pending
- * work for everybody whose ledger a merge, or a merged customer's facts, touch.
+ * outside id (derived: recomputed from the facts, not dumped), pending work for
+ * everybody whose ledger a merge, or a merged customer's facts, touch, and dirty
+ * marks for everybody else whom they touch.
  *
- * The facts themselves stay under the id they were written with; who reads
- * them asks here whom they count for.  A customer is merged away once: of
- * several merges the first counts (the sweep resolves them).
+ * The facts themselves stay under the id they were written with, and so do the
+ * rollup and what capture notes; who reads them asks here whom they count for
+ * (CsWhose).  A customer is merged away once: of several merges the first counts
+ * (cs_merges_resolve).
+ *
+ * Cases.
+ * Nobody is merged: one probe of an empty table for each batch.
+ * An instant before the merge: both have their own, so the past is evaluated as
+ * it was.  The state is just before its instant, or on it under edge "at", and a
+ * merge at that very instant is not yet, or is already, in force, as in the ledger.
+ * A merge that is announced: both sides are due when it comes (refresh/due.c).
+ * Rows of merges added, corrected, deleted: whoever was merged with one another
+ * before or is after is pending and dirty.
+ * A fact of an id that is merged, now or later: who gets it is dirty, too.
+ * What says who a customer is does not move: rows of kind customer, and the
+ * merges themselves, stay with the id they stand under.
  */
 #include "cs_ext.h"
 
+#include "catalog/pg_collation_d.h"
+#include "catalog/pg_type.h"
+#include "utils/array.h"
+
 #include "facts/ledger.h"
 #include "facts/ledger_facts.h"
+#include "facts/merge.h"
 #include "facts/source_kind.h"
 #include "refresh/refresh.h"
 
 /*
- * cs_merge_family: see ledger_facts.h.
+ * any_merge: the usual answer is no, and costs a probe of an empty table.
+ */
+static bool
+any_merge(void)
+{
+	return cs_exec("SELECT 1 FROM cs_internal.merge LIMIT 1", CS_NO_ARGS) > 0;
+}
+
+/*
+ * cs_merge_family: see merge.h.
  */
 Datum
 cs_merge_family(Datum ids, CsMergeFact **merges, int *nmerges)
@@ -29,7 +57,8 @@ cs_merge_family(Datum ids, CsMergeFact **merges, int *nmerges)
 
 	*merges = NULL;
 	*nmerges = 0;
-	if (cs_exec("SELECT 1 FROM cs_internal.merge WHERE from_id = ANY ($1)"
+	if (!any_merge() ||
+		cs_exec("SELECT 1 FROM cs_internal.merge WHERE from_id = ANY ($1)"
 				" UNION ALL SELECT 1 FROM cs_internal.merge WHERE into_id = ANY ($1) LIMIT 1",
 				CS_ARGS(cs_textarray(ids))) == 0)
 		return ids;
@@ -61,7 +90,7 @@ cs_merge_family(Datum ids, CsMergeFact **merges, int *nmerges)
 	return family;
 }
 
-/* Everybody merged with these customers has his ledger made anew by this refresh. */
+/* Everybody merged with these customers has his ledger made anew by this refresh, and is evaluated. */
 static void
 family_is_pending(Datum ids)
 {
@@ -75,10 +104,14 @@ family_is_pending(Datum ids)
 			" ON CONFLICT (source, customer_id) DO UPDATE"
 			" SET since = '-infinity', until = 'infinity'",
 			CS_ARGS(cs_textarray(family)));
+	cs_exec("INSERT INTO cs_internal.dirty (customer_id, marked_at)"
+			" SELECT i, clock_timestamp() FROM unnest($1) i ON CONFLICT (customer_id) DO UPDATE"
+			" SET cause = NULL WHERE dirty.cause IS NOT NULL",
+			CS_ARGS(cs_textarray(family)));
 }
 
 /*
- * cs_merge_ingest: see ledger.h.
+ * cs_merge_ingest: see merge.h.
  */
 void
 cs_merge_ingest(const CsSource *source, Datum ids)
@@ -111,12 +144,12 @@ cs_merge_ingest(const CsSource *source, Datum ids)
 }
 
 /*
- * cs_merge_pending: see ledger.h.
+ * cs_merge_pending: see merge.h.
  */
 void
 cs_merge_pending(void)
 {
-	if (cs_exec("SELECT 1 FROM cs_internal.merge LIMIT 1", CS_NO_ARGS) == 0)
+	if (!any_merge())
 		return;
 	cs_exec("WITH RECURSIVE f (source, customer_id) AS ("
 			"SELECT p.source, p.customer_id FROM cs_internal.pending p"
@@ -131,4 +164,219 @@ cs_merge_pending(void)
 			" SELECT source, customer_id FROM f ON CONFLICT (source, customer_id) DO UPDATE"
 			" SET since = '-infinity', until = 'infinity'",
 			CS_NO_ARGS);
+}
+
+/*
+ * cs_merge_reached: see merge.h.
+ */
+Datum
+cs_merge_reached(Datum ids)
+{
+	int n;
+
+	if (!any_merge())
+		return ids;
+	return cs_ids_from_query("WITH RECURSIVE f (i) AS (SELECT i COLLATE \"C\" FROM unnest($1) i"
+							 " UNION SELECT m.into_id FROM f JOIN cs_internal.merge m"
+							 " ON m.from_id = f.i) SELECT i FROM f ORDER BY i",
+							 CS_ARGS(cs_textarray(ids)), &n);
+}
+
+/* ---- whose facts are whose ----------------------------------------------- */
+
+static int
+name_cmp(const void *a, const void *b)
+{
+	return strcmp(*(char *const *) a, *(char *const *) b);
+}
+
+static int
+find_name(char *name, char **names, int n)
+{
+	char **found = bsearch(&name, names, n, sizeof(char *), name_cmp);
+
+	return found ? (int) (found - names) : -1;
+}
+
+static char **
+names_of(Datum ids, int *n)
+{
+	Datum *elements;
+	char **names;
+
+	deconstruct_array(DatumGetArrayTypeP(ids), TEXTOID, -1, false, TYPALIGN_INT, &elements, NULL,
+					  n);
+	names = palloc(sizeof(char *) * (*n + 1));
+	for (int i = 0; i < *n; i++)
+		names[i] = TextDatumGetCString(elements[i]);
+	return names;
+}
+
+static Datum
+ids_of(char **names, int n)
+{
+	Datum *elements = palloc(sizeof(Datum) * (n + 1));
+
+	for (int i = 0; i < n; i++)
+		elements[i] = CStringGetTextDatum(names[i]);
+	return PointerGetDatum(construct_array(elements, n, TEXTOID, -1, false, TYPALIGN_INT));
+}
+
+/* A relation of two columns, the first of which is an id. */
+static CsResult *
+pairs(const char *first, const char *second, Oid type)
+{
+	TupleDesc desc = CreateTemplateTupleDesc(2);
+
+	TupleDescInitEntry(desc, 1, first, TEXTOID, -1, 0);
+	TupleDescInitEntryCollation(desc, 1, C_COLLATION_OID);
+	TupleDescInitEntry(desc, 2, second, type, -1, 0);
+	TupleDescInitEntryCollation(desc, 2, C_COLLATION_OID);
+	return cs_empty_result(desc);
+}
+
+static void
+put_pair(CsResult *result, Datum first, Datum second)
+{
+	Datum values[2] = {first, second};
+	bool nulls[2] = {false, false};
+
+	tuplestore_putvalues(result->store, result->desc, values, nulls);
+	result->nrows++;
+}
+
+/*
+ * cs_whose: see merge.h.
+ */
+CsWhose *
+cs_whose(Datum customers, TimestampTz as_of, const CsPolicy *policy)
+{
+	CsWhose *whose = palloc0(sizeof(CsWhose));
+	TimestampTz at = policy->edge_at ? as_of : as_of - 1;
+	CsMergeFact *merges;
+	CsMerge *indexed;
+	int nmerges;
+	Datum family = cs_merge_family(customers, &merges, &nmerges);
+	char **members;
+	char **names;
+	int nmembers;
+	int n;
+
+	whose->customers = whose->fact_ids = customers;
+	whose->owner = pairs("fact_id", "customer_id", TEXTOID);
+	whose->merged = nmerges > 0;
+	if (!whose->merged)
+		return whose;
+	names = names_of(customers, &n);
+	members = names_of(family, &nmembers);
+	indexed = palloc(sizeof(CsMerge) * nmerges);
+	for (int i = 0; i < nmerges; i++)
+		indexed[i] = (CsMerge){merges[i].at, find_name(merges[i].from, members, nmembers),
+							   find_name(merges[i].into, members, nmembers)};
+	nmerges = cs_merges_resolve(indexed, nmerges);
+
+	whose->facts = palloc(sizeof(char *) * nmembers);
+	whose->owners = palloc(sizeof(char *) * nmembers);
+	for (int i = 0; i < nmembers; i++)
+	{
+		int owner = cs_merge_owner(i, at, indexed, nmerges);
+
+		CHECK_FOR_INTERRUPTS();
+		if (find_name(members[owner], names, n) < 0)
+			continue;
+		whose->facts[whose->n] = members[i];
+		whose->owners[whose->n++] = members[owner];
+		if (owner != i)
+			put_pair(whose->owner, CStringGetTextDatum(members[i]),
+					 CStringGetTextDatum(members[owner]));
+	}
+	whose->fact_ids = ids_of(whose->facts, whose->n);
+
+	whose->ahead = palloc(sizeof(CsMergeFact) * nmerges);
+	for (int i = 0; i < nmerges; i++)
+		if (indexed[i].at > at)
+			whose->ahead[whose->nahead++] =
+				(CsMergeFact){members[indexed[i].from], members[indexed[i].into], indexed[i].at};
+	return whose;
+}
+
+/*
+ * list_relation: a row for each customer, with no ids for who is merged away.
+ */
+static CsResult *
+list_relation(const CsWhose *whose)
+{
+	CsResult *result = pairs("customer_id", "fact_ids", TEXTARRAYOID);
+	int n;
+	char **names = names_of(whose->customers, &n);
+	List **lists = palloc0(sizeof(List *) * (n + 1));
+
+	for (int i = 0; i < whose->n; i++)
+	{
+		int c = find_name(whose->owners[i], names, n);
+
+		lists[c] = lappend(lists[c], whose->facts[i]);
+	}
+	for (int c = 0; c < n; c++)
+	{
+		int length = list_length(lists[c]);
+		char **facts = palloc(sizeof(char *) * (length + 1));
+
+		for (int i = 0; i < length; i++)
+			facts[i] = list_nth(lists[c], i);
+		put_pair(result, CStringGetTextDatum(names[c]), ids_of(facts, length));
+	}
+	return result;
+}
+
+/*
+ * cs_whose_show, cs_whose_hide, cs_whose_ids, cs_counts_for: see merge.h.
+ */
+CsWhose *
+cs_whose_show(Datum customers, TimestampTz as_of, const CsPolicy *policy)
+{
+	CsWhose *whose = cs_whose(customers, as_of, policy);
+
+	cs_register("fact_owner", whose->owner);
+	if (whose->merged)
+		cs_register("fact_list", list_relation(whose));
+	return whose;
+}
+
+void
+cs_whose_hide(void)
+{
+	cs_unregister("fact_owner");
+	cs_unregister("fact_list");
+}
+
+Datum
+cs_whose_ids(const CsWhose *whose, Datum customers)
+{
+	char **names;
+	char **facts;
+	int n;
+	int nfacts = 0;
+
+	if (!whose->merged)
+		return customers;
+	if (customers == whose->customers)
+		return whose->fact_ids;
+	names = names_of(customers, &n);
+	facts = palloc(sizeof(char *) * (whose->n + 1));
+	for (int i = 0; i < whose->n; i++)
+		if (find_name(whose->owners[i], names, n) >= 0)
+			facts[nfacts++] = whose->facts[i];
+	return ids_of(facts, nfacts);
+}
+
+bool
+cs_counts_for(const CsWhose *whose, const char *fact_id, const char *customer_id)
+{
+	int i;
+
+	if (!whose->merged)
+		return strcmp(fact_id, customer_id) == 0;
+	i = find_name((char *) fact_id, whose->facts, whose->n);
+	return i >= 0 && strcmp(whose->owners[i], customer_id) == 0;
 }

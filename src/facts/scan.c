@@ -31,6 +31,7 @@
 #include "utils/lsyscache.h"
 
 #include "facts/ledger.h"
+#include "facts/merge.h"
 #include "facts/source_kind.h"
 #include "facts/usage.h"
 

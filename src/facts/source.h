@@ -43,6 +43,21 @@ extern char *cs_source_id(const CsSource *source, const char *key_expression);
 extern void cs_source_keys(const CsSource *source, Datum ids, CsUserQuery *query);
 
 /*
+ * The same for customers whose facts may stand under other ids (facts/merge.h):
+ * cut or uncut rows of theirs, where the key of each is the customer for whom it
+ * counts; the id made from it; the id a row stands under, NULL where that is the
+ * customer's; and the keys of some of them (sorted text[]).
+ * The rows are read while the relation "fact_owner" is shown.
+ */
+struct CsWhose;
+extern char *cs_source_rows_of(const CsSource *source, const struct CsWhose *whose, bool cut);
+extern char *cs_source_id_of(const CsSource *source, const struct CsWhose *whose,
+							 const char *key_expression);
+extern const char *cs_source_fact_of(const CsSource *source, const struct CsWhose *whose);
+extern void cs_source_keys_of(const CsSource *source, const struct CsWhose *whose, Datum customers,
+							  CsUserQuery *query);
+
+/*
  * Capture and scan (facts/capture.c, facts/scan.c).
  * cs_collect: moves change_log into pending (whole source where unknown), and
  * re-reads scanned sources that are due, comparing checksums; force_scan

@@ -19,6 +19,7 @@
 #include "lib/stringinfo.h"
 #include "utils/lsyscache.h"
 
+#include "facts/merge.h"
 #include "facts/source_kind.h"
 
 /* Times outside these bounds are no dates of a company, and overflow in calendar arithmetic. */
@@ -472,20 +473,27 @@ seal_sql(const CsSource *source)
 }
 
 /*
- * rows_sql: see cs_source_rows; key_condition as in cs_source_facts.
+ * rows_sql: see cs_source_rows; key_condition as in cs_source_facts.  owned: the
+ * key is the id for whom the row counts by the relation "fact_owner".
  */
 static char *
-rows_sql(const CsSource *source, const char *key_condition, const char *users, bool cut)
+rows_sql(const CsSource *source, const char *key_condition, const char *users, bool cut, bool owned)
 {
 	CsMapping *mapping = CS_MAPPING(source);
 	char *anchor = cs_source_anchor(source);
 	const char *key = users ? "u.customer_key" : "f.customer_key";
+	char *id = cs_source_id(source, key);
 	StringInfoData sql;
 	ListCell *lc;
 
 	initStringInfo(&sql);
-	appendStringInfo(&sql, "SELECT %s AS customer_key, %s AS customer_id", key,
-					 cs_source_id(source, key));
+	if (owned)
+		appendStringInfo(&sql,
+						 "SELECT coalesce(o.customer_id, %s) AS customer_key,"
+						 " coalesce(o.customer_id, %s) AS customer_id, o.fact_id",
+						 id, id);
+	else
+		appendStringInfo(&sql, "SELECT %s AS customer_key, %s AS customer_id", key, id);
 	if (strcmp(source->kind, "user") == 0)
 		appendStringInfoString(&sql, ", f.user_key");
 	if (strcmp(source->kind, "usage_event") == 0)
@@ -514,6 +522,8 @@ rows_sql(const CsSource *source, const char *key_condition, const char *users, b
 							 "IS NULL OR u.valid_to > %s)",
 							 anchor, anchor);
 	}
+	if (owned)
+		appendStringInfo(&sql, " LEFT JOIN fact_owner o ON o.fact_id = %s", id);
 	foreach (lc, conditions_of(source))
 	{
 		Condition *c = lfirst(lc);
@@ -570,7 +580,7 @@ cs_source_users(const CsSource *source, bool keyed)
 			&sql, "%sSELECT %s%s, user_id, valid_from, valid_to FROM (%s) r",
 			foreach_current_index(lc) ? " UNION ALL " : "",
 			several ? "customer_id AS customer_key" : "customer_key", several ? "" : ", user_key",
-			rows_sql(users, keyed ? key_condition_of(users, several) : NULL, NULL, false));
+			rows_sql(users, keyed ? key_condition_of(users, several) : NULL, NULL, false, false));
 	}
 	return sql.data;
 }
@@ -582,8 +592,52 @@ char *
 cs_source_rows(const CsSource *source, bool keyed, bool cut)
 {
 	if (source->by_user)
-		return rows_sql(source, NULL, cs_source_users(source, keyed), cut);
-	return rows_sql(source, keyed ? key_condition_of(source, false) : NULL, NULL, cut);
+		return rows_sql(source, NULL, cs_source_users(source, keyed), cut, false);
+	return rows_sql(source, keyed ? key_condition_of(source, false) : NULL, NULL, cut, false);
+}
+
+/*
+ * owned_elsewhere: some rows count for another customer than they stand under.
+ * What says who a customer is does not.
+ */
+static bool
+owned_elsewhere(const CsSource *source, const CsWhose *whose)
+{
+	return whose->merged && strcmp(source->kind, "customer") != 0 &&
+		   strcmp(source->kind, "customer_merge") != 0;
+}
+
+/*
+ * cs_source_rows_of, cs_source_id_of, cs_source_fact_of, cs_source_keys_of: see source.h.
+ */
+char *
+cs_source_rows_of(const CsSource *source, const CsWhose *whose, bool cut)
+{
+	if (!owned_elsewhere(source, whose))
+		return cs_source_rows(source, true, cut);
+	if (source->by_user)
+		return rows_sql(source, NULL, cs_source_users(source, true), cut, true);
+	return rows_sql(source, key_condition_of(source, false), NULL, cut, true);
+}
+
+char *
+cs_source_id_of(const CsSource *source, const CsWhose *whose, const char *key_expression)
+{
+	return owned_elsewhere(source, whose) ? pstrdup(key_expression)
+										  : cs_source_id(source, key_expression);
+}
+
+const char *
+cs_source_fact_of(const CsSource *source, const CsWhose *whose)
+{
+	return owned_elsewhere(source, whose) ? "fact_id" : "NULL::pg_catalog.text";
+}
+
+void
+cs_source_keys_of(const CsSource *source, const CsWhose *whose, Datum customers, CsUserQuery *query)
+{
+	cs_source_keys(
+		source, owned_elsewhere(source, whose) ? cs_whose_ids(whose, customers) : customers, query);
 }
 
 /*

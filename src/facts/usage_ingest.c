@@ -15,6 +15,7 @@
 #include "cs_ext.h"
 
 #include "catalog/pg_type.h"
+#include "facts/merge.h"
 #include "facts/source.h"
 #include "facts/usage.h"
 #include "utils/datetime.h"
@@ -68,11 +69,12 @@ forget_parts(List *read)
  * satisfy `condition` (over r.at), each source registered as usage_part_<n>.
  * Returns a SELECT of (customer_id, month, usage) that unites them, and their
  * results in *read; NULL when a source cannot be read, which is marked: what is
- * known of it stays until it can be.
+ * known of it stays until it can be.  whose: by customer, as of then; NULL: by
+ * the id the rows stand under.
  */
 static char *
-read_parts(Datum ids, const char *condition, bool cut, TimestampTz as_of, DateADT as_of_day,
-		   List **read)
+read_parts(Datum ids, const CsWhose *whose, const char *condition, bool cut, TimestampTz as_of,
+		   DateADT as_of_day, List **read)
 {
 	StringInfoData parts;
 	ListCell *lc;
@@ -99,10 +101,16 @@ read_parts(Datum ids, const char *condition, bool cut, TimestampTz as_of, DateAD
 			" cs.usage_agg(r.at::pg_catalog.date, r.at, r.user_id::text, r.event::text,"
 			" r.quantity::numeric, r.event_count::bigint) AS usage"
 			" FROM (%s) r WHERE %s GROUP BY r.customer_key, 2",
-			cs_source_id(source, "r.customer_key"), cs_source_rows(source, true, cut), condition);
+			whose ? cs_source_id_of(source, whose, "r.customer_key")
+				  : cs_source_id(source, "r.customer_key"),
+			whose ? cs_source_rows_of(source, whose, cut) : cs_source_rows(source, true, cut),
+			condition);
 		query.as_of = as_of;
 		query.as_of_day = as_of_day;
-		cs_source_keys(source, ids, &query);
+		if (whose)
+			cs_source_keys_of(source, whose, ids, &query);
+		else
+			cs_source_keys(source, ids, &query);
 		rows = cs_user_query(&query, &error);
 		if (rows == NULL)
 		{
@@ -134,8 +142,8 @@ cs_usage_read_parts(Datum ids, const char *condition, List **read)
 {
 	TimestampTz now = cs_now();
 
-	return read_parts(ids, condition, false, now, cs_local_day(now, cs_policy(false)->time_zone),
-					  read);
+	return read_parts(ids, NULL, condition, false, now,
+					  cs_local_day(now, cs_policy(false)->time_zone), read);
 }
 
 void
@@ -178,9 +186,16 @@ cs_usage_rows(const CsBatch *batch)
 	DateADT from;
 	char *months;
 
+	/* By the primary keys: of each customer, or of each of the ids that count for it. */
+	const char *of = batch->whose->merged ? "= ANY (b.fact_ids)" : "= b.customer_id";
+	const char *customers =
+		batch->whose->merged
+			? "(SELECT b.customer_id, l.fact_ids FROM batch b JOIN fact_list l USING (customer_id))"
+			: "batch";
+
 	if (cs_usage_sees_today())
 		running =
-			read_parts(batch->ids,
+			read_parts(batch->ids, batch->whose,
 					   psprintf("r.at >= %s", instant_literal(cs_local_midnight(
 												  batch->as_of_day, batch->policy->time_zone))),
 					   true, batch->as_of, batch->as_of_day, &read);
@@ -193,27 +208,27 @@ cs_usage_rows(const CsBatch *batch)
 		from = DATEVAL_NOBEGIN;
 	else
 		from = cs_month_start(batch->as_of_day - need.days, 0);
-	months = psprintf("m.month >= %s AND m.month <= $2",
-					  need.last ? "least($3, greatest((SELECT max(x.month) FROM"
-								  " cs_internal.usage_month x WHERE x.customer_id = b.customer_id"
-								  " AND x.month < $4), (SELECT max(x.month) FROM"
-								  " cs_internal.usage_sealed x WHERE x.customer_id = b.customer_id"
-								  " AND x.month < $4)))"
-								: "$3 AND $4 IS NOT NULL");
+	months = need.last
+				 ? psprintf("m.month >= least($3, greatest((SELECT max(x.month) FROM"
+							" cs_internal.usage_month x WHERE x.customer_id %s AND x.month < $4),"
+							" (SELECT max(x.month) FROM cs_internal.usage_sealed x"
+							" WHERE x.customer_id %s AND x.month < $4))) AND m.month <= $2",
+							of, of)
+				 : pstrdup("m.month >= $3 AND $4 IS NOT NULL AND m.month <= $2");
 	result = cs_query(
 		running
 			? psprintf(
 				  "SELECT b.customer_id, cs_internal.usage_stamp(u.usage, $2, coalesce(d.usage,"
 				  " '{\"version\": 1, \"events\": [], \"users\": []}'::cs.usage)) AS usage"
-				  " FROM batch b CROSS JOIN LATERAL (SELECT cs.union_agg(m.usage) AS usage"
-				  " FROM cs_internal.usage_piece m WHERE m.customer_id = b.customer_id AND %s)"
+				  " FROM %s b CROSS JOIN LATERAL (SELECT cs.union_agg(m.usage) AS usage"
+				  " FROM cs_internal.usage_piece m WHERE m.customer_id %s AND %s)"
 				  " u LEFT JOIN (%s) d ON d.customer_id = b.customer_id",
-				  months, running)
+				  customers, of, months, running)
 			: psprintf("SELECT b.customer_id, coalesce(u.usage, cs_internal.usage_stamp(NULL, $2))"
-					   " AS usage FROM batch b CROSS JOIN LATERAL (SELECT"
+					   " AS usage FROM %s b CROSS JOIN LATERAL (SELECT"
 					   " cs_internal.usage_stamp_agg(m.usage, $2) AS usage FROM"
-					   " cs_internal.usage_piece m WHERE m.customer_id = b.customer_id AND %s) u",
-					   months),
+					   " cs_internal.usage_piece m WHERE m.customer_id %s AND %s) u",
+					   customers, of, months),
 		CS_ARGS(cs_textarray(batch->ids), cs_date(batch->as_of_day), cs_date(from),
 				cs_date(cs_month_start(batch->as_of_day - need.last_ago, 0))));
 	forget_parts(read);

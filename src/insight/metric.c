@@ -359,21 +359,22 @@ prepare_group(CsBatch *batch, const char *word, const char *search_path, List *m
 		if (list_length(sources) == 1)
 		{
 			/* The usual case: grouped in the column's own type, where the rows are. */
-			cs_source_keys(source, ids, &g->query);
+			cs_source_keys_of(source, batch->whose, ids, &g->query);
 			g->query.search_path = cs_join_paths(search_path, source->search_path);
-			g->from =
-				psprintf("(%s) AS %s", cs_source_rows(source, true, true), quote_identifier(word));
-			g->id = cs_source_id(source, "customer_key");
+			g->from = psprintf("(%s) AS %s", cs_source_rows_of(source, batch->whose, true),
+							   quote_identifier(word));
+			g->id = cs_source_id_of(source, batch->whose, "customer_key");
 			return true;
 		}
 
 		/* Several sources of a kind are read one by one and united under one name. */
 		read.as_of = batch->as_of;
 		read.as_of_day = batch->as_of_day;
-		cs_source_keys(source, ids, &read);
-		read.sql = psprintf(
-			"SELECT %s AS customer_key, %s FROM (%s) s", cs_source_id(source, "s.customer_key"),
-			cs_kind_columns_list(source->kind, "s"), cs_source_rows(source, true, true));
+		cs_source_keys_of(source, batch->whose, ids, &read);
+		read.sql = psprintf("SELECT %s AS customer_key, %s FROM (%s) s",
+							cs_source_id_of(source, batch->whose, "s.customer_key"),
+							cs_kind_columns_list(source->kind, "s"),
+							cs_source_rows_of(source, batch->whose, true));
 		rows = cs_user_query(&read, &error);
 		if (rows == NULL)
 		{

@@ -18,6 +18,7 @@
 
 #include "decide/decide.h"
 #include "facts/ledger.h"
+#include "facts/merge.h"
 #include "facts/source.h"
 #include "facts/usage.h"
 #include "refresh/refresh.h"
@@ -138,8 +139,9 @@ cs_rebuild_sql(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-/* The customer of cs_refresh_customer_sql, for customer_now. */
+/* The customer of cs_refresh_customer_sql, and the ids under which facts of his stand, for customer_now. */
 static Datum customer_ids;
+static Datum customer_facts;
 
 /*
  * customer_now: everything of one customer, in the caller's transaction.
@@ -148,6 +150,7 @@ static bool
 customer_now(CsRefresh *run)
 {
 	Datum ids = customer_ids;
+	Datum facts = customer_facts;
 	CsPolicy *policy = cs_policy(false);
 	CsBatch *batch;
 	bool isnull;
@@ -165,13 +168,13 @@ customer_now(CsRefresh *run)
 			" max(CASE WHEN c.kind = 'usage_event' AND c.until IS NOT NULL THEN c.until ELSE "
 			"'infinity' END)"
 			" FROM (SELECT s.kind, l.since, l.until FROM cs_internal.change_log l"
-			"  JOIN cs.source s ON s.name = l.source WHERE l.customer_key = ($1)[1] OR "
+			"  JOIN cs.source s ON s.name = l.source WHERE l.customer_key = ANY ($1) OR "
 			"l.customer_key IS NULL OR NOT s.columns ? 'customer_id'"
 			"  UNION ALL SELECT coalesce(s.kind, 'usage_event'), p.since, p.until FROM "
 			"cs_internal.pending p LEFT JOIN cs.source s ON s.name = p.source"
-			"  WHERE p.customer_id = ($1)[1]) c"
+			"  WHERE p.customer_id = ANY ($1)) c"
 			" WHERE c.kind IN ('usage_event', 'user')",
-			CS_ARGS(cs_textarray(ids)));
+			CS_ARGS(cs_textarray(facts)));
 	since = DatumGetTimestampTz(cs_cell_datum(0, 1, &isnull));
 	if (isnull)
 		since = DT_NOEND;
@@ -185,9 +188,9 @@ customer_now(CsRefresh *run)
 		until = DT_NOEND;
 	}
 	foreach (lc, cs_sources("usage_event"))
-		cs_watermark_tail(lfirst(lc), ids, &since, &until);
+		cs_watermark_tail(lfirst(lc), facts, &since, &until);
 	if (since <= until)
-		cs_usage_ingest(ids, since, until, policy);
+		cs_usage_ingest(facts, since, until, policy);
 	cs_ledger_ingest(ids, policy);
 	cs_identity_ingest(ids);
 	if (cs_exec("SELECT 1 FROM cs_internal.customer WHERE customer_id = ($1)[1]",
@@ -200,9 +203,27 @@ customer_now(CsRefresh *run)
 }
 
 /*
+ * ids_of_customer: those whose rows refreshing the customer may write: its own,
+ * and, for what they used, those that are merged into it.
+ */
+static Datum
+ids_of_customer(Datum ids, TimestampTz as_of)
+{
+	CsWhose *whose = cs_whose(ids, as_of, cs_policy(false));
+	int n;
+
+	if (!whose->merged)
+		return ids;
+	return cs_ids_from_query("SELECT i FROM (SELECT i COLLATE \"C\" FROM unnest($1) i"
+							 " UNION SELECT i FROM unnest($2) i) u (i) ORDER BY i",
+							 CS_ARGS(cs_textarray(ids), cs_textarray(whose->fact_ids)), &n);
+}
+
+/*
  * cs_refresh_customer_sql: one customer, with the caller's uncommitted changes;
- * commits or rolls back with them.  Touches only rows keyed by the customer and
- * leaves the change log and the dirty mark to the refresher.
+ * commits or rolls back with them.  Touches only rows keyed by the customer (the
+ * rollup also of who is merged into it) and leaves the change log and the dirty
+ * mark to the refresher, and what the sources say of merges, which concerns others.
  */
 Datum
 cs_refresh_customer_sql(PG_FUNCTION_ARGS)
@@ -228,8 +249,9 @@ cs_refresh_customer_sql(PG_FUNCTION_ARGS)
 	ids[0] = CStringGetTextDatum(id);
 	customer_ids = PointerGetDatum(construct_array(ids, 1, TEXTOID, -1, false, TYPALIGN_INT));
 	cs_exec("SELECT pg_advisory_xact_lock_shared($1, 0)", CS_ARGS(cs_int4(CS_LOCK_EVERYBODY)));
-	cs_exec("SELECT pg_advisory_xact_lock($1, hashtext($2))",
-			CS_ARGS(cs_int4(CS_LOCK_CLASS), cs_text(id)));
+	customer_facts = ids_of_customer(customer_ids, run.as_of);
+	cs_exec("SELECT pg_advisory_xact_lock($1, hashtext(u.i)) FROM unnest($2) u (i)",
+			CS_ARGS(cs_int4(CS_LOCK_CLASS), cs_textarray(customer_facts)));
 	cs_capture_flush();
 	if (!cs_with_snapshot(customer_now, &run, true))
 		ereport(ERROR, errcode(ERRCODE_NO_DATA_FOUND), errmsg("there is no customer \"%s\"", id),

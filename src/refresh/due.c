@@ -14,6 +14,7 @@
 #include "lib/stringinfo.h"
 #include "utils/array.h"
 
+#include "facts/merge.h"
 #include "facts/source_kind.h"
 #include "facts/usage.h"
 #include "refresh/refresh.h"
@@ -66,6 +67,31 @@ sooner(CsBatch *batch)
 }
 
 /*
+ * merges_ahead: when a merge comes, facts go from one customer to another.
+ */
+static void
+merges_ahead(CsBatch *batch)
+{
+	const CsWhose *whose = batch->whose;
+
+	for (int i = 0; i < whose->nahead; i++)
+	{
+		int rows[2] = {cs_state_row(batch->state, whose->ahead[i].from),
+					   cs_state_row(batch->state, whose->ahead[i].into)};
+
+		for (int k = 0; k < 2; k++)
+		{
+			Datum due =
+				rows[k] < 0 ? 0 : batch->state->values[CS_STATE_CELL(rows[k], CS_STATE_DUE_AT)];
+
+			if (rows[k] >= 0 && whose->ahead[i].at + 1 < DatumGetTimestampTz(due))
+				cs_state_set(batch->state, rows[k], CS_STATE_DUE_AT,
+							 TimestampTzGetDatum(whose->ahead[i].at + 1), false);
+		}
+	}
+}
+
+/*
  * cs_stage_due: writes due_at.
  */
 void
@@ -82,6 +108,7 @@ cs_stage_due(CsBatch *batch)
 		cs_state_set(batch->state, i, CS_STATE_DUE_AT,
 					 TimestampTzGetDatum(moves < midnight ? moves + 1 : midnight), false);
 	}
+	merges_ahead(batch);
 	/* deadlines of alerts and assignments, ends of overrides */
 	cs_exec("SELECT d.customer_id, d.due_at FROM cs_internal.alert_due($1) d",
 			CS_ARGS(cs_textarray(batch->ids)));
@@ -107,11 +134,11 @@ cs_stage_due(CsBatch *batch)
 			continue;
 		query.as_of = batch->as_of;
 		query.as_of_day = batch->as_of_day;
-		cs_source_keys(source, batch->ids, &query);
+		cs_source_keys_of(source, batch->whose, batch->ids, &query);
 		query.sql = psprintf("SELECT %s AS customer_id, %s AS at FROM (%s) s GROUP BY "
 							 "s.customer_key HAVING %s < (as_of_day + 1)::timestamptz",
-							 cs_source_id(source, "s.customer_key"), future,
-							 cs_source_rows(source, true, false), future);
+							 cs_source_id_of(source, batch->whose, "s.customer_key"), future,
+							 cs_source_rows_of(source, batch->whose, false), future);
 		rows = cs_user_query(&query, &error);
 		if (rows == NULL)
 			continue;

@@ -17,6 +17,7 @@
 
 #include "decide/decide.h"
 #include "facts/ledger.h"
+#include "facts/merge.h"
 #include "insight/metric.h"
 #include "insight/scorecard.h"
 #include "refresh/refresh.h"
@@ -67,6 +68,7 @@ cs_batch_make(Datum ids, int nids, TimestampTz as_of, bool what_if)
 	batch->what_if = what_if;
 	cs_register("batch", cs_query("SELECT i COLLATE \"C\" AS customer_id FROM unnest($1) i",
 								  CS_ARGS(cs_textarray(ids))));
+	batch->whose = cs_whose_show(ids, as_of, batch->policy);
 	cs_state_load(batch, true);
 	return batch;
 }

@@ -53,6 +53,7 @@
 #include "core/hold.h"
 #include "decide/decide.h"
 #include "facts/ledger.h"
+#include "facts/merge.h"
 #include "facts/source.h"
 #include "facts/usage.h"
 #include "facts/usage_runs.h"
@@ -238,7 +239,7 @@ ingest_chunk(const CsSource *source, Datum ids)
 			" SELECT i, clock_timestamp() FROM unnest($1) i ON CONFLICT (customer_id) DO UPDATE "
 			"SET cause = NULL"
 			" WHERE dirty.cause IS NOT NULL",
-			CS_ARGS(cs_textarray(ids)));
+			CS_ARGS(cs_textarray(cs_merge_reached(ids))));
 }
 
 /*
