@@ -141,18 +141,6 @@ LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'cs_usage_stamp';
 COMMENT ON FUNCTION cs_internal.usage_stamp(cs.usage, date, cs.usage) IS
 'Days of usage before day, and of running that day itself, stamped with day. usage NULL: an empty value; running NULL: the running day is not known and today => true is refused.';
 
-CREATE FUNCTION cs_internal.usage_stamp_step(internal, cs.usage, date) RETURNS internal
-LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'cs_usage_stamp_step';
-CREATE FUNCTION cs_internal.usage_stamp_final(internal) RETURNS cs.usage
-LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'cs_usage_stamp_final';
-CREATE AGGREGATE cs_internal.usage_stamp_agg(usage cs.usage, day date) (
-	SFUNC = cs_internal.usage_stamp_step,
-	STYPE = internal,
-	FINALFUNC = cs_internal.usage_stamp_final
-);
-COMMENT ON AGGREGATE cs_internal.usage_stamp_agg(cs.usage, date) IS
-'The union of values, days before day, stamped with it; neither may be NULL. NULL over no rows.';
-
 CREATE FUNCTION cs.usage_at(usage cs.usage, day date) RETURNS cs.usage
 LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'cs_usage_stamp';
 COMMENT ON FUNCTION cs.usage_at(cs.usage, date) IS
@@ -257,11 +245,6 @@ GROUP BY p.customer_id, p.month;
 CREATE FUNCTION cs_internal.usage_last(usage cs.usage) RETURNS timestamptz
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'cs_usage_last';
 COMMENT ON FUNCTION cs_internal.usage_last(cs.usage) IS 'The last instant of an unstamped value; NULL where it has none.';
-
-CREATE FUNCTION cs_internal.usage_replace(old cs.usage, fresh cs.usage, lo date, hi date) RETURNS cs.usage
-LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'cs_usage_replace';
-COMMENT ON FUNCTION cs_internal.usage_replace(cs.usage, cs.usage, date, date) IS
-'old with the local days lo to hi as fresh has them; NULL: nothing is left; without instants where the first or last one went and the next is not known.';
 
 -- A row for each source that is read whole: how far the build is, as a hash of customers.
 CREATE TABLE cs_internal.usage_build (

@@ -7,6 +7,8 @@
 #define CS_COMPAT_H
 
 #include "postgres.h"
+#include "access/genam.h"
+#include "access/tableam.h"
 #include "utils/memutils.h"
 
 #if PG_VERSION_NUM < 150000
@@ -64,6 +66,32 @@
 #else
 #define cs_insert_index_tuples(rel, slot, estate) \
 	ExecInsertIndexTuples((rel), (slot), (estate), false, false, NULL, NIL)
+#endif
+
+/* The new version of a row; true: it is to be put into the indexes. */
+static inline bool
+cs_table_tuple_update(Relation rel, ItemPointer tid, TupleTableSlot *slot, Snapshot snapshot)
+{
+#if PG_VERSION_NUM >= 160000
+	TU_UpdateIndexes indexes;
+
+	simple_table_tuple_update(rel, tid, slot, snapshot, &indexes);
+	return indexes != TU_None;
+#else
+	bool indexes;
+
+	simple_table_tuple_update(rel, tid, slot, snapshot, &indexes);
+	return indexes;
+#endif
+}
+
+/* A scan of rows by an index; 18 counts for EXPLAIN. */
+#if PG_VERSION_NUM >= 180000
+#define cs_index_beginscan(rel, index, snapshot, nkeys) \
+	index_beginscan((rel), (index), (snapshot), NULL, (nkeys), 0)
+#else
+#define cs_index_beginscan(rel, index, snapshot, nkeys) \
+	index_beginscan((rel), (index), (snapshot), (nkeys), 0)
 #endif
 
 #endif /* CS_COMPAT_H */

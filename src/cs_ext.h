@@ -116,6 +116,9 @@ extern void cs_unregister(const char *name);
 /* NULL: each statement has its own snapshot. Set by refresh, one a batch. */
 extern Snapshot cs_set_snapshot(Snapshot snapshot); /* returns the one before */
 
+/* Makes the snapshot that a statement would have now the active one, until PopActiveSnapshot. */
+extern void cs_push_snapshot(void);
+
 /* ---- the contained side (core/spi.c) ---------------------------------- */
 
 /*

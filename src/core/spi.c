@@ -244,6 +244,17 @@ cs_set_snapshot(Snapshot snapshot)
 }
 
 /*
+ * cs_push_snapshot: see cs_ext.h.
+ */
+void
+cs_push_snapshot(void)
+{
+	CommandCounterIncrement();
+	PushCopiedSnapshot(batch_snapshot ? batch_snapshot : GetTransactionSnapshot());
+	UpdateActiveSnapshotCommandId();
+}
+
+/*
  * cs_exec: see cs_ext.h.
  */
 uint64

@@ -28,6 +28,9 @@ extern char *cs_usage_read_parts(Datum ids, const char *condition, List **read);
 extern void cs_usage_forget_parts(List *read);
 extern char *cs_usage_between(TimestampTz from, TimestampTz to); /* a condition: [from, to) */
 
+/* The local day of an instant, in the frame's zone. */
+extern DateADT cs_usage_day(TimestampTz at);
+
 /* First day of the month of a day, moved by some months. */
 extern DateADT cs_month_start(DateADT day, int move);
 

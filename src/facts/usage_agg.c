@@ -266,64 +266,6 @@ cs_usage_hash(PG_FUNCTION_ARGS)
 
 /* ---- stamping ----------------------------------------------------------- */
 
-/* The values of one customer's months, kept until they are united. */
-typedef struct StampState
-{
-	CsUsagePart *parts;
-	int n;
-	int size;
-	DateADT stamp;
-} StampState;
-
-PG_FUNCTION_INFO_V1(cs_usage_stamp_step);
-
-/* (state, usage, D) */
-Datum
-cs_usage_stamp_step(PG_FUNCTION_ARGS)
-{
-	MemoryContext cxt = aggregate_context(fcinfo);
-	StampState *state = PG_ARGISNULL(0) ? NULL : (StampState *) PG_GETARG_POINTER(0);
-	MemoryContext old = MemoryContextSwitchTo(cxt);
-	struct varlena *value;
-
-	if (state == NULL)
-	{
-		state = palloc0(sizeof(StampState));
-		state->stamp = PG_GETARG_DATEADT(2);
-	}
-	if (state->n == state->size)
-	{
-		state->size = Max(8, state->size * 2);
-		state->parts = state->parts ? repalloc(state->parts, sizeof(CsUsagePart) * state->size)
-									: palloc(sizeof(CsUsagePart) * state->size);
-	}
-	value = (struct varlena *) PG_DETOAST_DATUM_COPY(PG_GETARG_DATUM(1));
-	state->parts[state->n].data = VARDATA_ANY(value);
-	state->parts[state->n].len = VARSIZE_ANY_EXHDR(value);
-	state->parts[state->n].lo = CS_DAY_MIN;
-	state->parts[state->n++].hi = state->stamp;
-	MemoryContextSwitchTo(old);
-	PG_RETURN_POINTER(state);
-}
-
-PG_FUNCTION_INFO_V1(cs_usage_stamp_final);
-
-/* The union of the days before D, stamped; it does not know the running day. */
-Datum
-cs_usage_stamp_final(PG_FUNCTION_ARGS)
-{
-	StampState *state;
-	CsUsageHead head = {0};
-
-	aggregate_context(fcinfo);
-	if (PG_ARGISNULL(0))
-		PG_RETURN_NULL();
-	state = (StampState *) PG_GETARG_POINTER(0);
-	head.stamped = true;
-	head.stamp = state->stamp;
-	PG_RETURN_POINTER(cs_usage_merge(state->parts, state->n, &head));
-}
-
 PG_FUNCTION_INFO_V1(cs_usage_stamp);
 
 /*

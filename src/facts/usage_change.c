@@ -28,6 +28,7 @@
 #include "catalog/pg_type.h"
 #include "facts/source.h"
 #include "facts/usage.h"
+#include "facts/usage_store.h"
 #include "facts/usage_value.h"
 #include "refresh/refresh.h"
 
@@ -62,84 +63,6 @@ cs_usage_last(PG_FUNCTION_ARGS)
 	PG_RETURN_TIMESTAMPTZ(last);
 }
 
-static DateADT
-day_of(TimestampTz at)
-{
-	return DatumGetDateADT(DirectFunctionCall1(timestamptz_date, TimestampTzGetDatum(at)));
-}
-
-static CsUsagePart
-part_of(struct varlena *value, DateADT lo, DateADT hi)
-{
-	CsUsagePart part = {VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value), lo, hi};
-
-	return part;
-}
-
-PG_FUNCTION_INFO_V1(cs_usage_replace);
-
-/*
- * usage_replace(old, fresh, lo, hi): old with the local days lo to hi as fresh
- * says; old or fresh NULL: nothing.  NULL when nothing is left.  Where days went
- * that had the first or last instant and nothing came, the next one is not known:
- * the value has no instants then, and the month must be read.
- */
-Datum
-cs_usage_replace(PG_FUNCTION_ARGS)
-{
-	CsUsagePart parts[3];
-	CsUsageHead head = {0};
-	CsUsageReader r;
-	struct varlena *result;
-	DateADT lo = PG_GETARG_DATEADT(2);
-	DateADT hi = PG_GETARG_DATEADT(3);
-	bool unsure = false;
-	int n = 0;
-
-	if (!PG_ARGISNULL(1))
-	{
-		struct varlena *fresh = PG_GETARG_USAGE(1);
-
-		cs_usage_read_value(&r, fresh);
-		head.has_instants = true;
-		head.first = r.first;
-		head.last = r.last;
-		parts[n++] = part_of(fresh, CS_DAY_MIN, CS_DAY_END);
-	}
-	if (!PG_ARGISNULL(0))
-	{
-		struct varlena *old = PG_GETARG_USAGE(0);
-		DateADT first;
-		DateADT last;
-
-		cs_usage_read_value(&r, old);
-		first = day_of(r.first);
-		last = day_of(r.last);
-		if (first < lo || first > hi)
-			head.first = head.has_instants ? Min(head.first, r.first) : r.first;
-		else
-			unsure |= n == 0;
-		if (last < lo || last > hi)
-			head.last = head.has_instants ? Max(head.last, r.last) : r.last;
-		else
-			unsure |= n == 0;
-		head.has_instants = true;
-		if (lo > CS_DAY_MIN)
-			parts[n++] = part_of(old, CS_DAY_MIN, lo);
-		if (hi < CS_DAY_END - 1)
-			parts[n++] = part_of(old, hi + 1, CS_DAY_END);
-	}
-	if (unsure)
-		head.has_instants = false;
-	if (n == 0)
-		PG_RETURN_NULL();
-	result = cs_usage_merge(parts, n, &head);
-	cs_usage_read_value(&r, result);
-	if (r.nevents == 0)
-		PG_RETURN_NULL();
-	PG_RETURN_POINTER(result);
-}
-
 /* ---- most customers ------------------------------------------------------- */
 
 /*
@@ -149,42 +72,22 @@ cs_usage_replace(PG_FUNCTION_ARGS)
 static Datum
 replace_days(Datum ids, DateADT lo, DateADT hi, const CsPolicy *policy, int *unsure)
 {
-	CsArg first = cs_date(cs_month_start(lo, 0));
-	CsArg last = cs_date(cs_month_start(hi, 0));
 	List *read = NIL;
-	char *parts;
-	CsResult *changed;
+	char *parts =
+		cs_usage_read_parts(ids,
+							cs_usage_between(cs_local_midnight(lo, policy->time_zone),
+											 cs_local_midnight(hi + 1, policy->time_zone)),
+							&read);
+	CsResult *fresh;
 
 	*unsure = 0;
-	parts = cs_usage_read_parts(ids,
-								cs_usage_between(cs_local_midnight(lo, policy->time_zone),
-												 cs_local_midnight(hi + 1, policy->time_zone)),
-								&read);
 	if (parts == NULL)
 		return (Datum) 0;
-	changed = cs_query(
-		psprintf(
-			"SELECT customer_id, month, cs_internal.usage_replace(m.usage, p.usage, $2, $3) AS "
-			"usage FROM (SELECT * FROM cs_internal.usage_month WHERE customer_id = ANY ($1)"
-			" AND month >= $4 AND month <= $5) m FULL JOIN (%s) p USING (customer_id, month)",
-			parts),
-		CS_ARGS(cs_textarray(ids), cs_date(lo), cs_date(hi), first, last));
+	fresh = list_length(read) == 1 ? linitial(read) : cs_query(parts, CS_NO_ARGS);
+	ids = cs_usage_replace_days(ids, fresh, lo, hi, unsure);
+	if (list_length(read) != 1)
+		tuplestore_end(fresh->store);
 	cs_usage_forget_parts(read);
-	cs_register("changed", changed);
-	cs_exec("DELETE FROM cs_internal.usage_month m USING changed c WHERE c.usage IS NULL"
-			" AND m.customer_id = c.customer_id AND m.month = c.month",
-			CS_NO_ARGS);
-	cs_exec("INSERT INTO cs_internal.usage_month AS m (customer_id, month, usage)"
-			" SELECT customer_id, month, usage FROM changed"
-			" WHERE cs_internal.usage_last(usage) IS NOT NULL"
-			" ON CONFLICT (customer_id, month) DO UPDATE SET usage = EXCLUDED.usage"
-			" WHERE m.usage OPERATOR(cs.<>) EXCLUDED.usage",
-			CS_NO_ARGS);
-	ids = cs_ids_from_query("SELECT DISTINCT customer_id FROM changed WHERE usage IS NOT NULL"
-							" AND cs_internal.usage_last(usage) IS NULL ORDER BY 1",
-							CS_NO_ARGS, unsure);
-	cs_unregister("changed");
-	tuplestore_end(changed->store);
 	return ids;
 }
 
@@ -327,7 +230,7 @@ change_pieces(const char *id, DateADT month, TimestampTz since, TimestampTz unti
 	}
 	cs_unregister("fresh");
 	tuplestore_end(fresh->store);
-	compact(id, month, day_of(cs_now()) >= cs_month_start(month, 1));
+	compact(id, month, cs_usage_day(cs_now()) >= cs_month_start(month, 1));
 }
 
 /*
@@ -352,8 +255,8 @@ change_large(const char *id, TimestampTz since, TimestampTz until, const CsPolic
 {
 	Datum one[1] = {CStringGetTextDatum(id)};
 	Datum ids = PointerGetDatum(construct_array(one, 1, TEXTOID, -1, false, TYPALIGN_INT));
-	DateADT lo = day_of(since);
-	DateADT hi = day_of(until);
+	DateADT lo = cs_usage_day(since);
+	DateADT hi = cs_usage_day(until);
 	DateADT month = cs_month_start(lo, 0);
 	CsResult *over;
 	TupleTableSlot *slot;
@@ -371,7 +274,7 @@ change_large(const char *id, TimestampTz since, TimestampTz until, const CsPolic
 	}
 	over = cs_query("SELECT DISTINCT month FROM cs_internal.usage_delta WHERE customer_id = $1 AND "
 					"month < $2",
-					CS_ARGS(cs_text(id), cs_date(cs_month_start(day_of(cs_now()), 0))));
+					CS_ARGS(cs_text(id), cs_date(cs_month_start(cs_usage_day(cs_now()), 0))));
 	slot = MakeSingleTupleTableSlot(over->desc, &TTSOpsMinimalTuple);
 	while (tuplestore_gettupleslot(over->store, true, false, slot))
 	{
@@ -431,20 +334,9 @@ cs_usage_ingest(Datum ids, TimestampTz since, TimestampTz until, const CsPolicy 
 		ingest_whole(ids, policy);
 		return;
 	}
-	lo = day_of(since);
-	hi = day_of(until);
-	/* by probes: as EXISTS the planner reads the whole rollup for each chunk */
-	large =
-		cs_ids_from_query("SELECT u.i FROM unnest($1) WITH ORDINALITY u(i, o)"
-						  " LEFT JOIN LATERAL (SELECT true AS pieces FROM cs_internal.usage_delta d"
-						  " WHERE d.customer_id = u.i LIMIT 1) d ON true"
-						  " LEFT JOIN LATERAL (SELECT true AS large FROM cs_internal.usage_month m"
-						  " WHERE m.customer_id = u.i AND m.month >= $2 AND m.month <= $3"
-						  " AND pg_column_size(m.usage) > $4 LIMIT 1) m ON true"
-						  " WHERE d.pieces OR m.large ORDER BY u.o",
-						  CS_ARGS(cs_textarray(ids), cs_date(cs_month_start(lo, 0)),
-								  cs_date(cs_month_start(hi, 0)), cs_int4(cs_usage_large)),
-						  &n);
+	lo = cs_usage_day(since);
+	hi = cs_usage_day(until);
+	large = cs_usage_large_ones(ids, cs_month_start(lo, 0), cs_month_start(hi, 0), &n);
 	if (n > 0)
 	{
 		Datum *each;

@@ -18,11 +18,18 @@
 #include "facts/merge.h"
 #include "facts/source.h"
 #include "facts/usage.h"
+#include "facts/usage_store.h"
 #include "utils/datetime.h"
 
 /*
- * cs_month_start: see usage.h.
+ * cs_usage_day, cs_month_start: see usage.h.
  */
+DateADT
+cs_usage_day(TimestampTz at)
+{
+	return DatumGetDateADT(DirectFunctionCall1(timestamptz_date, TimestampTzGetDatum(at)));
+}
+
 DateADT
 cs_month_start(DateADT day, int move)
 {
@@ -180,57 +187,32 @@ CsResult *
 cs_usage_rows(const CsBatch *batch)
 {
 	CsUsageNeed need = cs_usage_need();
+	CsResult *running = NULL;
 	CsResult *result;
-	char *running = NULL;
 	List *read = NIL;
 	DateADT from;
-	char *months;
-
-	/* By the primary keys: of each customer, or of each of the ids that count for it. */
-	const char *of = batch->whose->merged ? "= ANY (b.fact_ids)" : "= b.customer_id";
-	const char *customers =
-		batch->whose->merged
-			? "(SELECT b.customer_id, l.fact_ids FROM batch b JOIN fact_list l USING (customer_id))"
-			: "batch";
 
 	if (cs_usage_sees_today())
-		running =
+	{
+		char *parts =
 			read_parts(batch->ids, batch->whose,
 					   psprintf("r.at >= %s", instant_literal(cs_local_midnight(
 												  batch->as_of_day, batch->policy->time_zone))),
 					   true, batch->as_of, batch->as_of_day, &read);
 
+		if (parts != NULL)
+			running = list_length(read) == 1 ? linitial(read) : cs_query(parts, CS_NO_ARGS);
+	}
+
 	/*
 	 * The months in which the windows lie; for the last day of all the newest
 	 * month that lies wholly before it, which has one.
 	 */
-	if (need.all)
-		from = DATEVAL_NOBEGIN;
-	else
-		from = cs_month_start(batch->as_of_day - need.days, 0);
-	months = need.last
-				 ? psprintf("m.month >= least($3, greatest((SELECT max(x.month) FROM"
-							" cs_internal.usage_month x WHERE x.customer_id %s AND x.month < $4),"
-							" (SELECT max(x.month) FROM cs_internal.usage_sealed x"
-							" WHERE x.customer_id %s AND x.month < $4))) AND m.month <= $2",
-							of, of)
-				 : pstrdup("m.month >= $3 AND $4 IS NOT NULL AND m.month <= $2");
-	result = cs_query(
-		running
-			? psprintf(
-				  "SELECT b.customer_id, cs_internal.usage_stamp(u.usage, $2, coalesce(d.usage,"
-				  " '{\"version\": 1, \"events\": [], \"users\": []}'::cs.usage)) AS usage"
-				  " FROM %s b CROSS JOIN LATERAL (SELECT cs.union_agg(m.usage) AS usage"
-				  " FROM cs_internal.usage_piece m WHERE m.customer_id %s AND %s)"
-				  " u LEFT JOIN (%s) d ON d.customer_id = b.customer_id",
-				  customers, of, months, running)
-			: psprintf("SELECT b.customer_id, coalesce(u.usage, cs_internal.usage_stamp(NULL, $2))"
-					   " AS usage FROM %s b CROSS JOIN LATERAL (SELECT"
-					   " cs_internal.usage_stamp_agg(m.usage, $2) AS usage FROM"
-					   " cs_internal.usage_piece m WHERE m.customer_id %s AND %s) u",
-					   customers, of, months),
-		CS_ARGS(cs_textarray(batch->ids), cs_date(batch->as_of_day), cs_date(from),
-				cs_date(cs_month_start(batch->as_of_day - need.last_ago, 0))));
+	from = need.all ? DATEVAL_NOBEGIN : cs_month_start(batch->as_of_day - need.days, 0);
+	result = cs_usage_stamped(batch->ids, batch->whose, from, batch->as_of_day, need.last,
+							  cs_month_start(batch->as_of_day - need.last_ago, 0), running);
+	if (running != NULL && list_length(read) != 1)
+		tuplestore_end(running->store);
 	forget_parts(read);
 	return result;
 }

@@ -324,6 +324,25 @@ merge_users(StringInfo buf, Lists *l, Walk *walks, int n, DateADT min_day)
 }
 
 /*
+ * cs_usage_put_head: see usage_value.h.
+ */
+void
+cs_usage_put_head(StringInfo buf, const CsUsageHead *head)
+{
+	appendStringInfoCharMacro(buf, CS_USAGE_VERSION);
+	appendStringInfoCharMacro(buf, (head->stamped ? CS_USAGE_STAMPED : 0) |
+									   (head->running ? CS_USAGE_RUNNING : 0) |
+									   (head->has_instants ? CS_USAGE_INSTANTS : 0));
+	if (head->stamped)
+		cs_put_zigzag(buf, head->stamp);
+	if (head->has_instants)
+	{
+		cs_put_zigzag(buf, head->first);
+		cs_put_varint(buf, (uint64) head->last - (uint64) head->first);
+	}
+}
+
+/*
  * cs_usage_merge: see usage_value.h.
  */
 struct varlena *
@@ -332,6 +351,7 @@ cs_usage_merge(const CsUsagePart *parts, int n, const CsUsageHead *head)
 	Walk *walks = palloc0(sizeof(Walk) * (n + 1));
 	Lists lists = {0};
 	CsUsageHead known = {0};
+	CsUsageHead put;
 	StringInfoData events;
 	StringInfoData users;
 	StringInfoData buf;
@@ -353,8 +373,7 @@ cs_usage_merge(const CsUsagePart *parts, int n, const CsUsageHead *head)
 			known.has_instants = true;
 		}
 	}
-	if (head == NULL)
-		head = &known;
+	put = head ? *head : known;
 
 	initStringInfo(&events);
 	initStringInfo(&users);
@@ -364,17 +383,8 @@ cs_usage_merge(const CsUsagePart *parts, int n, const CsUsageHead *head)
 	initStringInfo(&buf);
 	enlargeStringInfo(&buf, events.len + users.len + 64);
 	appendStringInfoSpaces(&buf, VARHDRSZ);
-	appendStringInfoCharMacro(&buf, CS_USAGE_VERSION);
-	appendStringInfoCharMacro(
-		&buf, (head->stamped ? CS_USAGE_STAMPED : 0) | (head->running ? CS_USAGE_RUNNING : 0) |
-				  (head->has_instants && nevents > 0 ? CS_USAGE_INSTANTS : 0));
-	if (head->stamped)
-		cs_put_zigzag(&buf, head->stamp);
-	if (head->has_instants && nevents > 0)
-	{
-		cs_put_zigzag(&buf, head->first);
-		cs_put_varint(&buf, (uint64) head->last - (uint64) head->first);
-	}
+	put.has_instants &= nevents > 0;
+	cs_usage_put_head(&buf, &put);
 	cs_put_varint(&buf, nevents);
 	appendBinaryStringInfo(&buf, events.data, events.len);
 	cs_put_varint(&buf, nusers);

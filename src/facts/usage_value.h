@@ -117,6 +117,9 @@ typedef struct CsUsageHead
 	TimestampTz last;
 } CsUsageHead;
 
+/* A value up to its content. */
+extern void cs_usage_put_head(StringInfo buf, const CsUsageHead *head);
+
 /*
  * The union of the parts, encoded, palloc'd: the bytes that a builder with the
  * same content gives.  head NULL: unstamped, from the least to the greatest
