@@ -156,17 +156,24 @@ leave(TimestampTz next_due, bool final)
 	proc_exit(0);
 }
 
-/* Lowers the wake flag; what is committed from now on raises it again. */
+/* Sets a bool of this database's slot, which is given by its offset there. */
 static void
-lower_flag(void)
+set_flag(size_t flag, bool value)
 {
 	CsDatabaseSlot *slot;
 
 	LWLockAcquire(cs_shared->lock, LW_EXCLUSIVE);
 	slot = cs_database_slot(database);
 	if (slot)
-		slot->wake = false;
+		*(bool *) ((char *) slot + flag) = value;
 	LWLockRelease(cs_shared->lock);
+}
+
+/* Lowers the wake flag; what is committed from now on raises it again. */
+static void
+lower_flag(void)
+{
+	set_flag(offsetof(CsDatabaseSlot, wake), false);
 }
 
 /*
@@ -506,13 +513,7 @@ sum_unit(void *arg)
 static void
 note_cut(bool cut)
 {
-	CsDatabaseSlot *slot;
-
-	LWLockAcquire(cs_shared->lock, LW_EXCLUSIVE);
-	slot = cs_database_slot(database);
-	if (slot)
-		slot->cut = cut;
-	LWLockRelease(cs_shared->lock);
+	set_flag(offsetof(CsDatabaseSlot, cut), cut);
 }
 
 /* Was anything committed since this worker lowered the flag? */
