@@ -113,6 +113,13 @@ extern Datum cs_cell_datum(uint64 row, int col, bool *isnull);
 extern void cs_register(const char *name, CsResult *rows);
 extern void cs_unregister(const char *name);
 
+/*
+ * All rows into the result of a set-returning function, whose columns are the
+ * same; with not_null only those that have a value in that column (from 1).  Ends
+ * the result.
+ */
+extern void cs_return_rows(CsResult *rows, FunctionCallInfo fcinfo, int not_null);
+
 /* NULL: each statement has its own snapshot. Set by refresh, one a batch. */
 extern Snapshot cs_set_snapshot(Snapshot snapshot); /* returns the one before */
 

@@ -372,6 +372,28 @@ cs_unregister(const char *name)
 }
 
 /*
+ * cs_return_rows: see cs_ext.h.
+ */
+void
+cs_return_rows(CsResult *rows, FunctionCallInfo fcinfo, int not_null)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(rows->desc, &TTSOpsMinimalTuple);
+
+	tuplestore_rescan(rows->store);
+	while (tuplestore_gettupleslot(rows->store, true, false, slot))
+	{
+		CHECK_FOR_INTERRUPTS();
+		slot_getallattrs(slot);
+		if (not_null == 0 || !slot->tts_isnull[not_null - 1])
+			tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, slot->tts_values,
+								 slot->tts_isnull);
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	tuplestore_end(rows->store);
+}
+
+/*
  * cs_join_paths: see cs_ext.h.
  */
 const char *

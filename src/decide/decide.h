@@ -37,6 +37,14 @@ extern int cs_first_rule_of(CsRule *rules, int nrules, Jsonb *given);
 /* Refuses, with a clear error naming `what`, a rule that does not parse, is not of the type, writes, is volatile or names something unknown (near match). */
 extern void cs_check_rule(const CsRule *rule, const char *what);
 
+/*
+ * Appends a CASE of the rules of a dimension, which gives the segment; no rule is
+ * true: the fallback, or NULL.  False where the rules have search paths of their
+ * own; else *search_path is theirs, NULL where there is none (decide/segment_past.c).
+ */
+extern bool cs_segment_case(const char *dimension, const char *fallback, StringInfo sql,
+							const char **search_path);
+
 /* Stages. Segments: state.segments and, unless what_if, cs_internal.membership. */
 extern void cs_stage_segments(CsBatch *batch, bool late);
 extern void cs_stage_alerts(CsBatch *batch);

@@ -25,6 +25,7 @@
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 
+#include "decide/decide.h"
 #include "refresh/refresh.h"
 
 PG_FUNCTION_INFO_V1(cs_segments_restated_sql);
@@ -35,25 +36,33 @@ PG_FUNCTION_INFO_V1(cs_segments_restated_sql);
 	"SELECT FROM cs_internal.movement v WHERE v.customer_id = c.customer_id AND v.at <= $1))"
 
 /*
- * put_rows: (customer_id, segment) into the tuplestore of the function, without
- * those in no segment.
+ * cs_segment_case: see decide.h.
  */
-static void
-put_rows(CsResult *rows, ReturnSetInfo *rsinfo)
+bool
+cs_segment_case(const char *dimension, const char *fallback, StringInfo sql,
+				const char **search_path)
 {
-	TupleTableSlot *slot = MakeSingleTupleTableSlot(rows->desc, &TTSOpsMinimalTuple);
+	bool one_path = true;
+	uint64 n = cs_exec("SELECT s.name, s.rule, s.search_path,"
+					   " count(*) OVER () = count(*) OVER (PARTITION BY s.search_path)"
+					   " FROM cs.segment s WHERE s.dimension = $1"
+					   " ORDER BY s.priority, s.name COLLATE \"C\"",
+					   CS_ARGS(cs_text(dimension)));
 
-	tuplestore_rescan(rows->store);
-	while (tuplestore_gettupleslot(rows->store, true, false, slot))
+	*search_path = NULL;
+	appendStringInfoString(sql, "CASE");
+	for (uint64 i = 0; i < n; i++)
 	{
-		CHECK_FOR_INTERRUPTS();
-		slot_getallattrs(slot);
-		if (!slot->tts_isnull[1])
-			tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, slot->tts_values,
-								 slot->tts_isnull);
+		*search_path = cs_cell(i, 3);
+		one_path &= *cs_cell(i, 4) == 't';
+		appendStringInfo(sql, " WHEN (%s\n) THEN %s", cs_cell(i, 2),
+						 quote_literal_cstr(cs_cell(i, 1)));
 	}
-	ExecDropSingleTupleTableSlot(slot);
-	tuplestore_end(rows->store);
+	if (n == 0)
+		appendStringInfoString(sql, " WHEN false THEN NULL");
+	appendStringInfo(sql, " ELSE %s END::pg_catalog.text",
+					 fallback ? quote_literal_cstr(fallback) : "NULL");
+	return one_path;
 }
 
 /*
@@ -108,7 +117,6 @@ by_ledger(const char *dimension, TimestampTz at)
 		ErrorData *error = NULL;
 		StringInfoData sql;
 		CsResult *next;
-		uint64 nrules;
 
 		initStringInfo(&sql);
 		if (last)
@@ -118,26 +126,10 @@ by_ledger(const char *dimension, TimestampTz at)
 							 "SELECT customer_id, name, owner, parent_id, created_at, attributes, "
 							 "active, mrr%s",
 							 known.data);
-		nrules = cs_exec("SELECT s.name, s.rule, s.search_path,"
-						 " count(*) OVER () = count(*) OVER (PARTITION BY s.search_path)"
-						 " FROM cs.segment s WHERE s.dimension = $1"
-						 " ORDER BY s.priority, s.name COLLATE \"C\"",
-						 CS_ARGS(cs_text(names[i])));
-		query.search_path = NULL;
-		appendStringInfoString(&sql, ", CASE");
-		for (uint64 r = 0; r < nrules; r++)
-		{
-			if (strcmp(cs_cell(r, 4), "t") != 0)
-				return NULL;
-			query.search_path = cs_cell(r, 3);
-			appendStringInfo(&sql, " WHEN (%s\n) THEN %s", cs_cell(r, 2),
-							 quote_literal_cstr(cs_cell(r, 1)));
-		}
-		if (nrules == 0)
-			appendStringInfoString(&sql, " WHEN false THEN NULL");
-		appendStringInfo(&sql, " ELSE %s END::pg_catalog.text AS %s FROM state",
-						 fallbacks[i] ? quote_literal_cstr(fallbacks[i]) : "NULL",
-						 quote_identifier(names[i]));
+		appendStringInfoString(&sql, ", ");
+		if (!cs_segment_case(names[i], fallbacks[i], &sql, &query.search_path))
+			return NULL;
+		appendStringInfo(&sql, " AS %s FROM state", quote_identifier(names[i]));
 		query.sql = sql.data;
 		cs_register("state", state);
 		next = cs_user_query(&query, &error);
@@ -155,7 +147,7 @@ by_ledger(const char *dimension, TimestampTz at)
  * by_stages: a batch of customers at a time.
  */
 static void
-by_stages(const char *dimension, TimestampTz at, bool late, ReturnSetInfo *rsinfo)
+by_stages(const char *dimension, TimestampTz at, bool late, FunctionCallInfo fcinfo)
 {
 	char *after = pstrdup("");
 	char *sql = psprintf("SELECT s.customer_id, s.segments ->> %s FROM evaluated s",
@@ -180,7 +172,7 @@ by_stages(const char *dimension, TimestampTz at, bool late, ReturnSetInfo *rsinf
 			break;
 		cs_exec("SELECT ($1)[$2]", CS_ARGS(cs_textarray(ids), cs_int4(n)));
 		after = cs_value();
-		put_rows(cs_what_if_segments(ids, n, at, late, sql), rsinfo);
+		cs_return_rows(cs_what_if_segments(ids, n, at, late, sql), fcinfo, 2);
 	}
 }
 
@@ -191,7 +183,6 @@ by_stages(const char *dimension, TimestampTz at, bool late, ReturnSetInfo *rsinf
 Datum
 cs_segments_restated_sql(PG_FUNCTION_ARGS)
 {
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	char *dimension;
 	TimestampTz at;
 	CsFrame frame;
@@ -230,9 +221,9 @@ cs_segments_restated_sql(PG_FUNCTION_ARGS)
 	else if (light)
 		rows = by_ledger(dimension, at);
 	if (rows != NULL)
-		put_rows(rows, rsinfo);
+		cs_return_rows(rows, fcinfo, 2);
 	else
-		by_stages(dimension, at, late, rsinfo);
+		by_stages(dimension, at, late, fcinfo);
 	cs_leave(&frame);
 	return (Datum) 0;
 }

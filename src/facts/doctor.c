@@ -333,18 +333,7 @@ cs_mark_changed(PG_FUNCTION_ARGS)
 				errmsg("since must not be after until"));
 	cs_enter(&frame);
 	(void) cs_policy(false);
-	source = cs_source(name);
-	if (source == NULL)
-	{
-		List *names = NIL;
-		ListCell *lc;
-
-		foreach (lc, cs_sources(NULL))
-			names = lappend(names, ((CsSource *) lfirst(lc))->name);
-		ereport(ERROR, errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("there is no source \"%s\"", name),
-				cs_nearest(name, names) ? cs_errhint_nearest(name, names)
-										: errhint("Sources stand in cs.source."));
-	}
+	source = cs_source_named(name);
 	if (until < source->sealed)
 		ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				errmsg("source \"%s\" is sealed: what is before %s is final", name,

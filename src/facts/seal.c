@@ -50,18 +50,7 @@ sealable(const char *name, const char *what)
 	CsSource *source;
 
 	cs_must_be_member(cs_policy(false), cs_caller(), what);
-	source = cs_source(name);
-	if (source == NULL)
-	{
-		List *names = NIL;
-		ListCell *lc;
-
-		foreach (lc, cs_sources(NULL))
-			names = lappend(names, ((CsSource *) lfirst(lc))->name);
-		ereport(ERROR, errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("there is no source \"%s\"", name),
-				cs_nearest(name, names) ? cs_errhint_nearest(name, names)
-										: errhint("Sources stand in cs.source."));
-	}
+	source = cs_source_named(name);
 	if (strcmp(source->kind, "usage_event") != 0)
 		ereport(ERROR, errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				errmsg("source \"%s\" of kind \"%s\" cannot be sealed", name, source->kind),

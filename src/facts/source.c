@@ -512,6 +512,25 @@ cs_source(const char *name)
 	return NULL;
 }
 
+/*
+ * cs_source_named: see source.h.
+ */
+CsSource *
+cs_source_named(const char *name)
+{
+	CsSource *source = cs_source(name);
+	List *names = NIL;
+	ListCell *lc;
+
+	if (source != NULL)
+		return source;
+	foreach (lc, cs_sources(NULL))
+		names = lappend(names, ((CsSource *) lfirst(lc))->name);
+	ereport(ERROR, errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("there is no source \"%s\"", name),
+			cs_nearest(name, names) ? cs_errhint_nearest(name, names)
+									: errhint("Sources stand in cs.source."));
+}
+
 /* ---- keys --------------------------------------------------------------- */
 
 /*

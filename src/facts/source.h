@@ -25,9 +25,10 @@ typedef struct CsSource
 	void *mapping; /* private to source.c */
 } CsSource;
 
-/* Enabled sources of a kind (NULL: all) in order of name, as List of CsSource *; and one by name or NULL. */
+/* Enabled sources of a kind (NULL: all) in order of name, as List of CsSource *; and one by name or NULL; named: it is there, or an error says which is near. */
 extern List *cs_sources(const char *kind);
 extern CsSource *cs_source(const char *name);
+extern CsSource *cs_source_named(const char *name);
 
 /*
  * The usable rows of a source: a SELECT giving customer_key (native type),

@@ -652,18 +652,7 @@ cs_drop_source(PG_FUNCTION_ARGS)
 	name = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	cs_enter(&frame);
 	cs_must_be_member(cs_policy(false), caller, "drop a source");
-	source = cs_source(name);
-	if (source == NULL)
-	{
-		List *names = NIL;
-		ListCell *lc;
-
-		foreach (lc, cs_sources(NULL))
-			names = lappend(names, ((CsSource *) lfirst(lc))->name);
-		ereport(ERROR, errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("there is no source \"%s\"", name),
-				cs_nearest(name, names) ? cs_errhint_nearest(name, names)
-										: errhint("Sources stand in cs.source."));
-	}
+	source = cs_source_named(name);
 	refuse_in_use(source);
 	if (!TIMESTAMP_IS_NOBEGIN(source->sealed))
 		ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -698,13 +687,10 @@ cs_preview_source(PG_FUNCTION_ARGS)
 {
 	Definition def = {0};
 	Oid caller = GetUserId();
-	ReturnSetInfo *rsinfo;
 	CsUserQuery query = {0};
 	CsPolicy *policy;
 	CsSource *source;
-	CsResult *rows;
 	CsFrame frame;
-	TupleTableSlot *slot;
 
 	for (int i = 0; i < 4; i++)
 	{
@@ -722,7 +708,6 @@ cs_preview_source(PG_FUNCTION_ARGS)
 	def.terms = "interval";
 
 	InitMaterializedSRF(fcinfo, 0);
-	rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	def.search_path = pstrdup(GetConfigOption("search_path", false, false));
 	cs_enter(&frame);
 	policy = cs_policy(false);
@@ -736,15 +721,7 @@ cs_preview_source(PG_FUNCTION_ARGS)
 	query.search_path = source->search_path;
 	query.as_of = cs_now();
 	query.as_of_day = cs_local_day(query.as_of, policy->time_zone);
-	rows = cs_user_query(&query, NULL);
-	slot = MakeSingleTupleTableSlot(rows->desc, &TTSOpsMinimalTuple);
-	while (tuplestore_gettupleslot(rows->store, true, false, slot))
-	{
-		slot_getallattrs(slot);
-		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, slot->tts_values,
-							 slot->tts_isnull);
-	}
-	ExecDropSingleTupleTableSlot(slot);
+	cs_return_rows(cs_user_query(&query, NULL), fcinfo, 0);
 	cs_leave(&frame);
 	return (Datum) 0;
 }

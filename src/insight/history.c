@@ -29,26 +29,6 @@ PG_FUNCTION_INFO_V1(cs_backfill_health_sql);
 #define PROGRESS_EVERY 10000 /* milliseconds */
 
 /*
- * copy_rows: all rows of a result into the tuplestore of a set-returning
- * function, whose columns are the same.
- */
-static void
-copy_rows(CsResult *rows, ReturnSetInfo *rsinfo)
-{
-	TupleTableSlot *slot = MakeSingleTupleTableSlot(rows->desc, &TTSOpsMinimalTuple);
-
-	tuplestore_rescan(rows->store);
-	while (tuplestore_gettupleslot(rows->store, true, false, slot))
-	{
-		slot_getallattrs(slot);
-		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, slot->tts_values,
-							 slot->tts_isnull);
-	}
-	ExecDropSingleTupleTableSlot(slot);
-	tuplestore_end(rows->store);
-}
-
-/*
  * cs_internal.evaluated_at(customers text[], as_of timestamptz): what the
  * stages make of these customers at that instant, from the facts and by the
  * definitions as they stand now; NULL: of every customer there was by then.
@@ -56,7 +36,6 @@ copy_rows(CsResult *rows, ReturnSetInfo *rsinfo)
 Datum
 cs_evaluated_at_sql(PG_FUNCTION_ARGS)
 {
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	char *after = pstrdup("");
 
 	InitMaterializedSRF(fcinfo, 0);
@@ -91,12 +70,13 @@ cs_evaluated_at_sql(PG_FUNCTION_ARGS)
 		cs_exec("SELECT ($1)[$2]", CS_ARGS(cs_textarray(ids), cs_int4(n)));
 		after = MemoryContextStrdup(outer, cs_value());
 
-		copy_rows(cs_what_if(ids, n, PG_GETARG_TIMESTAMPTZ(1),
-							 "SELECT s.customer_id, s.\"values\", s.segments,"
-							 " coalesce(s.active, false), coalesce(s.in_trial, false),"
-							 " s.scorecard, s.score, s.coverage, s.score_reason, s.health_inputs"
-							 " FROM evaluated s"),
-				  rsinfo);
+		cs_return_rows(
+			cs_what_if(ids, n, PG_GETARG_TIMESTAMPTZ(1),
+					   "SELECT s.customer_id, s.\"values\", s.segments,"
+					   " coalesce(s.active, false), coalesce(s.in_trial, false),"
+					   " s.scorecard, s.score, s.coverage, s.score_reason, s.health_inputs"
+					   " FROM evaluated s"),
+			fcinfo, 0);
 		cs_leave(&frame);
 	}
 	return (Datum) 0;
@@ -121,7 +101,6 @@ cs_notices_sql(PG_FUNCTION_ARGS)
 		{"cancellation", "SELECT %s AS customer_id, r.at, NULL::timestamptz FROM (%s) r"
 						 " WHERE r.at IS NOT NULL"},
 	};
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	CsFrame frame;
 	CsPolicy *policy;
 
@@ -142,7 +121,7 @@ cs_notices_sql(PG_FUNCTION_ARGS)
 			query.search_path = source->search_path;
 			query.as_of = cs_now();
 			query.as_of_day = cs_local_day(query.as_of, policy->time_zone);
-			copy_rows(cs_user_query(&query, NULL), rsinfo);
+			cs_return_rows(cs_user_query(&query, NULL), fcinfo, 0);
 		}
 	}
 	cs_leave(&frame);

@@ -20,27 +20,6 @@
 PG_FUNCTION_INFO_V1(cs_subscription_rows_sql);
 
 /*
- * copy_rows: all rows of a result into the tuplestore of a set-returning
- * function, whose columns are the same.
- */
-static void
-copy_rows(CsResult *rows, ReturnSetInfo *rsinfo)
-{
-	TupleTableSlot *slot = MakeSingleTupleTableSlot(rows->desc, &TTSOpsMinimalTuple);
-
-	tuplestore_rescan(rows->store);
-	while (tuplestore_gettupleslot(rows->store, true, false, slot))
-	{
-		CHECK_FOR_INTERRUPTS();
-		slot_getallattrs(slot);
-		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, slot->tts_values,
-							 slot->tts_isnull);
-	}
-	ExecDropSingleTupleTableSlot(slot);
-	tuplestore_end(rows->store);
-}
-
-/*
  * cs_internal.subscription_rows(customers text[], as_of timestamptz): the
  * usable subscription rows of these customers (NULL: of all), as they were
  * known at as_of (NULL: as they stand now, ends to come included).  A source
@@ -68,7 +47,6 @@ cs_subscription_rows_sql(PG_FUNCTION_ARGS)
 		" min(v.start_at) OVER (PARTITION BY v.customer_id, v.subscription_id)"
 		" FROM cs_internal.subscription_piece v WHERE v.source = $1"
 		" AND ($2 IS NULL OR v.customer_id = ANY ($2)) AND ($3 IS NULL OR v.start_at < $3)";
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	bool keyed = !PG_ARGISNULL(0);
 	bool cut = !PG_ARGISNULL(1);
 	CsFrame frame;
@@ -85,12 +63,12 @@ cs_subscription_rows_sql(PG_FUNCTION_ARGS)
 
 		if (source->current)
 		{
-			copy_rows(
+			cs_return_rows(
 				cs_query(version_select,
 						 CS_ARGS(cs_text(source->name),
 								 cs_datum(TEXTARRAYOID, keyed ? PG_GETARG_DATUM(0) : 0, !keyed),
 								 cs_datum(TIMESTAMPTZOID, cut ? PG_GETARG_DATUM(1) : 0, !cut))),
-				rsinfo);
+				fcinfo, 0);
 			continue;
 		}
 		query.sql = psprintf(select, cs_source_id(source, "r.customer_key"),
@@ -100,7 +78,7 @@ cs_subscription_rows_sql(PG_FUNCTION_ARGS)
 		query.as_of_day = cs_local_day(query.as_of, policy->time_zone);
 		if (keyed)
 			cs_source_keys(source, PG_GETARG_DATUM(0), &query);
-		copy_rows(cs_user_query(&query, NULL), rsinfo);
+		cs_return_rows(cs_user_query(&query, NULL), fcinfo, 0);
 	}
 	cs_leave(&frame);
 	return (Datum) 0;

@@ -67,7 +67,6 @@ static const char *const version_select =
 Datum
 cs_term_rows_sql(PG_FUNCTION_ARGS)
 {
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	bool keyed = !PG_ARGISNULL(0);
 	CsFrame frame;
 	CsPolicy *policy;
@@ -84,7 +83,6 @@ cs_term_rows_sql(PG_FUNCTION_ARGS)
 			CsSource *source = lfirst(lc);
 			CsUserQuery query = {0};
 			CsResult *rows;
-			TupleTableSlot *slot;
 
 			if (source->current)
 				rows = cs_query(
@@ -103,17 +101,7 @@ cs_term_rows_sql(PG_FUNCTION_ARGS)
 				query.as_of_day = cs_local_day(query.as_of, policy->time_zone);
 				rows = cs_user_query(&query, NULL);
 			}
-			slot = MakeSingleTupleTableSlot(rows->desc, &TTSOpsMinimalTuple);
-			tuplestore_rescan(rows->store);
-			while (tuplestore_gettupleslot(rows->store, true, false, slot))
-			{
-				CHECK_FOR_INTERRUPTS();
-				slot_getallattrs(slot);
-				tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, slot->tts_values,
-									 slot->tts_isnull);
-			}
-			ExecDropSingleTupleTableSlot(slot);
-			tuplestore_end(rows->store);
+			cs_return_rows(rows, fcinfo, 0);
 		}
 	}
 	cs_leave(&frame);

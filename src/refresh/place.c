@@ -13,6 +13,7 @@
 #include "funcapi.h"
 #include "lib/stringinfo.h"
 
+#include "decide/decide.h"
 #include "refresh/place.h"
 
 PG_FUNCTION_INFO_V1(cs_states_placed_sql);
@@ -110,7 +111,6 @@ cs_placed_rows(const char *dimension, const CsPlacing *placing, CsScope scope, c
 	CsResult *placed;
 	StringInfoData sql;
 	const char *states;
-	uint64 nrules;
 
 	if (placing->by_customer && placing->by_ledger)
 		states = psprintf("(SELECT m.customer_id AS id, m.mrr_after, m.active_after FROM %s m"
@@ -139,22 +139,12 @@ cs_placed_rows(const char *dimension, const CsPlacing *placing, CsScope scope, c
 		args, nargs);
 
 	initStringInfo(&sql);
-	appendStringInfo(&sql, "SELECT %s%s%s, CASE", placing->by_customer ? "_customer" : "",
+	appendStringInfo(&sql, "SELECT %s%s%s, ", placing->by_customer ? "_customer" : "",
 					 placing->by_customer && placing->by_ledger ? ", " : "",
 					 placing->by_ledger ? "_mrr, _active" : "");
-	nrules = cs_exec("SELECT s.name, s.rule, s.search_path FROM cs.segment s"
-					 " WHERE s.dimension = $1 ORDER BY s.priority, s.name COLLATE \"C\"",
-					 CS_ARGS(cs_text(dimension)));
-	for (uint64 i = 0; i < nrules; i++)
-	{
-		query.search_path = cs_cell(i, 3);
-		appendStringInfo(&sql, " WHEN (%s\n) THEN %s", cs_cell(i, 2),
-						 quote_literal_cstr(cs_cell(i, 1)));
-	}
-	if (nrules == 0)
-		appendStringInfoString(&sql, " WHEN false THEN NULL");
-	appendStringInfo(&sql, " ELSE %s END::pg_catalog.text AS segment FROM state",
-					 quote_literal_cstr(placing->fallback ? placing->fallback : "(none)"));
+	(void) cs_segment_case(dimension, placing->fallback ? placing->fallback : "(none)", &sql,
+						   &query.search_path);
+	appendStringInfoString(&sql, " AS segment FROM state");
 	query.sql = sql.data;
 	cs_register("state", state);
 	placed = cs_user_query(&query, &error);
@@ -171,7 +161,6 @@ cs_placed_rows(const char *dimension, const CsPlacing *placing, CsScope scope, c
 Datum
 cs_states_placed_sql(PG_FUNCTION_ARGS)
 {
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	CsPlacing placing;
 	CsResult *placed = NULL;
 	char *dimension;
@@ -189,20 +178,7 @@ cs_states_placed_sql(PG_FUNCTION_ARGS)
 		placed = cs_placed_rows(dimension, &placing, SCOPE_ALL, CS_NO_ARGS);
 	}
 	if (placed != NULL)
-	{
-		TupleTableSlot *slot = MakeSingleTupleTableSlot(placed->desc, &TTSOpsMinimalTuple);
-
-		tuplestore_rescan(placed->store);
-		while (tuplestore_gettupleslot(placed->store, true, false, slot))
-		{
-			CHECK_FOR_INTERRUPTS();
-			slot_getallattrs(slot);
-			tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, slot->tts_values,
-								 slot->tts_isnull);
-		}
-		ExecDropSingleTupleTableSlot(slot);
-		tuplestore_end(placed->store);
-	}
+		cs_return_rows(placed, fcinfo, 0);
 	cs_leave(&frame);
 	return (Datum) 0;
 }
