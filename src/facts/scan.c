@@ -233,7 +233,8 @@ cs_pending_known(const char *source)
 		"INSERT INTO cs_internal.pending (source, customer_id) SELECT $1, customer_id FROM (SELECT "
 		"customer_id FROM cs_internal.customer UNION SELECT customer_id FROM cs_internal.state "
 		"UNION SELECT customer_id FROM cs_internal.movement UNION SELECT customer_id FROM "
-		"cs_internal.usage_month UNION SELECT customer_id FROM cs_internal.usage_sealed WHERE "
+		"cs_internal.usage_month UNION SELECT from_id FROM cs_internal.merge WHERE source = $1 "
+		"UNION SELECT customer_id FROM cs_internal.usage_sealed WHERE "
 		"source = "
 		"$1 UNION SELECT customer_id FROM cs_internal.unusable WHERE source = "
 		"$1 AND customer_id <> '') k" CS_UPSERT_PENDING,
