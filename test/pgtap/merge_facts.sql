@@ -4,6 +4,7 @@
 -- corrected and deleted as any other fact.
 SET client_min_messages = warning;
 SET TimeZone = 'America/New_York';
+SET jit = off;
 SET cs_ext.now = '2024-06-20 12:00Z';
 SELECT cs.setup(time_zone => 'UTC', currency => 'EUR', template => NULL) \g /dev/null
 SELECT * FROM no_plan();
