@@ -301,35 +301,6 @@ cs_whose(Datum customers, TimestampTz as_of, const CsPolicy *policy)
 }
 
 /*
- * list_relation: a row for each customer, with no ids for who is merged away.
- */
-static CsResult *
-list_relation(const CsWhose *whose)
-{
-	CsResult *result = pairs("customer_id", "fact_ids", TEXTARRAYOID);
-	int n;
-	char **names = names_of(whose->customers, &n);
-	List **lists = palloc0(sizeof(List *) * (n + 1));
-
-	for (int i = 0; i < whose->n; i++)
-	{
-		int c = find_name(whose->owners[i], names, n);
-
-		lists[c] = lappend(lists[c], whose->facts[i]);
-	}
-	for (int c = 0; c < n; c++)
-	{
-		int length = list_length(lists[c]);
-		char **facts = palloc(sizeof(char *) * (length + 1));
-
-		for (int i = 0; i < length; i++)
-			facts[i] = list_nth(lists[c], i);
-		put_pair(result, CStringGetTextDatum(names[c]), ids_of(facts, length));
-	}
-	return result;
-}
-
-/*
  * cs_whose_show, cs_whose_hide, cs_whose_ids, cs_counts_for: see merge.h.
  */
 CsWhose *
@@ -338,8 +309,6 @@ cs_whose_show(Datum customers, TimestampTz as_of, const CsPolicy *policy)
 	CsWhose *whose = cs_whose(customers, as_of, policy);
 
 	cs_register("fact_owner", whose->owner);
-	if (whose->merged)
-		cs_register("fact_list", list_relation(whose));
 	return whose;
 }
 
@@ -347,7 +316,6 @@ void
 cs_whose_hide(void)
 {
 	cs_unregister("fact_owner");
-	cs_unregister("fact_list");
 }
 
 Datum

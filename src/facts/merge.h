@@ -43,9 +43,8 @@ typedef struct CsWhose
 
 /*
  * cs_whose: of these customers (sorted text[]) at the instant.
- * cs_whose_show: also registers the relations "fact_owner", and with merged
- * "fact_list"(customer_id, fact_ids text[]), a row for each customer; they are
- * of a batch, like "batch".
+ * cs_whose_show: also registers the relation "fact_owner", which is of a batch,
+ * like "batch".
  */
 extern CsWhose *cs_whose(Datum customers, TimestampTz as_of, const CsPolicy *policy);
 extern CsWhose *cs_whose_show(Datum customers, TimestampTz as_of, const CsPolicy *policy);

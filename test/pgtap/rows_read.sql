@@ -140,4 +140,37 @@ BEGIN;
 CALL cs.refresh(commit => false);
 SELECT is_empty('SELECT * FROM app.read WHERE (scanned > 5 OR fetched > 0) AND (name LIKE ''hit%'' OR name LIKE ''log%'' OR name = ''click'')', 'the turn of the day reads no events');
 COMMIT;
+
+-- ---- merged customers: the rows of the ids that count, by the same indexes, whatever their type
+CREATE TABLE app.merged (old_id text, at timestamptz);
+SELECT count(*) FROM cs.add_source('merged', 'customer_merge', 'app.merged', '{"from_customer_id": "old_id", "into_customer_id": "''c20''", "at": "at"}') \g /dev/null
+INSERT INTO cs.metric (name, source, expression) VALUES ('today', 'usage', 'events(usage, NULL, 1, today => true)'), ('tickets', 'ticket', 'count(*)');
+INSERT INTO cs.alert_rule (name, source, rule, key) VALUES ('old', 'ticket', 'opened_at < as_of - interval ''1 year''', 'ticket_id');
+DO $$ DECLARE k record; BEGIN
+	FOR k IN SELECT * FROM public.id_kind LOOP
+		EXECUTE format('INSERT INTO app.merged SELECT (%s)::text, ''2024-04-01'' FROM generate_series(17, 17) g', k.id);
+	END LOOP;
+END $$;
+SET cs_ext.now = '2024-04-11 12:00+02';
+CALL cs.refresh();
+DO $$ DECLARE k record; BEGIN
+	FOR k IN SELECT * FROM public.id_kind LOOP
+		EXECUTE format('INSERT INTO app.%I SELECT %s, timestamptz ''2024-04-11 08:00+02'', ''u1'' FROM generate_series(17, 17) g', 'hit_' || k.name, k.id);
+	END LOOP;
+END $$;
+INSERT INTO app.ticket VALUES (20002, 'c17', '2024-04-11 08:00+02', NULL);
+SELECT pg_stat_force_next_flush() \g /dev/null
+BEGIN;
+CALL cs.refresh(commit => false);
+SELECT is_empty('SELECT * FROM app.read WHERE scanned > 20', 'merged customers: no table is read from end to end');
+SELECT cmp_ok(fetched, '<', 2000::bigint, name || ': ' || fetched || ' of 20000 rows read by index') FROM app.read WHERE name LIKE 'hit_%' ORDER BY name;
+COMMIT;
+SELECT is((SELECT value FROM cs.customer_metric WHERE customer_id = 'c20' AND metric = 'today'), (SELECT count(*)::float8 FROM public.id_kind), 'and what is read is right for ids of every type');
+SELECT is((SELECT value FROM cs.customer_metric WHERE customer_id = 'c20' AND metric = 'tickets'), (SELECT count(*)::float8 FROM app.ticket WHERE customer IN ('c17', 'c20')), 'as for tickets');
+SELECT is((SELECT string_agg(value::text, ' ' ORDER BY metric) FROM cs.customer_metric WHERE customer_id = 'c17' AND metric IN ('today', 'tickets')), '0 0', 'the old customer has none');
+SELECT pg_stat_force_next_flush() \g /dev/null
+BEGIN;
+SELECT cs.refresh_customer('c20') \g /dev/null
+SELECT is_empty('SELECT * FROM app.read WHERE scanned > 20', 'nor is one by refresh_customer');
+COMMIT;
 SELECT * FROM finish();
