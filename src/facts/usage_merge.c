@@ -69,17 +69,6 @@ typedef struct Lists
 #define ST_DEFINE
 #include "lib/sort_template.h"
 
-static inline int
-compare_names(const CsUsageString *a, const CsUsageString *b)
-{
-	int cmp;
-
-	if (a->s == NULL || b->s == NULL)
-		return (a->s != NULL) - (b->s != NULL);
-	cmp = memcmp(a->s, b->s, Min(a->len, b->len));
-	return cmp != 0 ? cmp : (a->len > b->len) - (a->len < b->len);
-}
-
 /* The walk that stands at the least name; NULL: all are at their end. */
 static Walk *
 least(Walk *walks, int n)
@@ -88,7 +77,8 @@ least(Walk *walks, int n)
 
 	for (int i = 0; i < n; i++)
 	{
-		if (walks[i].left > 0 && (found == NULL || compare_names(&walks[i].name, &found->name) < 0))
+		if (walks[i].left > 0 &&
+			(found == NULL || cs_compare_names(&walks[i].name, &found->name) < 0))
 			found = &walks[i];
 	}
 	return found;
@@ -193,7 +183,7 @@ merge_events(StringInfo buf, Lists *l, Walk *walks, int n, DateADT *min_day)
 			Walk *x = &walks[i];
 			uint32 before = l->ndays;
 
-			if (x->left == 0 || compare_names(&x->name, &name) != 0)
+			if (x->left == 0 || cs_compare_names(&x->name, &name) != 0)
 				continue;
 			take_days(l, x);
 			taken += l->ndays > before;
@@ -304,7 +294,7 @@ merge_users(StringInfo buf, Lists *l, Walk *walks, int n, DateADT min_day)
 			Walk *x = &walks[i];
 			uint32 before = l->nchunks;
 
-			if (x->left == 0 || compare_names(&x->name, &name) != 0)
+			if (x->left == 0 || cs_compare_names(&x->name, &name) != 0)
 				continue;
 			take_chunks(l, x);
 			taken += l->nchunks > before;

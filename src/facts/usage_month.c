@@ -47,18 +47,6 @@ cs_month_merge(void)
 	return m;
 }
 
-/* Order of names: NULL first, then by bytes. */
-static inline int
-compare_names(const CsUsageString *a, const CsUsageString *b)
-{
-	int cmp;
-
-	if (a->s == NULL || b->s == NULL)
-		return (a->s != NULL) - (b->s != NULL);
-	cmp = memcmp(a->s, b->s, Min(a->len, b->len));
-	return cmp != 0 ? cmp : (a->len > b->len) - (a->len < b->len);
-}
-
 /*
  * The least name that any walk stands at; *those: the walks that stand at it, as
  * bits.  False: all are at their end.
@@ -73,7 +61,7 @@ least_name(const CsMonthMerge *m, int n, CsUsageString *name, uint64 *those)
 
 		if (m->walks[i].left == 0)
 			continue;
-		cmp = *those == 0 ? -1 : compare_names(&m->walks[i].name, name);
+		cmp = *those == 0 ? -1 : cs_compare_names(&m->walks[i].name, name);
 		if (cmp < 0)
 		{
 			*name = m->walks[i].name;

@@ -20,8 +20,8 @@
  */
 #include "cs_ext.h"
 
-#include "catalog/pg_type.h"
 #include "common/hashfn.h"
+#include "facts/source_kind.h"
 #include "facts/usage_month.h"
 #include "facts/usage_pack.h"
 #include "miscadmin.h"
@@ -73,22 +73,10 @@ start_pack(FunctionCallInfo fcinfo, bool gathers)
 static void
 check_type(Oid type)
 {
-	switch (type)
-	{
-		case INT2OID:
-		case INT4OID:
-		case INT8OID:
-		case UUIDOID:
-		case TEXTOID:
-		case VARCHAROID:
-		case BPCHAROID:
-		case NUMERICOID:
-			return;
-		default:
-			ereport(ERROR, (errcode(ERRCODE_DATATYPE_MISMATCH),
-							errmsg("type %s is no type of ids", format_type_be(type)),
-							errhint("Cast it to text.")));
-	}
+	if (!cs_native_key_type(type))
+		ereport(ERROR, (errcode(ERRCODE_DATATYPE_MISMATCH),
+						errmsg("type %s is no type of ids", format_type_be(type)),
+						errhint("Cast it to text.")));
 }
 
 /*

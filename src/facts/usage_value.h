@@ -161,6 +161,18 @@ typedef struct CsUsageString
 	int len;
 } CsUsageString;
 
+/* Order of names: NULL first, then by bytes. */
+static inline int
+cs_compare_names(const CsUsageString *a, const CsUsageString *b)
+{
+	int cmp;
+
+	if (a->s == NULL || b->s == NULL)
+		return (a->s != NULL) - (b->s != NULL);
+	cmp = memcmp(a->s, b->s, Min(a->len, b->len));
+	return cmp != 0 ? cmp : (a->len > b->len) - (a->len < b->len);
+}
+
 extern void cs_usage_read(CsUsageReader *r, const char *data, Size len, int sqlstate);
 /* Only up to the instants and stamp; the rest may be cut off. */
 extern void cs_usage_read_head(CsUsageReader *r, const char *data, Size len, int sqlstate);
