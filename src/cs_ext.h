@@ -31,6 +31,7 @@ extern int cs_max_workers;
 extern int cs_refresh_batch;
 extern int cs_usage_large;      /* bytes */
 extern int cs_usage_memory;     /* kilobytes */
+extern char *cs_usage_files;    /* of the build that runs */
 extern int cs_user_sql_timeout; /* milliseconds, 0 = none */
 extern int cs_change_log_warn_rows;
 extern int cs_scan_interval; /* seconds between re-reads of a scanned source by the worker */

@@ -29,6 +29,7 @@ int cs_max_workers = 4;
 int cs_refresh_batch = 2000;
 int cs_usage_large = 32768;
 int cs_usage_memory = 256 * 1024;
+char *cs_usage_files = NULL;
 int cs_user_sql_timeout = 60000;
 int cs_change_log_warn_rows = 1000000;
 int cs_scan_interval = 60;
@@ -102,9 +103,13 @@ _PG_init(void)
 		"cs_ext.usage_large", "Size from which a customer's month of usage is kept in pieces.",
 		NULL, &cs_usage_large, 32768, 0, INT_MAX, PGC_USERSET, GUC_UNIT_BYTE, NULL, NULL, NULL);
 	DefineCustomIntVariable(
-		"cs_ext.usage_memory", "Encoded usage that a process of the rollup's first build keeps.",
+		"cs_ext.usage_memory", "Memory of a process of the rollup's first build.",
 		"For tests: a small value makes many slices.", &cs_usage_memory, 256 * 1024, 1, 256 * 1024,
 		PGC_SUSET, GUC_UNIT_KB | GUC_NO_SHOW_ALL | GUC_NOT_IN_SAMPLE, NULL, NULL, NULL);
+	DefineCustomStringVariable(
+		"cs_ext.usage_files", "Where the rollup's first build puts temporary files.",
+		"Set by the build itself, for its workers.", &cs_usage_files, "", PGC_SUSET,
+		GUC_NO_SHOW_ALL | GUC_NOT_IN_SAMPLE | GUC_DISALLOW_IN_FILE, NULL, NULL, NULL);
 	DefineCustomIntVariable("cs_ext.user_sql_timeout",
 							"Longest time one statement made of users' definitions may take.",
 							"Zero: no limit.", &cs_user_sql_timeout, 60000, 0, INT_MAX, PGC_SUSET,

@@ -1,6 +1,6 @@
 /*
  * usage_encode.c
- *		Encoding what the aggregate usage_pack gathered.
+ *		Encoding what was gathered of a part of the customers.
  *
  * In: records (customer, user, event, instant) of a Pack.  Out: a run of entries
  * (usage_runs.h), each the one encoding of a customer's month, as usage_agg gives
@@ -67,7 +67,7 @@ floor_div(int64 a, int64 b)
 
 /* What is known of the zone on a UTC day. */
 static void
-fill_day(DaySlot *slot, int64 utc_day)
+fill_day(DaySlot *slot, int64 utc_day, pg_tz *zone)
 {
 	/* seconds since 1970 */
 	pg_time_t start =
@@ -77,8 +77,8 @@ fill_day(DaySlot *slot, int64 utc_day)
 	int before_dst;
 	int after_dst;
 	pg_time_t boundary;
-	int res = pg_next_dst_boundary(&start, &before, &before_dst, &boundary, &after, &after_dst,
-								   session_timezone);
+	int res =
+		pg_next_dst_boundary(&start, &before, &before_dst, &boundary, &after, &after_dst, zone);
 
 	slot->utc_day = utc_day;
 	slot->filled = true;
@@ -88,7 +88,21 @@ fill_day(DaySlot *slot, int64 utc_day)
 	slot->offset = (int64) before * USECS_PER_SEC;
 }
 
-/* The local day of an instant in the session's zone. */
+/* The same of any day, slowly. */
+static DateADT
+local_day_of(Pack *p, TimestampTz at)
+{
+	struct pg_tm tm;
+	fsec_t fsec;
+	int offset;
+
+	if (timestamp2tm(at, &offset, &tm, &fsec, NULL, p->zone) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE), errmsg("timestamp out of range")));
+	return date2j(tm.tm_year, tm.tm_mon, tm.tm_mday) - POSTGRES_EPOCH_JDATE;
+}
+
+/* The local day of an instant. */
 static inline DateADT
 local_day(Pack *p, TimestampTz at)
 {
@@ -96,19 +110,13 @@ local_day(Pack *p, TimestampTz at)
 	DaySlot *slot = &p->days[utc_day & (DAY_SLOTS - 1)];
 
 	if (!slot->filled || slot->utc_day != utc_day)
-		fill_day(slot, utc_day);
+		fill_day(slot, utc_day, p->zone);
 	if (slot->simple)
 		return (DateADT) floor_div(at + slot->offset, USECS_PER_DAY);
-	return DatumGetDateADT(DirectFunctionCall1(timestamptz_date, TimestampTzGetDatum(at)));
+	return local_day_of(p, at);
 }
 
 /* ---- encoding ------------------------------------------------------------- */
-
-static inline void
-put_bytes(StringInfo buf, const void *data, int len)
-{
-	appendBinaryStringInfoNT(buf, data, len);
-}
 
 static inline void
 put_name(StringInfo buf, const Label *name)
@@ -459,27 +467,21 @@ encode_customer(Pack *p, StringInfo buf, Scratch *w, const Label *id, const Reco
 	for (uint32 i = 0; i < n;)
 	{
 		uint32 j = i + 1;
-		uint32 len = id->len;
-		int32 day;
+		DateADT day;
 		int at;
 
 		while (j < n && w->items[j].key == w->items[i].key)
 			j++;
-		day = (int32) ((int64) w->items[i].key + PG_INT32_MIN);
-		put_bytes(buf, &len, sizeof(len));
-		put_bytes(buf, id->s, id->len);
-		put_bytes(buf, &day, sizeof(day));
-		at = buf->len;
-		put_bytes(buf, &len, sizeof(len)); /* set below */
+		day = (DateADT) ((int64) w->items[i].key + PG_INT32_MIN);
+		at = cs_run_begin(buf, id->s, id->len, day);
 		encode_group(p, buf, w, records, w->items + i, j - i, day);
-		len = buf->len - at - sizeof(len);
-		memcpy(buf->data + at, &len, sizeof(len));
+		cs_run_end(buf, at);
 		i = j;
 	}
 }
 
-void
-cs_pack_add_run(Pack *p, char *data, int64 len)
+static void
+add_run(Pack *p, char *data, int64 len)
 {
 	if (p->nruns == p->runs_size)
 	{
@@ -489,99 +491,6 @@ cs_pack_add_run(Pack *p, char *data, int64 len)
 	}
 	p->runs[p->nruns].data = data;
 	p->runs[p->nruns++].len = len;
-	p->encoded += len;
-}
-
-/* Next entry of a run, from *at; the pointers go into it. */
-void
-cs_pack_read(const char *data, int64 *at, CsUsageString *id, DateADT *month, CsUsagePart *payload)
-{
-	uint32 len;
-
-	memcpy(&len, data + *at, sizeof(len));
-	id->s = data + *at + sizeof(len);
-	id->len = len;
-	*at += sizeof(len) + len;
-	memcpy(month, data + *at, sizeof(*month));
-	*at += sizeof(*month);
-	memcpy(&len, data + *at, sizeof(len));
-	payload->data = data + *at + sizeof(len);
-	payload->len = len;
-	payload->lo = CS_DAY_MIN;
-	payload->hi = CS_DAY_END;
-	*at += sizeof(len) + len;
-}
-
-#define BUCKETS 1024
-
-/*
- * shed_bound: where the hash range should end, so that about half of `most` stays.
- * Customers are told apart by buckets of the range; those of the first one stay
- * in any case.  Always less than p->hi, for what is encoded is more than that.
- */
-static int64
-shed_bound(const Pack *p, int64 most)
-{
-	int64 *bytes = palloc0(sizeof(int64) * BUCKETS);
-	int64 width = p->hi - p->lo;
-	int64 sum = 0;
-	int64 b = 0;
-
-	for (int i = 0; i < p->nruns; i++)
-	{
-		for (int64 at = 0; at < p->runs[i].len;)
-		{
-			int64 from = at;
-			int64 slice;
-			CsUsageString id;
-			DateADT month;
-			CsUsagePart payload;
-
-			cs_pack_read(p->runs[i].data, &at, &id, &month, &payload);
-			slice = cs_usage_slice(id.s, id.len);
-			if (slice < p->hi)
-				bytes[(slice - p->lo) * BUCKETS / width] += at - from;
-		}
-	}
-	while (b < BUCKETS - 1 && sum + bytes[b] <= most / 2)
-		sum += bytes[b++];
-	pfree(bytes);
-	return p->lo + (Max(b, 1) * width + BUCKETS - 1) / BUCKETS;
-}
-
-/*
- * cs_pack_shed: see usage_pack.h.
- */
-void
-cs_pack_shed(Pack *p, int64 most)
-{
-	while (p->encoded > most && p->hi - p->lo > 1)
-	{
-		CHECK_FOR_INTERRUPTS();
-		p->hi = Min(shed_bound(p, most), p->hi - 1);
-		p->encoded = 0;
-		for (int i = 0; i < p->nruns; i++)
-		{
-			int64 to = 0;
-
-			for (int64 at = 0; at < p->runs[i].len;)
-			{
-				int64 from = at;
-				CsUsageString id;
-				DateADT month;
-				CsUsagePart payload;
-
-				cs_pack_read(p->runs[i].data, &at, &id, &month, &payload);
-				if (cs_usage_slice(id.s, id.len) >= p->hi)
-					continue;
-				memmove(p->runs[i].data + to, p->runs[i].data + from, at - from);
-				to += at - from;
-			}
-			p->runs[i].data = repalloc_huge(p->runs[i].data, Max(to, 1));
-			p->runs[i].len = to;
-			p->encoded += to;
-		}
-	}
 }
 
 /* Records whose place is asked for ahead when they are placed. */
@@ -601,7 +510,6 @@ cs_pack_encode(Pack *p)
 	uint32 ncustomers;
 	uint32 sum = 0;
 
-	cs_pack_settle(p);
 	if (p->n == 0)
 	{
 		cs_pack_start_labels(p);
@@ -657,8 +565,7 @@ cs_pack_encode(Pack *p)
 	}
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(scratch);
-	cs_pack_add_run(p, repalloc_huge(buf.data, Max(buf.len, 1)), buf.len);
+	add_run(p, repalloc_huge(buf.data, Max(buf.len, 1)), buf.len);
 	p->n = 0;
 	cs_pack_start_labels(p);
-	cs_pack_shed(p, MAX_ENCODED);
 }

@@ -3,12 +3,13 @@
  *		Building the rollup from nothing: the first time, and by rebuild.
  *
  * In: all rows of all usage_event sources, read in one pass for very many
- * customers (aggregate usage_pack, usage_runs.c).  Out: usage_month of these
- * customers, and their pending rows for what else ingest does of them, with an
- * empty range: of their usage nothing is left to read.
+ * customers (aggregate usage_pack, usage_spill.c), then encoded customer by
+ * customer (usage_unpack.c).  Out: usage_month of these customers, and their
+ * pending rows for what else ingest does of them, with an empty range: of their
+ * usage nothing is left to read.
  *
  * A pass is about the customers of a slice, a range of a hash of their ids, as
- * wide as memory allows; it is one transaction.  cs_internal.usage_build says
+ * wide as room allows; it is one transaction.  cs_internal.usage_build says
  * how far that is: there is a row for each source that asked for it.
  *
  * Cases.
@@ -31,7 +32,8 @@
 #include "core/elapsed.h"
 #include "facts/source.h"
 #include "facts/usage.h"
-#include "facts/usage_runs.h"
+#include "facts/usage_spill.h"
+#include "facts/usage_unpack.h"
 #include "optimizer/cost.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
@@ -68,10 +70,10 @@ cs_usage_build_position(void)
 /*
  * read_all: run the query that reads a source.  Where workers have all processors
  * this process only waits for them: as a third reader it would take time from
- * them, and leave more to be united.
+ * them.
  */
 static CsResult *
-read_all(const CsUserQuery *query, ErrorData **error)
+read_all(const CsUserQuery *query, const FileSet *files, ErrorData **error)
 {
 	int level = NewGUCNestLevel();
 	CsResult *rows;
@@ -82,21 +84,22 @@ read_all(const CsUserQuery *query, ErrorData **error)
 		(void) set_config_option("parallel_leader_participation", "off", PGC_USERSET, PGC_S_SESSION,
 								 GUC_ACTION_SAVE, true, 0, false);
 #endif
+	cs_spill_to(files);
 	rows = cs_user_query(query, error);
 	AtEOXact_GUC(true, level);
 	return rows;
 }
 
 /*
- * read_slice: the runs of all sources for the customers in [lo, *hi); *hi comes
- * down where memory did not suffice.  NULL: a source cannot be read.  What the
- * runs point to stands in `slots` and `stores`.
+ * read_slice: hands out the events of all sources for the customers in [lo, *hi);
+ * *hi comes down where there was too much of them.  The results of usage_pack in
+ * *packed; false: a source cannot be read.
  */
-static CsRunsMerge *
-read_slice(int64 lo, int64 *hi, int level, List **slots, List **stores)
+static bool
+read_slice(int64 lo, int64 *hi, int level, const FileSet *files, List **packed)
 {
-	CsRunsMerge *merge = cs_runs_merge();
 	TimestampTz now = cs_now();
+	int64 width = *hi;
 	ListCell *lc;
 
 	foreach (lc, cs_sources("usage_event"))
@@ -112,48 +115,50 @@ read_slice(int64 lo, int64 *hi, int level, List **slots, List **stores)
 		if (!OidIsValid(source->relid))
 		{
 			cs_build_failed("usage_build", source, "the relation is gone");
-			return NULL;
+			return false;
 		}
 		query.sql =
 			psprintf("SELECT cs.usage_pack(%lld, %lld, r.customer_key, r.at, r.user_native, "
 					 "r.event, r.quantity, r.event_count) FROM (%s) r",
-					 (long long) lo, (long long) *hi, cs_source_rows(source, false, false));
+					 (long long) lo, (long long) width, cs_source_rows(source, false, false));
 		query.search_path = source->search_path;
 		query.as_of = now;
 		query.as_of_day = cs_local_day(now, cs_policy(false)->time_zone);
 		query.unlimited = true;
-		rows = read_all(&query, &error);
+		rows = read_all(&query, files, &error);
 		if (rows == NULL)
 		{
 			cs_build_failed("usage_build", source, error->message);
-			return NULL;
+			return false;
 		}
 		slot = MakeSingleTupleTableSlot(rows->desc, &TTSOpsMinimalTuple);
 		if (tuplestore_gettupleslot(rows->store, true, false, slot))
 		{
 			bool isnull;
-			Datum packed = slot_getattr(slot, 1, &isnull);
+			Datum value = slot_getattr(slot, 1, &isnull);
 
 			if (!isnull)
 			{
-				const CsRunsHead *head =
-					cs_runs_add(merge, (struct varlena *) PG_DETOAST_DATUM_PACKED(packed));
+				struct varlena *result = PG_DETOAST_DATUM_COPY(value);
+				CsSpillHead head;
 
-				*hi = Min(*hi, head->hi);
-				if (head->events > 0)
+				memcpy(&head, VARDATA(result), sizeof(head));
+				*packed = lappend(*packed, result);
+				*hi = Min(*hi, head.hi);
+				if (head.events > 0)
 					cs_exec(
 						"UPDATE cs_internal.usage_build SET events = events + $2, first_at = "
 						"least(first_at, $3), last_at = greatest(last_at, $4) WHERE source = $1",
-						CS_ARGS(cs_text(source->name), cs_int8(head->events), cs_tstz(head->first),
-								cs_tstz(head->last)));
+						CS_ARGS(cs_text(source->name), cs_int8(head.events), cs_tstz(head.first),
+								cs_tstz(head.last)));
 				ereport(level, errmsg("usage read: %lld events of source \"%s\" in %.0f ms",
-									  (long long) head->events, source->name, cs_ms_since(begin)));
+									  (long long) head.events, source->name, cs_ms_since(begin)));
 			}
 		}
-		*slots = lappend(*slots, slot);
-		*stores = lappend(*stores, rows->store);
+		ExecDropSingleTupleTableSlot(slot);
+		tuplestore_end(rows->store);
 	}
-	return merge;
+	return true;
 }
 
 /*
@@ -188,11 +193,11 @@ new_row(CsBulk *bulk, Datum customer, DateADT month, struct varlena *usage)
 }
 
 /*
- * write_runs: the rollup of the slice is what was read; returns how many rows.
+ * write_slice: the rollup of the slice is what was read; returns how many rows.
  * Where there is no rollup yet, rows go into it as they come.
  */
 static uint64
-write_runs(CsRunsMerge *merge, int64 lo, int64 hi)
+write_slice(const FileSet *files, List *packed, int64 lo, int64 width, int64 hi)
 {
 	bool everybody = lo == 0 && hi == CS_SLICES;
 	const char *in_slice = everybody ? "$1 = $1 AND $2 = $2"
@@ -203,14 +208,12 @@ write_runs(CsRunsMerge *merge, int64 lo, int64 hi)
 	CsResult *customers =
 		cs_query("SELECT customer_id FROM cs_internal.usage_month WHERE false", CS_NO_ARGS);
 	CsBulk *bulk = NULL;
+	CsUnpack *unpack;
 	MemoryContext row =
 		AllocSetContextCreate(CurrentMemoryContext, "cs_ext usage row", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = CurrentMemoryContext;
 	StringInfoData last;
-	const char *id;
-	int idlen;
-	DateADT month;
-	struct varlena *usage;
+	CsRunEntry entry;
 	uint64 n = 0;
 	bool empty;
 
@@ -219,27 +222,29 @@ write_runs(CsRunsMerge *merge, int64 lo, int64 hi)
 	if (empty)
 		bulk = cs_bulk_begin("usage_month", RowExclusiveLock, true);
 	initStringInfo(&last);
-	while (cs_runs_next(merge, hi, &id, &idlen, &month, &usage))
+	unpack = cs_unpack(files, packed, lo, width, hi, cs_policy(false)->time_zone);
+	while (cs_unpack_next(unpack, &entry))
 	{
 		Datum customer;
 
 		CHECK_FOR_INTERRUPTS();
 		MemoryContextSwitchTo(row);
-		customer = PointerGetDatum(cstring_to_text_with_len(id, idlen));
-		if (n == 0 || last.len != idlen || memcmp(last.data, id, idlen) != 0)
+		customer = PointerGetDatum(cstring_to_text_with_len(entry.id.s, entry.id.len));
+		/* he may come again, when several processes send months by turns */
+		if (n == 0 || last.len != entry.id.len || memcmp(last.data, entry.id.s, last.len) != 0)
 		{
 			bool isnull = false;
 
 			tuplestore_putvalues(customers->store, customers->desc, &customer, &isnull);
 			customers->nrows++;
 			resetStringInfo(&last);
-			appendBinaryStringInfo(&last, id, idlen);
+			appendBinaryStringInfo(&last, entry.id.s, entry.id.len);
 		}
 		MemoryContextSwitchTo(old);
 		if (bulk != NULL)
-			new_row(bulk, customer, month, usage);
+			new_row(bulk, customer, entry.month, entry.usage);
 		else
-			one_row(part, customer, month, usage);
+			one_row(part, customer, entry.month, entry.usage);
 		MemoryContextReset(row);
 		n++;
 	}
@@ -302,6 +307,13 @@ finish(void)
 	cs_exec("DELETE FROM cs_internal.usage_build", CS_NO_ARGS);
 }
 
+/* When the step ends, however it does. */
+static void
+delete_files(void *files)
+{
+	FileSetDeleteAll(files);
+}
+
 /*
  * cs_usage_build_step: see usage.h.
  */
@@ -311,25 +323,29 @@ cs_usage_build_step(int level)
 	MemoryContext slice =
 		AllocSetContextCreate(CurrentMemoryContext, "cs_ext usage slice", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(slice);
+	FileSet *files = palloc0(sizeof(FileSet));
+	MemoryContextCallback *callback = palloc0(sizeof(MemoryContextCallback));
 	int64 lo;
 	int64 hi;
 	bool isnull;
-	CsRunsMerge *merge;
-	List *slots = NIL;
-	List *stores = NIL;
-	ListCell *lc;
-	uint64 rows;
-	instr_time begin;
+	List *packed = NIL;
+
+	FileSetInit(files);
+	callback->func = delete_files;
+	callback->arg = files;
+	MemoryContextRegisterResetCallback(slice, callback);
 
 	/* all who are left: a customer larger than memory must not make the slices behind him narrow */
 	cs_exec("SELECT min(position) FROM cs_internal.usage_build", CS_NO_ARGS);
 	lo = DatumGetInt64(cs_cell_datum(0, 1, &isnull));
 	hi = CS_SLICES;
-	merge = read_slice(lo, &hi, level, &slots, &stores);
-	if (merge != NULL)
+	if (read_slice(lo, &hi, level, files, &packed))
 	{
+		instr_time begin;
+		uint64 rows;
+
 		INSTR_TIME_SET_CURRENT(begin);
-		rows = write_runs(merge, lo, hi);
+		rows = write_slice(files, packed, lo, CS_SLICES, hi);
 		ereport(level, errmsg("usage written: %llu months of customers in %.0f ms",
 							  (unsigned long long) rows, cs_ms_since(begin)));
 		if (hi == CS_SLICES)
@@ -338,10 +354,6 @@ cs_usage_build_step(int level)
 			cs_exec("UPDATE cs_internal.usage_build SET position = $1, width = $2",
 					CS_ARGS(cs_int8(hi), cs_int8(hi - lo)));
 	}
-	foreach (lc, slots)
-		ExecDropSingleTupleTableSlot(lfirst(lc));
-	foreach (lc, stores)
-		tuplestore_end(lfirst(lc));
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(slice);
 }

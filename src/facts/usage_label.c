@@ -1,21 +1,18 @@
 /*
  * usage_label.c
- *		Labels of the aggregate usage_pack: customers, users and events by number.
+ *		Labels of what is gathered: customers, users and events by number.
  *
- * In: values in their native types.  Out: numbers that stand in records, and the
- * text of each, made once.  A process meets as many labels as there are users in
- * one buffer of records, and looks one up for each row, so tables are small and
- * what is needed of them is asked for ahead.
+ * In: numbers and texts.  Out: numbers that stand in records, and the text of
+ * each, made once.  A process meets as many labels as there are users of a part of
+ * the customers, and looks three up for each event, so tables are small.
  */
 #include "cs_ext.h"
 
-#include "catalog/pg_type.h"
 #include "common/hashfn.h"
 #include "facts/usage_pack.h"
 #include "port/pg_bswap.h"
+#include "utils/builtins.h"
 #include "utils/memutils.h"
-#include "utils/numeric.h"
-#include "utils/uuid.h"
 
 /* A copy of the bytes that lives as long as the names. */
 static const char *
@@ -179,11 +176,11 @@ probe_of(const char *s, uint32 len)
 }
 
 /*
- * The number of the label of a key; *fresh: it is new and has no text yet.  text:
- * the key is its text; else the bytes of a long key stand before it.
+ * The number of the label of a key; *fresh: it is new and has no text yet.  s: the
+ * text of a long key.
  */
 static inline uint32
-label_of(Pack *p, Labels *d, Probe probe, const char *s, uint32 len, bool text, bool *fresh)
+label_of(Pack *p, Labels *d, Probe probe, const char *s, uint32 len, bool *fresh)
 {
 	uint32 k;
 	uint32 id;
@@ -195,11 +192,8 @@ label_of(Pack *p, Labels *d, Probe probe, const char *s, uint32 len, bool text, 
 
 		if (slot->hash != probe.hash || slot->key != probe.key)
 			continue;
-		if ((probe.hash & 1) == 0)
-			return slot->id - 1;
-		if (text ? d->labels[slot->id - 1].len == len &&
-					   memcmp(d->labels[slot->id - 1].s, s, len) == 0
-				 : memcmp(d->labels[slot->id - 1].s - len, s, len) == 0)
+		if ((probe.hash & 1) == 0 ||
+			(d->labels[slot->id - 1].len == len && memcmp(d->labels[slot->id - 1].s, s, len) == 0))
 			return slot->id - 1;
 	}
 	if (d->n == d->size)
@@ -214,14 +208,6 @@ label_of(Pack *p, Labels *d, Probe probe, const char *s, uint32 len, bool text, 
 	d->slots[k].id = id + 1;
 	*fresh = true;
 	return id;
-}
-
-static inline uint32
-label_null(Pack *p, Labels *d)
-{
-	if (d->null_id < 0)
-		d->null_id = add_label(p, d);
-	return (uint32) d->null_id;
 }
 
 /* The text of a new label. */
@@ -243,215 +229,37 @@ set_number(Pack *p, Label *l, int64 number)
 }
 
 /*
- * short_key: a number, or a text of at most eight bytes; false for what is neither.
+ * cs_pack_number, cs_pack_text, cs_pack_null: see usage_pack.h.  A number and its
+ * text are different labels; who gathers both encodes between them.
  */
-static inline bool
-short_key(Oid type, Datum value, bool isnull, ShortKey *key)
+uint32
+cs_pack_number(Pack *p, Labels *d, int64 number, bool *fresh)
 {
-	int64 number;
-
-	if (isnull)
-	{
-		key->kind = KEY_NULL;
-		return true;
-	}
-	switch (type)
-	{
-		case INT2OID:
-			number = DatumGetInt16(value);
-			break;
-		case INT4OID:
-			number = DatumGetInt32(value);
-			break;
-		case INT8OID:
-			number = DatumGetInt64(value);
-			break;
-		case TEXTOID:
-		case VARCHAROID:
-		{
-			struct varlena *t = (struct varlena *) DatumGetPointer(value);
-
-			if (!VARATT_IS_SHORT(t) || VARATT_IS_EXTERNAL(t) ||
-				VARSIZE_SHORT(t) - VARHDRSZ_SHORT > sizeof(uint64))
-				return false;
-			key->kind = VARSIZE_SHORT(t) - VARHDRSZ_SHORT;
-			key->probe = probe_of(VARDATA_SHORT(t), key->kind);
-			return true;
-		}
-		default:
-			return false;
-	}
-	key->kind = KEY_NUMBER;
-	key->probe.key = (uint64) number;
-	key->probe.hash = mix(key->probe.key) & ~(uint32) 1;
-	return true;
-}
-
-/* The label of a short key. */
-static inline uint32
-short_label(Pack *p, Labels *d, const ShortKey *key, bool *fresh)
-{
+	Probe probe;
 	uint32 id;
 
-	*fresh = false;
-	if (key->kind == KEY_NULL)
-		return label_null(p, d);
-	id = label_of(p, d, key->probe, NULL, 0, false, fresh);
-	if (*fresh && key->kind == KEY_NUMBER)
-		set_number(p, &d->labels[id], (int64) key->probe.key);
-	else if (*fresh)
-		set_text(p, &d->labels[id], (const char *) &key->probe.key, key->kind);
+	probe.key = (uint64) number;
+	probe.hash = mix(probe.key) & ~(uint32) 1;
+	id = label_of(p, d, probe, NULL, 0, fresh);
+	if (*fresh)
+		set_number(p, &d->labels[id], number);
 	return id;
 }
 
-/*
- * native_label: of a value in its own type, whose text is the one outside.
- */
-static uint32
-native_label(Pack *p, Labels *d, Oid type, Datum value, bool isnull, bool *fresh)
+uint32
+cs_pack_text(Pack *p, Labels *d, const char *s, uint32 len, bool *fresh)
 {
-	ShortKey key;
-	uint32 id;
+	uint32 id = label_of(p, d, probe_of(s, len), s, len, fresh);
 
-	if (short_key(type, value, isnull, &key))
-		return short_label(p, d, &key, fresh);
-	switch (type)
-	{
-		case UUIDOID:
-		{
-			const char *bytes = (const char *) DatumGetUUIDP(value)->data;
-
-			id = label_of(p, d, probe_of(bytes, UUID_LEN), bytes, UUID_LEN, false, fresh);
-			if (*fresh)
-			{
-				char *s = DatumGetCString(DirectFunctionCall1(uuid_out, value));
-				char both[UUID_LEN + 36];
-
-				memcpy(both, bytes, UUID_LEN);
-				memcpy(both + UUID_LEN, s, 36);
-				set_text(p, &d->labels[id], s, 36);
-				d->labels[id].s = keep_bytes(p, both, sizeof(both)) + UUID_LEN;
-				pfree(s);
-			}
-			return id;
-		}
-		case NUMERICOID:
-		{
-			char *s = DatumGetCString(
-				DirectFunctionCall1(numeric_out, DirectFunctionCall1(numeric_trim_scale, value)));
-
-			id = label_of(p, d, probe_of(s, strlen(s)), s, strlen(s), true, fresh);
-			if (*fresh)
-				set_text(p, &d->labels[id], s, strlen(s));
-			pfree(s);
-			return id;
-		}
-		default:
-		{
-			text *t = DatumGetTextPP(value);
-			uint32 len = VARSIZE_ANY_EXHDR(t);
-
-			if (type == BPCHAROID)
-				len = bpchartruelen(VARDATA_ANY(t), len);
-			id = label_of(p, d, probe_of(VARDATA_ANY(t), len), VARDATA_ANY(t), len, true, fresh);
-			if (*fresh)
-				set_text(p, &d->labels[id], VARDATA_ANY(t), len);
-			if ((Pointer) t != DatumGetPointer(value))
-				pfree(t);
-			return id;
-		}
-	}
-}
-
-/* Whether the customer of a label is in the slice; asked for each row, so not of the label where it is everybody. */
-static inline bool
-in_slice(Pack *p, uint32 id, bool fresh)
-{
-	Label *l;
-
-	if (p->lo == 0 && p->hi == CS_SLICES)
-		return true;
-	l = &p->customers.labels[id];
-	if (fresh)
-	{
-		uint32 slice = cs_usage_slice(l->s, l->len);
-
-		l->rank = slice >= p->lo && slice < p->hi;
-	}
-	return l->rank;
-}
-
-int64
-cs_pack_customer(Pack *p, Datum key)
-{
-	bool fresh;
-	uint32 id = native_label(p, &p->customers, p->key_type, key, false, &fresh);
-
-	return in_slice(p, id, fresh) ? (int64) id : -1;
+	if (*fresh)
+		set_text(p, &d->labels[id], s, len);
+	return id;
 }
 
 uint32
-cs_pack_user(Pack *p, Datum user, bool isnull)
+cs_pack_null(Pack *p, Labels *d)
 {
-	bool fresh;
-
-	return native_label(p, &p->users, p->user_type, user, isnull, &fresh);
-}
-
-uint32
-cs_pack_event(Pack *p, Datum name, bool isnull)
-{
-	bool fresh;
-
-	return native_label(p, &p->names, TEXTOID, name, isnull, &fresh);
-}
-
-/* ---- keys looked up later ------------------------------------------------- */
-
-static inline void
-settle(Pack *p, const Waiting *w)
-{
-	bool fresh;
-	uint32 customer = short_label(p, &p->customers, &w->customer, &fresh);
-
-	if (in_slice(p, customer, fresh))
-		cs_pack_record(p, customer, short_label(p, &p->users, &w->user, &fresh), w->event, w->at,
-					   0);
-}
-
-void
-cs_pack_settle(Pack *p)
-{
-	for (int i = 0; i < WAITING; i++)
-	{
-		if (p->waiting[i].used)
-			settle(p, &p->waiting[i]);
-		p->waiting[i].used = false;
-	}
-}
-
-/*
- * cs_pack_later: customers and users are many, and finding one means waiting for
- * memory.  So their places are only asked for now and looked at some events later.
- */
-bool
-cs_pack_later(Pack *p, Datum customer, Datum user, bool no_user, Datum name, bool no_name,
-			  TimestampTz at)
-{
-	Waiting *w = &p->waiting[p->oldest];
-
-	if (w->used)
-		settle(p, w);
-	w->used = false;
-	if (!short_key(p->key_type, customer, false, &w->customer) ||
-		!short_key(p->user_type, user, no_user, &w->user))
-		return false;
-	__builtin_prefetch(&p->customers.slots[(w->customer.probe.hash >> 1) & p->customers.mask]);
-	if (!no_user)
-		__builtin_prefetch(&p->users.slots[(w->user.probe.hash >> 1) & p->users.mask]);
-	w->at = at;
-	w->event = cs_pack_event(p, name, no_name);
-	w->used = true;
-	p->oldest = (p->oldest + 1) % WAITING;
-	return true;
+	if (d->null_id < 0)
+		d->null_id = add_label(p, d);
+	return (uint32) d->null_id;
 }

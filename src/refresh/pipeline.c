@@ -56,7 +56,7 @@
 #include "facts/merge.h"
 #include "facts/source.h"
 #include "facts/usage.h"
-#include "facts/usage_runs.h"
+#include "facts/usage_spill.h"
 #include "insight/scorecard.h"
 #include "refresh/refresh.h"
 #include "refresh/summary.h"
