@@ -57,6 +57,14 @@ compare_names(const Label *a, const Label *b)
 #define ST_DEFINE
 #include "lib/sort_template.h"
 
+#define ST_SORT sort_ranks
+#define ST_ELEMENT_TYPE uint32
+#define ST_COMPARE(a, b) (*(a) < *(b) ? -1 : *(a) > *(b))
+#define ST_SCOPE static
+#define ST_DECLARE
+#define ST_DEFINE
+#include "lib/sort_template.h"
+
 /* ---- local days ----------------------------------------------------------- */
 
 static inline int64
@@ -118,6 +126,125 @@ local_day(Pack *p, TimestampTz at)
 
 /* ---- encoding ------------------------------------------------------------- */
 
+/*
+ * Names in order: all of them are sorted once; those of a group are found in a
+ * table of all or, where that would be long, sorted as numbers.
+ */
+typedef struct Ranks
+{
+	const Label *labels;
+	uint32 *order; /* label of a rank */
+	uint32 *rank;  /* of a label */
+	uint32 *group; /* which group a rank was last met in */
+	uint32 *place; /* of a rank in that group */
+	uint32 *met;   /* ranks of the group, in order after place_met */
+	uint32 n;      /* of those */
+	uint32 least;
+	uint32 greatest;
+} Ranks;
+
+/* Scratch of encoding, grown as groups need it. */
+typedef struct Scratch
+{
+	SortItem *items; /* of a customer, by month */
+	SortItem *keys;  /* of a group */
+	DateADT *days;   /* of a customer's records */
+	uint32 size;
+	uint32 group;
+	Ranks users;
+	Ranks names;
+	int64 dense[DENSE];
+	uint32 bits[DENSE];
+	uint64 masks[DENSE];
+} Scratch;
+
+static void
+need_scratch(Scratch *w, uint32 n)
+{
+	if (n <= w->size)
+		return;
+	if (w->size > 0)
+	{
+		pfree(w->items);
+		pfree(w->keys);
+		pfree(w->days);
+	}
+	w->size = Max(n, 1024);
+	w->items = MemoryContextAllocHuge(CurrentMemoryContext, mul_size(sizeof(SortItem), w->size));
+	w->keys = MemoryContextAllocHuge(CurrentMemoryContext, mul_size(sizeof(SortItem), w->size));
+	w->days = MemoryContextAllocHuge(CurrentMemoryContext, mul_size(sizeof(DateADT), w->size));
+}
+
+static void
+rank_all(Ranks *r, const Labels *d)
+{
+	Size bytes = mul_size(sizeof(uint32), d->n + 1);
+
+	r->labels = d->labels;
+	r->order = MemoryContextAllocHuge(CurrentMemoryContext, bytes);
+	r->rank = MemoryContextAllocHuge(CurrentMemoryContext, bytes);
+	r->group =
+		MemoryContextAllocExtended(CurrentMemoryContext, bytes, MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+	r->place = MemoryContextAllocHuge(CurrentMemoryContext, bytes);
+	r->met = MemoryContextAllocHuge(CurrentMemoryContext, bytes);
+	for (uint32 i = 0; i < d->n; i++)
+		r->order[i] = i;
+	sort_names(r->order, d->n, d->labels);
+	for (uint32 i = 0; i < d->n; i++)
+		r->rank[r->order[i]] = i;
+}
+
+static inline const Label *
+met_label(const Ranks *r, uint32 place)
+{
+	return &r->labels[r->order[r->met[place]]];
+}
+
+static inline void
+start_group(Ranks *r)
+{
+	r->n = 0;
+	r->least = PG_UINT32_MAX;
+	r->greatest = 0;
+}
+
+/* Add a name to those of the group, if it is not yet there. */
+static inline void
+meet(Ranks *r, uint32 rank, uint32 group)
+{
+	if (r->group[rank] != group)
+	{
+		r->group[rank] = group;
+		r->met[r->n++] = rank;
+		r->least = Min(r->least, rank);
+		r->greatest = Max(r->greatest, rank);
+	}
+}
+
+/* All of the group are met: give them their places. */
+static void
+place_met(Ranks *r, uint32 group)
+{
+	if (r->greatest - r->least < r->n * 4)
+	{
+		uint32 n = 0;
+
+		for (uint32 rank = r->least; rank <= r->greatest; rank++)
+		{
+			/* stays where it is when it is none of the group */
+			r->met[n] = rank;
+			r->place[rank] = n;
+			n += r->group[rank] == group;
+			if (n == r->n)
+				break;
+		}
+		return;
+	}
+	sort_ranks(r->met, r->n);
+	for (uint32 i = 0; i < r->n; i++)
+		r->place[r->met[i]] = i;
+}
+
 static inline void
 put_name(StringInfo buf, const Label *name)
 {
@@ -131,58 +258,6 @@ put_name(StringInfo buf, const Label *name)
 	/* a short name stands in the label, which is at hand; its text need not be fetched */
 	bytes = pg_hton64(name->prefix);
 	cs_put_name(buf, (const char *) &bytes, name->len);
-}
-
-/* Scratch of encoding, grown as groups need it. */
-typedef struct Scratch
-{
-	SortItem *items; /* of a customer, by month */
-	SortItem *keys;  /* of a group */
-	DateADT *days;   /* of a customer's records */
-	uint32 *names;
-	uint32 size;
-	uint32 group;
-	int64 dense[DENSE];
-	uint32 bits[DENSE];
-} Scratch;
-
-static void
-need_scratch(Scratch *w, uint32 n)
-{
-	if (n <= w->size)
-		return;
-	if (w->size > 0)
-	{
-		pfree(w->items);
-		pfree(w->keys);
-		pfree(w->days);
-		pfree(w->names);
-	}
-	w->size = Max(n, 1024);
-	w->items = MemoryContextAllocHuge(CurrentMemoryContext, mul_size(sizeof(SortItem), w->size));
-	w->keys = MemoryContextAllocHuge(CurrentMemoryContext, mul_size(sizeof(SortItem), w->size));
-	w->days = MemoryContextAllocHuge(CurrentMemoryContext, mul_size(sizeof(DateADT), w->size));
-	w->names = MemoryContextAllocHuge(CurrentMemoryContext, mul_size(sizeof(uint32), w->size));
-}
-
-/* Add a name to those of the group, if it is not yet there. */
-static inline uint32
-meet(Scratch *w, Label *names, uint32 id, uint32 n)
-{
-	if (names[id].group != w->group)
-	{
-		names[id].group = w->group;
-		w->names[n++] = id;
-	}
-	return n;
-}
-
-static void
-rank_names(Scratch *w, Label *names, uint32 n)
-{
-	sort_names(w->names, n, names);
-	for (uint32 i = 0; i < n; i++)
-		names[w->names[i]].rank = i;
 }
 
 /* Adds one record to a count. */
@@ -215,8 +290,9 @@ put_day(StringInfo buf, DateADT day, DateADT before, bool first, int64 count)
  */
 static void
 put_events_dense(Pack *p, StringInfo buf, Scratch *w, const Record *records, const SortItem *items,
-				 uint32 n, DateADT month, uint32 nevents)
+				 uint32 n, DateADT month)
 {
+	uint32 nevents = w->names.n;
 	int64 *counts = w->dense;
 	uint32 *seen = w->bits;
 
@@ -225,7 +301,7 @@ put_events_dense(Pack *p, StringInfo buf, Scratch *w, const Record *records, con
 	for (uint32 i = 0; i < n; i++)
 	{
 		const Record *r = &records[items[i].at];
-		uint32 event = p->names.labels[r->event].rank;
+		uint32 event = w->names.place[r->event];
 		uint32 day = w->days[items[i].at] - month;
 
 		add_count(p, &counts[event * 31 + day], r);
@@ -236,7 +312,7 @@ put_events_dense(Pack *p, StringInfo buf, Scratch *w, const Record *records, con
 		DateADT before = 0;
 		bool first = true;
 
-		put_name(buf, &p->names.labels[w->names[e]]);
+		put_name(buf, met_label(&w->names, e));
 		cs_put_varint(buf, (uint64) pg_popcount32(seen[e]) * 2);
 		for (uint32 left = seen[e]; left != 0; left &= left - 1)
 		{
@@ -258,8 +334,8 @@ put_events(Pack *p, StringInfo buf, Scratch *w, const Record *records, const Sor
 	{
 		const Record *r = &records[items[i].at];
 
-		w->keys[i].key = ((uint64) p->names.labels[r->event].rank << 32) |
-						 (uint32) (w->days[items[i].at] - month);
+		w->keys[i].key =
+			((uint64) w->names.place[r->event] << 32) | (uint32) (w->days[items[i].at] - month);
 		w->keys[i].at = items[i].at;
 	}
 	sort_items(w->keys, n);
@@ -279,7 +355,7 @@ put_events(Pack *p, StringInfo buf, Scratch *w, const Record *records, const Sor
 			ndays += (end == i || w->keys[end].key != w->keys[end - 1].key);
 			has_qty |= extra && p->extras[extra - 1].qty.has;
 		}
-		put_name(buf, &p->names.labels[w->names[rank]]);
+		put_name(buf, met_label(&w->names, rank));
 		cs_put_varint(buf, (uint64) ndays * 2 + has_qty);
 		while (i < end)
 		{
@@ -305,35 +381,79 @@ put_events(Pack *p, StringInfo buf, Scratch *w, const Record *records, const Sor
 	}
 }
 
-/* Users of a group whose table of users and events is small. */
-static void
-put_users_dense(Pack *p, StringInfo buf, Scratch *w, const Record *records, const SortItem *items,
-				uint32 n, DateADT month, uint32 nevents, uint32 nusers, DateADT min_day)
+/* As cs_put_varint, where there is room. */
+static inline char *
+put_varint(char *to, uint64 v)
 {
+	while (v >= 0x80)
+	{
+		*to++ = (char) (v | 0x80);
+		v >>= 7;
+	}
+	*to++ = (char) v;
+	return to;
+}
+
+/*
+ * One event of a user whose days are few, as cs_put_month_days has it: all of the
+ * days are near the first one of the value, so each is one byte.
+ */
+static inline char *
+put_few_days(char *to, uint32 distance, uint32 days, int shift)
+{
+	int next = 0;
+
+	to = put_varint(to, (uint64) distance * 4 + pg_popcount32(days));
+	for (; days != 0; days &= days - 1)
+	{
+		int day = pg_rightmost_one_pos32(days) - shift;
+
+		*to++ = (char) (day - next);
+		next = day + 1;
+	}
+	return to;
+}
+
+/* Users of a group whose table of users and events is small, of at most 64 events. */
+static void
+put_users_dense(StringInfo buf, Scratch *w, const Record *records, const SortItem *items, uint32 n,
+				DateADT month, DateADT min_day)
+{
+	uint32 nevents = w->names.n;
+	uint32 nusers = w->users.n;
 	uint32 *bits = w->bits;
+	uint64 *masks = w->masks;
 
 	memset(bits, 0, sizeof(uint32) * nevents * nusers);
+	memset(masks, 0, sizeof(uint64) * nusers);
 	for (uint32 i = 0; i < n; i++)
 	{
 		const Record *r = &records[items[i].at];
+		uint32 user = w->users.place[r->user];
+		uint32 event = w->names.place[r->event];
 
-		bits[p->users.labels[r->user].rank * nevents + p->names.labels[r->event].rank] |=
-			(uint32) 1 << (w->days[items[i].at] - month);
+		bits[user * nevents + event] |= (uint32) 1 << (w->days[items[i].at] - month);
+		masks[user] |= (uint64) 1 << event;
 	}
 	for (uint32 u = 0; u < nusers; u++, bits += nevents)
 	{
-		uint32 user_events = 0;
 		uint32 next = 0;
 
-		for (uint32 e = 0; e < nevents; e++)
-			user_events += bits[e] != 0;
-		put_name(buf, &p->users.labels[w->names[u]]);
-		cs_put_varint(buf, user_events);
-		for (uint32 e = 0; e < nevents; e++)
+		put_name(buf, met_label(&w->users, u));
+		cs_put_varint(buf, pg_popcount64(masks[u]));
+		for (uint64 left = masks[u]; left != 0; left &= left - 1)
 		{
-			if (bits[e] == 0)
-				continue;
-			cs_put_month_days(buf, e - next, bits[e], month, min_day);
+			uint32 e = pg_rightmost_one_pos64(left);
+
+			if (pg_popcount32(bits[e]) <= CS_USAGE_LISTED)
+			{
+				if (buf->len + 16 >= buf->maxlen)
+					enlargeStringInfo(buf, 16);
+				buf->len = put_few_days(buf->data + buf->len, e - next, bits[e], min_day - month) -
+						   buf->data;
+			}
+			else
+				cs_put_month_days(buf, e - next, bits[e], month, min_day);
 			next = e + 1;
 		}
 	}
@@ -341,15 +461,15 @@ put_users_dense(Pack *p, StringInfo buf, Scratch *w, const Record *records, cons
 
 /* Users of any group, by sorting; it has fewer than 2^28 records. */
 static void
-put_users(Pack *p, StringInfo buf, Scratch *w, const Record *records, const SortItem *items,
-		  uint32 n, DateADT month, DateADT min_day)
+put_users(StringInfo buf, Scratch *w, const Record *records, const SortItem *items, uint32 n,
+		  DateADT month, DateADT min_day)
 {
 	for (uint32 i = 0; i < n; i++)
 	{
 		const Record *r = &records[items[i].at];
 
-		w->keys[i].key = ((uint64) p->users.labels[r->user].rank << 36) |
-						 ((uint64) p->names.labels[r->event].rank << 5) |
+		w->keys[i].key = ((uint64) w->users.place[r->user] << 36) |
+						 ((uint64) w->names.place[r->event] << 5) |
 						 (uint32) (w->days[items[i].at] - month);
 	}
 	sort_items(w->keys, n);
@@ -362,7 +482,7 @@ put_users(Pack *p, StringInfo buf, Scratch *w, const Record *records, const Sort
 
 		for (end = i; end < n && w->keys[end].key >> 36 == user; end++)
 			user_events += (end == i || w->keys[end].key >> 5 != w->keys[end - 1].key >> 5);
-		put_name(buf, &p->users.labels[w->names[user]]);
+		put_name(buf, met_label(&w->users, user));
 		cs_put_varint(buf, user_events);
 		while (i < end)
 		{
@@ -386,11 +506,11 @@ encode_group(Pack *p, StringInfo buf, Scratch *w, const Record *records, const S
 	TimestampTz first = records[items[0].at].at;
 	TimestampTz last = first;
 	DateADT min_day = w->days[items[0].at];
-	uint32 nevents = 0;
-	uint32 nusers = 0;
 	bool has_qty = false;
 
 	w->group++;
+	start_group(&w->names);
+	start_group(&w->users);
 	for (uint32 i = 0; i < n; i++)
 	{
 		const Record *r = &records[items[i].at];
@@ -399,28 +519,27 @@ encode_group(Pack *p, StringInfo buf, Scratch *w, const Record *records, const S
 		last = Max(last, r->at);
 		min_day = Min(min_day, w->days[items[i].at]);
 		has_qty |= r->extra && p->extras[r->extra - 1].qty.has;
-		nevents = meet(w, p->names.labels, r->event, nevents);
+		meet(&w->names, r->event, w->group);
+		meet(&w->users, r->user, w->group);
 	}
-	rank_names(w, p->names.labels, nevents);
+	place_met(&w->names, w->group);
+	place_met(&w->users, w->group);
 
 	appendStringInfoCharMacro(buf, CS_USAGE_VERSION);
 	appendStringInfoCharMacro(buf, CS_USAGE_INSTANTS);
 	cs_put_zigzag(buf, first);
 	cs_put_varint(buf, (uint64) last - (uint64) first);
-	cs_put_varint(buf, nevents);
-	if (!has_qty && nevents * 31 <= DENSE)
-		put_events_dense(p, buf, w, records, items, n, month, nevents);
+	cs_put_varint(buf, w->names.n);
+	if (!has_qty && w->names.n * 31 <= DENSE)
+		put_events_dense(p, buf, w, records, items, n, month);
 	else
 		put_events(p, buf, w, records, items, n, month);
-
-	for (uint32 i = 0; i < n; i++)
-		nusers = meet(w, p->users.labels, records[items[i].at].user, nusers);
-	rank_names(w, p->users.labels, nusers);
-	cs_put_varint(buf, nusers);
-	if ((uint64) nusers * nevents <= Min(DENSE, Max(1024, (uint64) n * 16)))
-		put_users_dense(p, buf, w, records, items, n, month, nevents, nusers, min_day);
+	cs_put_varint(buf, w->users.n);
+	if (w->names.n <= 64 &&
+		(uint64) w->users.n * w->names.n <= Min(DENSE, Max(1024, (uint64) n * 16)))
+		put_users_dense(buf, w, records, items, n, month, min_day);
 	else
-		put_users(p, buf, w, records, items, n, month, min_day);
+		put_users(buf, w, records, items, n, month, min_day);
 }
 
 /* First day of the month of a day; *end: of the next one. */
@@ -450,9 +569,6 @@ encode_customer(Pack *p, StringInfo buf, Scratch *w, const Label *id, const Reco
 	for (uint32 i = 0; i < n; i++)
 	{
 		DateADT day = local_day(p, records[i].at);
-
-		/* users are many; encode_group comes to these soon */
-		__builtin_prefetch(&p->users.labels[records[i].user], 1);
 
 		if (i == 0 || day < month || day >= month_end)
 			month = month_of(day, &month_end);
@@ -537,6 +653,8 @@ cs_pack_encode(Pack *p)
 		sum += n;
 	}
 	w = palloc0(sizeof(Scratch));
+	rank_all(&w->users, &p->users);
+	rank_all(&w->names, &p->names);
 	if (p->n > p->sorted_size)
 	{
 		if (p->sorted)
@@ -547,9 +665,14 @@ cs_pack_encode(Pack *p)
 	sorted = p->sorted;
 	for (uint32 i = 0; i < p->n; i++)
 	{
+		Record *r = &sorted[start[p->records[i].customer]++];
+
 		if (i + PLACES_AHEAD < p->n)
 			__builtin_prefetch(&sorted[start[p->records[i + PLACES_AHEAD].customer]], 1);
-		sorted[start[p->records[i].customer]++] = p->records[i];
+		*r = p->records[i];
+		/* from here on ranks stand for users and events */
+		r->user = w->users.rank[r->user];
+		r->event = w->names.rank[r->event];
 	}
 
 	/* now start[] is where each one ends */

@@ -54,9 +54,7 @@ typedef struct Label
 	const char *s;
 	uint64 prefix; /* of the text, as a number that sorts as it does */
 	uint32 len;
-	/* scratch of encoding: which group it was last met in, its rank there */
-	uint32 group;
-	uint32 rank; /* of customers: whether it is among those asked for */
+	bool wanted; /* of customers: among those asked for */
 } Label;
 
 /* Where a key is found: up to eight bytes stand here, of longer ones the first. */

@@ -327,8 +327,8 @@ is_asked_for(Pack *p, uint32 id, bool fresh)
 		return true;
 	l = &p->customers.labels[id];
 	if (fresh)
-		l->rank = cs_usage_slice(l->s, l->len) < p->hi;
-	return l->rank;
+		l->wanted = cs_usage_slice(l->s, l->len) < p->hi;
+	return l->wanted;
 }
 
 /* All events of a block. */
