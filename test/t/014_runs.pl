@@ -3,25 +3,14 @@
 use strict;
 use warnings;
 
+use FindBin;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $node = PostgreSQL::Test::Cluster->new('runs');
-$node->init;
-$node->append_conf('postgresql.conf', <<'CONF');
-shared_preload_libraries = 'cs_ext'
-max_worker_processes = 16
-log_statement = none
-CONF
-$node->start;
-sub sql { return $node->safe_psql('postgres', $_[0]); }
+require "$FindBin::Bin/../lib/server.pl";
 
-sub becomes
-{
-	my ($query, $name) = @_;
-	ok($node->poll_query_until('postgres', $query), $name);
-}
+our $node = preloaded('runs', "max_worker_processes = 16\n");
 
 sub as
 {

@@ -4,37 +4,21 @@
 use strict;
 use warnings;
 
+use FindBin;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $node = PostgreSQL::Test::Cluster->new('unreadable');
-$node->init;
-$node->append_conf('postgresql.conf', <<'CONF');
-shared_preload_libraries = 'cs_ext'
-log_statement = none
-CONF
-$node->start;
-sub sql { return $node->safe_psql('postgres', $_[0]); }
+require "$FindBin::Bin/../lib/server.pl";
 
-sub becomes
-{
-	my ($query, $name) = @_;
-	ok($node->poll_query_until('postgres', $query), $name);
-}
+our $node = preloaded('unreadable');
+
+support_company(10);
 sql(<<'SQL');
-CREATE TABLE public.customers (id int PRIMARY KEY, name text);
-CREATE TABLE public.tickets (id int PRIMARY KEY, customer_id int, opened timestamptz DEFAULT now(), resolved timestamptz, escalated boolean);
 CREATE TABLE public.surveys (customer_id int, at timestamptz, kind text, score int);
-INSERT INTO public.customers SELECT i, 'customer ' || i FROM generate_series(1, 10) i;
-CREATE EXTENSION cs_ext;
-SELECT cs.setup(time_zone => 'UTC', currency => 'EUR');
-SELECT count(*) FROM cs.add_source('customers', 'customer', 'public.customers', '{"customer_id": "id", "name": "name"}');
-SELECT count(*) FROM cs.add_source('tickets', 'ticket', 'public.tickets',
-	'{"customer_id": "customer_id", "ticket_id": "id", "opened_at": "opened", "resolved_at": "resolved", "escalated": "escalated"}');
 SELECT count(*) FROM cs.add_source('surveys', 'survey', 'public.surveys', '{"customer_id": "customer_id", "at": "at", "kind": "kind", "score": "score"}');
 SQL
-my $quiet = q(NOT EXISTS (SELECT FROM cs_internal.change_log) AND NOT EXISTS (SELECT FROM cs_internal.pending) AND NOT EXISTS (SELECT FROM cs_internal.dirty));
+my $quiet = quiet();
 becomes("SELECT count(*) = 10 AND $quiet FROM cs_internal.state", 'set up and evaluated');
 becomes(q(SELECT pid IS NULL FROM cs.workers() WHERE process = 'worker' AND database = 'postgres'), 'the worker has left');
 

@@ -6,26 +6,16 @@
 use strict;
 use warnings;
 
+use FindBin;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time usleep);
 
-my $node = PostgreSQL::Test::Cluster->new('pitfalls');
-$node->init(allows_streaming => 1);
-$node->append_conf('postgresql.conf', <<'CONF');
-shared_preload_libraries = 'cs_ext'
-max_worker_processes = 16
-log_statement = none
-CONF
-$node->start;
-sub sql { return $node->safe_psql('postgres', $_[0]); }
+require "$FindBin::Bin/../lib/server.pl";
 
-sub becomes
-{
-	my ($query, $name) = @_;
-	ok($node->poll_query_until('postgres', $query), $name);
-}
+our $node = preloaded('pitfalls', "max_worker_processes = 16\n", allows_streaming => 1);
+
 sub logged { my ($what) = @_; my @l = slurp_file($node->logfile) =~ /$what/g; return scalar @l; }
 
 # --- somebody made the schema first ------------------------------------------------------------

@@ -7,14 +7,17 @@
 use strict;
 use warnings;
 
+use FindBin;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
+require "$FindBin::Bin/../lib/server.pl";
+
 my $seed = $ENV{CS_EXT_SEED} // int(rand(1_000_000));
 diag("seed $seed");
 
-my $node = PostgreSQL::Test::Cluster->new('slices');
+our $node = PostgreSQL::Test::Cluster->new('slices');
 $node->init;
 $node->append_conf('postgresql.conf', <<'CONF');
 cs_ext.now = '2025-06-20 09:00+02'
@@ -24,7 +27,6 @@ restart_after_crash = on
 log_statement = none
 CONF
 $node->start;
-sub sql { return $node->safe_psql('postgres', $_[0]); }
 
 sql(qq(CREATE EXTENSION cs_ext;
 CREATE SCHEMA app;
@@ -71,14 +73,9 @@ sub stopped
 	my $holder = $node->background_psql('postgres');
 	$holder->query_safe('SELECT pg_advisory_lock(4711)');
 	sql("UPDATE app.stop SET position = $at");
-	my $run = $node->background_psql('postgres', on_error_stop => 0);
-	my $pid = $run->query_safe('SELECT pg_backend_pid()');
-	$run->query_until(qr/begun/, "\\echo begun\nCALL $call;\n");
-	$node->poll_query_until('postgres', "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE pid = $pid AND locktype = 'advisory' AND objid = 4711 AND NOT granted)") or die 'it did not stop';
-	return ($holder, $run, $pid);
+	return ($holder, stuck($call, q(locktype = 'advisory' AND objid = 4711)));
 }
 sub go_on { sql('UPDATE app.stop SET position = -1'); $_[0]->quit; }
-sub gone { $node->poll_query_until('postgres', "SELECT NOT EXISTS (SELECT 1 FROM pg_stat_activity WHERE pid = $_[0] AND state = 'active')"); }
 
 # --- kill -9 between two slices, the first build ---------------------------------------
 my ($holder, $run, $pid) = stopped('cs.refresh()', 2**30);

@@ -6,14 +6,17 @@
 use strict;
 use warnings;
 
+use FindBin;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
+require "$FindBin::Bin/../lib/server.pl";
+
 my $seed = $ENV{CS_EXT_SEED} // int(rand(1_000_000));
 diag("seed $seed");
 
-my $node = PostgreSQL::Test::Cluster->new('ledger');
+our $node = PostgreSQL::Test::Cluster->new('ledger');
 $node->init;
 $node->append_conf('postgresql.conf', <<'CONF');
 cs_ext.now = '2025-06-20 09:00+02'
@@ -21,7 +24,6 @@ restart_after_crash = on
 log_statement = none
 CONF
 $node->start;
-sub sql { return $node->safe_psql('postgres', $_[0]); }
 
 sql(qq(CREATE EXTENSION cs_ext;
 CREATE SCHEMA app;
@@ -62,22 +64,11 @@ sub difference
 }
 sub at_once { return sql('SELECT count(DISTINCT xmin::text) FROM cs_internal.movement'); }
 
-# A refresh that waits for $lock, an SQL condition on pg_locks; the run and its pid.
-sub waiting
-{
-	my ($call, $lock) = @_;
-	my $run = $node->background_psql('postgres', on_error_stop => 0);
-	my $pid = $run->query_safe('SELECT pg_backend_pid()');
-	$run->query_until(qr/begun/, "\\echo begun\nCALL $call;\n");
-	$node->poll_query_until('postgres', "SELECT EXISTS (SELECT FROM pg_locks WHERE pid = $pid AND NOT granted AND $lock)") or die 'it did not stop';
-	return ($run, $pid);
-}
 my $reading = q(locktype = 'advisory' AND objid = 4711);
 my $written = q(relation = 'cs_internal.customer'::regclass);
 sub session { my $s = $node->background_psql('postgres'); $s->query_safe($_[0]); return $s; }
 sub stop_reading { sql('INSERT INTO app.stop VALUES (true)'); return session('SELECT pg_advisory_lock(4711)'); }
 sub stop_written { return session('BEGIN; LOCK TABLE cs_internal.customer IN SHARE MODE'); }
-sub gone { $node->poll_query_until('postgres', "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $_[0] AND state = 'active')"); }
 sub kill_it
 {
 	my ($run, $pid, $holder) = @_;
@@ -88,7 +79,7 @@ sub kill_it
 
 # --- killed while it reads -------------------------------------------------------------
 my $holder = stop_reading();
-my ($run, $pid) = waiting('cs.refresh()', $reading);
+my ($run, $pid) = stuck('cs.refresh()', $reading);
 is(sql('SELECT source FROM cs_internal.ledger_build'), 'sub', 'what is to be built is committed');
 kill_it($run, $pid, $holder);
 is(sql('SELECT count(*) FROM cs_internal.movement'), '0', 'killed while it reads, nothing is written');
@@ -101,14 +92,14 @@ sql('INSERT INTO app.sub VALUES (17, $$2025-06-01$$, NULL, 5), (2000, $$2025-06-
 
 # --- killed when everything is written and indexed --------------------------------------
 $holder = stop_written();
-($run, $pid) = waiting('cs.refresh()', $written);
+($run, $pid) = stuck('cs.refresh()', $written);
 kill_it($run, $pid, $holder);
 is(sql('SELECT string_agg(DISTINCT customer_id, $$,$$) FROM cs_internal.movement'), '17', 'killed when all is written, nothing of it is there');
 is(sql('SET enable_seqscan = off; SELECT count(*) > 0, count(DISTINCT customer_id) FROM cs_internal.movement WHERE at > $$-infinity$$'), 't|1', 'nor in an index');
 
 # --- cancelled, and a refresh_customer that waits meanwhile -----------------------------
 $holder = stop_written();
-($run, $pid) = waiting('cs.refresh()', $written);
+($run, $pid) = stuck('cs.refresh()', $written);
 my $other = $node->background_psql('postgres', on_error_stop => 0);
 my $other_pid = $other->query_safe('SELECT pg_backend_pid()');
 $other->query_until(qr/begun/, "\\echo begun\nSELECT cs.refresh_customer('17');\n");
@@ -145,7 +136,7 @@ is(difference(), '', 'all is what ingest makes');
 # --- a change after a kill is not lost ---------------------------------------------------
 sql('TRUNCATE cs_internal.movement; UPDATE cs_internal.source_state SET needs_scan = true');
 $holder = stop_written();
-($run, $pid) = waiting('cs.refresh()', $written);
+($run, $pid) = stuck('cs.refresh()', $written);
 sql('UPDATE app.sub SET mrr = mrr + 3 WHERE customer_id % 50 = 1');
 kill_it($run, $pid, $holder);
 sql('UPDATE app.sub SET mrr = mrr + 4 WHERE customer_id % 50 = 2');
