@@ -45,6 +45,17 @@ extern void cs_check_rule(const CsRule *rule, const char *what);
 extern bool cs_segment_case(const char *dimension, const char *fallback, StringInfo sql,
 							const char **search_path);
 
+/*
+ * Of a mark d in definition_status: the customer that is shown is in the batch, or
+ * is none any more, and the batch is as large as the number it failed for, or as a
+ * batch can be: with fewer there are some left that were not tried again.  $1 the
+ * ids of the batch, $2 their number, $3 cs_refresh_batch.
+ */
+#define CS_TRIED_AGAIN                                                                \
+	"(d.example = ANY ($1) OR NOT EXISTS (SELECT FROM cs_internal.customer c"         \
+	" WHERE c.customer_id = d.example)) AND (coalesce(d.customers, 0) <= $2 OR $2 >=" \
+	" least($3, (SELECT count(*) FROM cs_internal.customer)))"
+
 /* Stages. Segments: state.segments and, unless what_if, cs_internal.membership. */
 extern void cs_stage_segments(CsBatch *batch, bool late);
 extern void cs_stage_alerts(CsBatch *batch);

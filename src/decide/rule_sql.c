@@ -42,8 +42,8 @@ cs_status_lock(void)
 
 /*
  * cs_note_failures: several entries of one key count as one definition.  A mark
- * goes when the definition works for the customer it was shown with (any, where
- * there is none) and fails for nobody in this batch.
+ * goes when the definition fails for nobody in a batch in which all may be that
+ * it failed for.  A batch of fewer customers does not say how many they are.
  */
 void
 cs_note_failures(const CsBatch *batch, CsFailure *failures, int n)
@@ -56,9 +56,10 @@ cs_note_failures(const CsBatch *batch, CsFailure *failures, int n)
 		return;
 
 	/* Nearly always nothing is marked, and this is all that is asked. */
-	nmarked = cs_exec("SELECT d.table_name || '/' || d.key FROM cs_internal.definition_status d"
-					  " WHERE d.status = 'failing' AND (d.example IS NULL OR d.example = ANY ($1))",
-					  CS_ARGS(cs_textarray(batch->ids)));
+	nmarked =
+		cs_exec("SELECT d.table_name || '/' || d.key FROM cs_internal.definition_status d"
+				" WHERE d.status = 'failing' AND (d.example IS NULL OR " CS_TRIED_AGAIN ")",
+				CS_ARGS(cs_textarray(batch->ids), cs_int8(batch->nids), cs_int8(cs_refresh_batch)));
 	for (uint64 i = 0; i < nmarked; i++)
 		marked = lappend(marked, makeString(cs_cell(i, 1)));
 	for (int i = 0; i < n; i++)
@@ -79,18 +80,18 @@ cs_note_failures(const CsBatch *batch, CsFailure *failures, int n)
 		{
 			if (!cs_status_lock())
 				return;
-			cs_exec("INSERT INTO cs_internal.definition_status AS d"
-					" (table_name, key, status, sqlstate, error, customers, example, since)"
-					" VALUES ($1, $2, 'failing', $3, $4, $5, $6, $7)"
-					" ON CONFLICT (table_name, key) DO UPDATE SET status = 'failing',"
-					" sqlstate = excluded.sqlstate, error = excluded.error, customers = "
-					"excluded.customers,"
-					" example = excluded.example,"
-					" since = CASE WHEN d.status = 'failing' THEN d.since ELSE excluded.since END",
-					CS_ARGS(cs_text(worst->table_name), cs_text(worst->key),
-							cs_text(worst->sqlstate), cs_text(worst->error),
-							cs_int8(worst->customers), cs_text(worst->example),
-							cs_tstz(batch->computed_at)));
+			cs_exec(
+				"INSERT INTO cs_internal.definition_status AS d"
+				" (table_name, key, status, sqlstate, error, customers, example, since)"
+				" VALUES ($1, $2, 'failing', $3, $4, $5, $6, $7)"
+				" ON CONFLICT (table_name, key) DO UPDATE SET status = 'failing',"
+				" sqlstate = excluded.sqlstate, error = excluded.error, example = excluded.example,"
+				" customers = CASE WHEN d.status = 'failing' AND d.customers > $8 THEN "
+				"d.customers ELSE excluded.customers END,"
+				" since = CASE WHEN d.status = 'failing' THEN d.since ELSE excluded.since END",
+				CS_ARGS(cs_text(worst->table_name), cs_text(worst->key), cs_text(worst->sqlstate),
+						cs_text(worst->error), cs_int8(worst->customers), cs_text(worst->example),
+						cs_tstz(batch->computed_at), cs_int8(batch->nids)));
 		}
 		else if (marked != NIL &&
 				 list_member(marked,

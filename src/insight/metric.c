@@ -23,6 +23,7 @@
 
 #include "core/expired.h"
 #include "core/hold.h"
+#include "decide/decide.h"
 #include "facts/ledger.h"
 #include "facts/source.h"
 #include "facts/usage.h"
@@ -229,15 +230,16 @@ mark_failing(Matrix *m, const CsMetric *metric, ErrorData *error, int64 customer
 }
 
 /*
- * mark_working: with fewer customers than it failed for, there are some left
- * that were not tried again and have no value: it goes on being shown.
+ * mark_working: it works for the batch; with others that were not tried again and
+ * have no value it goes on being shown.
  */
 static void
 mark_working(Matrix *m, const CsMetric *metric)
 {
-	cs_exec("DELETE FROM cs_internal.definition_status WHERE table_name = 'metric' AND key = $1 "
-			"AND status = 'failing' AND coalesce(customers, 0) <= $2",
-			CS_ARGS(cs_text(metric->name), cs_int8(m->batch->nids)));
+	cs_exec("DELETE FROM cs_internal.definition_status d WHERE d.table_name = 'metric'"
+			" AND d.key = $4 AND d.status = 'failing' AND " CS_TRIED_AGAIN,
+			CS_ARGS(cs_textarray(m->batch->ids), cs_int8(m->batch->nids), cs_int8(cs_refresh_batch),
+					cs_text(metric->name)));
 }
 
 /* ---- one group of metrics ---------------------------------------------- */
