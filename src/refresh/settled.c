@@ -108,6 +108,20 @@ cs_summary_prints(Datum *out_dimensions, Datum *out_prints)
 }
 
 /*
+ * cs_summary_current: see summary.h.
+ */
+bool
+cs_summary_current(void)
+{
+	char *definitions;
+	char *all;
+
+	hashes(&definitions, &all);
+	return cs_exec("SELECT FROM cs_internal.summary_settled s WHERE s.hash = $1",
+				   CS_ARGS(cs_text(all))) > 0;
+}
+
+/*
  * journals_empty: nothing of ledger and customers changed since the summaries
  * took it in.
  */

@@ -27,6 +27,9 @@ extern bool cs_summary_extend(TimestampTz as_of);
 extern bool cs_summary_settled(TimestampTz as_of);
 extern void cs_summary_settle(TimestampTz until);
 
+/* What is kept is of the definitions as they stand; false: that is not known without their fingerprints. */
+extern bool cs_summary_current(void);
+
 /* Dimensions whose months are, or are to be, kept ('' is everybody), and their fingerprints: two text[] of one length. */
 extern void cs_summary_prints(Datum *dimensions, Datum *prints);
 
