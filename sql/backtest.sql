@@ -19,10 +19,13 @@ COMMENT ON FUNCTION cs_internal.notices() IS
 CREATE FUNCTION cs_internal.churn_events()
 RETURNS TABLE (customer_id text, churned_at timestamptz, event_at timestamptz)
 LANGUAGE sql VOLATILE AS $$
-	WITH notice AS MATERIALIZED (SELECT n.customer_id, n.notice_at, n.end_at FROM cs_internal.notices() n)
+	WITH notice AS MATERIALIZED (
+		-- of merged customers it is a notice of whom their facts count for at the churn
+		SELECT coalesce(o.owner, n.customer_id) AS customer_id, n.notice_at, n.end_at, coalesce(o.since, '-infinity') AS since, coalesce(o.until, 'infinity') AS until
+		FROM cs_internal.notices() n LEFT JOIN cs_internal.merge_span() o ON o.id = n.customer_id)
 	SELECT m.customer_id, m.at, least(m.at, (
 		SELECT min(n.notice_at) FROM notice n
-		WHERE n.customer_id = m.customer_id AND n.notice_at <= m.at
+		WHERE n.customer_id = m.customer_id AND n.notice_at <= m.at AND n.since <= m.at AND n.until > m.at
 			AND (n.end_at = m.at OR (n.end_at IS NULL AND NOT EXISTS (
 				SELECT FROM cs_internal.movement x
 				WHERE x.customer_id = m.customer_id AND x.kind IN ('new', 'reactivation', 'churn') AND x.at > n.notice_at AND x.at < m.at)))))

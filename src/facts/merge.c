@@ -28,6 +28,7 @@
 
 #include "catalog/pg_collation_d.h"
 #include "catalog/pg_type.h"
+#include "lib/qunique.h"
 #include "utils/array.h"
 
 #include "facts/ledger.h"
@@ -42,7 +43,35 @@
 static bool
 any_merge(void)
 {
-	return cs_exec("SELECT 1 FROM cs_internal.merge LIMIT 1", CS_NO_ARGS) > 0;
+	MemoryContext context = CurrentMemoryContext;
+	bool any = cs_exec("SELECT 1 FROM cs_internal.merge LIMIT 1", CS_NO_ARGS) > 0;
+
+	MemoryContextSwitchTo(context);
+	return any;
+}
+
+/* All merges from these ids (text[]), in order of time. */
+static CsMergeFact *
+merges_from(Datum ids, int *nmerges)
+{
+	MemoryContext context = CurrentMemoryContext;
+	uint64 n = cs_exec("SELECT from_id, into_id, at FROM cs_internal.merge WHERE from_id = ANY ($1)"
+					   " ORDER BY at, from_id, into_id",
+					   CS_ARGS(cs_textarray(ids)));
+	CsMergeFact *merges;
+
+	MemoryContextSwitchTo(context);
+	merges = palloc(sizeof(CsMergeFact) * (n + 1));
+	for (uint64 i = 0; i < n; i++)
+	{
+		bool isnull;
+
+		merges[i].from = cs_cell(i, 1);
+		merges[i].into = cs_cell(i, 2);
+		merges[i].at = DatumGetTimestampTz(cs_cell_datum(i, 3, &isnull));
+	}
+	*nmerges = (int) n;
+	return merges;
 }
 
 /*
@@ -53,7 +82,6 @@ cs_merge_family(Datum ids, CsMergeFact **merges, int *nmerges)
 {
 	MemoryContext context = CurrentMemoryContext;
 	Datum family = ids;
-	uint64 n;
 
 	*merges = NULL;
 	*nmerges = 0;
@@ -73,20 +101,7 @@ cs_merge_family(Datum ids, CsMergeFact **merges, int *nmerges)
 			" ORDER BY i",
 			CS_ARGS(cs_textarray(family)), &now);
 	}
-	n = cs_exec("SELECT from_id, into_id, at FROM cs_internal.merge WHERE from_id = ANY ($1)"
-				" ORDER BY at, from_id, into_id",
-				CS_ARGS(cs_textarray(family)));
-	MemoryContextSwitchTo(context);
-	*merges = palloc(sizeof(CsMergeFact) * (n + 1));
-	for (uint64 i = 0; i < n; i++)
-	{
-		bool isnull;
-
-		(*merges)[i].from = cs_cell(i, 1);
-		(*merges)[i].into = cs_cell(i, 2);
-		(*merges)[i].at = DatumGetTimestampTz(cs_cell_datum(i, 3, &isnull));
-	}
-	*nmerges = (int) n;
+	*merges = merges_from(family, nmerges);
 	return family;
 }
 
@@ -246,6 +261,61 @@ put_pair(CsResult *result, Datum first, Datum second)
 }
 
 /*
+ * merged_into: these ids, and all whose facts may ever come to one of them.
+ * Where facts go that leave them does not matter: they never come back.
+ */
+static Datum
+merged_into(Datum ids, int *n)
+{
+	return cs_ids_from_query("WITH RECURSIVE f (i) AS (SELECT i COLLATE \"C\" FROM unnest($1) i"
+							 " UNION SELECT m.from_id FROM f JOIN cs_internal.merge m"
+							 " ON m.into_id = f.i) SELECT i FROM f ORDER BY i",
+							 CS_ARGS(cs_textarray(ids)), n);
+}
+
+/*
+ * owners_of: for whom the facts of each member count at an instant, by index; the
+ * answer of cs_merge_owner for all of them.
+ */
+static int *
+owners_of(int n, TimestampTz at, const CsMerge *merges, int nmerges)
+{
+	int *parent = palloc(sizeof(int) * n); /* facts that went the same way since */
+	int *owner = palloc(sizeof(int) * n);  /* of a parent of none */
+	int *has = palloc(sizeof(int) * n);    /* the parent that a member owns; -1: nothing */
+	int *result = palloc(sizeof(int) * n);
+
+	for (int i = 0; i < n; i++)
+		parent[i] = owner[i] = has[i] = i;
+	for (int i = 0; i < nmerges && merges[i].at <= at; i++)
+	{
+		int from = has[merges[i].from];
+		int into = has[merges[i].into];
+
+		if (from < 0)
+			continue;
+		has[merges[i].from] = -1;
+		if (into >= 0)
+			parent[from] = into;
+		else
+		{
+			has[merges[i].into] = from;
+			owner[from] = merges[i].into;
+		}
+	}
+	for (int i = 0; i < n; i++)
+	{
+		int top = i;
+
+		while (parent[top] != top)
+			top = parent[top] = parent[parent[top]];
+		result[i] = owner[top];
+		Assert(n > 100 || result[i] == cs_merge_owner(i, at, merges, nmerges));
+	}
+	return result;
+}
+
+/*
  * cs_whose: see merge.h.
  */
 CsWhose *
@@ -256,39 +326,50 @@ cs_whose(Datum customers, TimestampTz as_of, const CsPolicy *policy)
 	CsMergeFact *merges;
 	CsMerge *indexed;
 	int nmerges;
-	Datum family = cs_merge_family(customers, &merges, &nmerges);
+	Datum ids;
 	char **members;
 	char **names;
+	int *owner;
 	int nmembers;
 	int n;
 
 	whose->customers = whose->fact_ids = customers;
 	whose->owner = pairs("fact_id", "customer_id", TEXTOID);
+	if (!any_merge())
+		return whose;
+	ids = merged_into(customers, &nmembers);
+	merges = merges_from(ids, &nmerges);
 	whose->merged = nmerges > 0;
 	if (!whose->merged)
 		return whose;
 	names = names_of(customers, &n);
-	members = names_of(family, &nmembers);
+
+	/* with those outside, to whom facts may go */
+	members = names_of(ids, &nmembers);
+	members = repalloc(members, sizeof(char *) * (nmembers + nmerges));
+	for (int i = 0; i < nmerges; i++)
+		members[nmembers + i] = merges[i].into;
+	qsort(members, nmembers + nmerges, sizeof(char *), name_cmp);
+	nmembers = qunique(members, nmembers + nmerges, sizeof(char *), name_cmp);
 	indexed = palloc(sizeof(CsMerge) * nmerges);
 	for (int i = 0; i < nmerges; i++)
 		indexed[i] = (CsMerge){merges[i].at, find_name(merges[i].from, members, nmembers),
 							   find_name(merges[i].into, members, nmembers)};
 	nmerges = cs_merges_resolve(indexed, nmerges);
+	owner = owners_of(nmembers, at, indexed, nmerges);
 
 	whose->facts = palloc(sizeof(char *) * nmembers);
 	whose->owners = palloc(sizeof(char *) * nmembers);
 	for (int i = 0; i < nmembers; i++)
 	{
-		int owner = cs_merge_owner(i, at, indexed, nmerges);
-
 		CHECK_FOR_INTERRUPTS();
-		if (find_name(members[owner], names, n) < 0)
+		if (find_name(members[owner[i]], names, n) < 0)
 			continue;
 		whose->facts[whose->n] = members[i];
-		whose->owners[whose->n++] = members[owner];
-		if (owner != i)
+		whose->owners[whose->n++] = members[owner[i]];
+		if (owner[i] != i)
 			put_pair(whose->owner, CStringGetTextDatum(members[i]),
-					 CStringGetTextDatum(members[owner]));
+					 CStringGetTextDatum(members[owner[i]]));
 	}
 	whose->fact_ids = ids_of(whose->facts, whose->n);
 
