@@ -4,9 +4,8 @@
  *		one pass over the facts.
  *
  * In: all rows of all subscription, cancellation and invoice sources, each read
- * once in order of customer and put together as they come, so that memory holds
- * one customer's (what a source gives waits in a tuplestore, which goes to a file
- * where it exceeds maintenance_work_mem).  Out: movement,
+ * once and taken in order of customer (ordered.c: what does not fit into
+ * maintenance_work_mem goes to a file), put together one customer at a time.  Out: movement,
  * customer, the ledger's part of unusable, and the marks of what is left to do.
  * Facts become terms, and terms movements, by the code that ingest uses.
  *
@@ -58,6 +57,7 @@
 #include "core/elapsed.h"
 #include "facts/ledger.h"
 #include "facts/ledger_facts.h"
+#include "facts/ordered.h"
 #include "facts/source_kind.h"
 #include "refresh/refresh.h"
 
@@ -68,16 +68,14 @@
 typedef struct Stream
 {
 	const CsSource *source;
-	CsResult *rows;
-	TupleTableSlot *slot;
-	text *id;      /* of the row in the slot; NULL: there are no more */
+	CsOrdered *o;  /* NULL: could not be read */
 	CsResult *ids; /* the customers met, each once; NULL: not wanted */
 } Stream;
 
 /* The rates need the subscription's id, nothing else does. */
 #define TERM_SELECT(id)                                                                       \
 	"SELECT %s AS customer_id, " CS_TERM_COLUMNS ", " id " AS subscription_id, r.term_months" \
-	" FROM (%s) r ORDER BY 1"
+	" FROM (%s) r"
 
 /* ---- whether ---------------------------------------------------------------- */
 
@@ -157,59 +155,22 @@ id_result(void)
 	return cs_empty_result(desc);
 }
 
-/* The next row of a stream. */
-static void
-advance(Stream *s)
-{
-	/* a row that waited in a file belongs to the slot, which outlives the customer */
-	MemoryContext old = MemoryContextSwitchTo(s->slot->tts_mcxt);
-	bool isnull;
-
-	do
-	{
-		if (!tuplestore_gettupleslot(s->rows->store, true, false, s->slot))
-		{
-			s->id = NULL;
-			break;
-		}
-		s->id = (text *) DatumGetPointer(slot_getattr(s->slot, 1, &isnull));
-	} while (isnull);
-	MemoryContextSwitchTo(old);
-}
-
 /*
  * open_stream: a source is read, and stands at its first row.  False when it
  * cannot be read; then nothing will be built.
  */
 static bool
-open_stream(Stream *s, const CsSource *source, const char *select, const CsPolicy *policy)
+open_stream(Stream *s, const CsSource *source, const char *select, const char *then,
+			const CsPolicy *policy)
 {
-	CsUserQuery query = {0};
-	ErrorData *error = NULL;
+	const char *error;
 
 	memset(s, 0, sizeof(Stream));
 	s->source = source;
-	if (!OidIsValid(source->relid))
-	{
-		cs_build_failed("ledger_build", source, "the relation is gone");
-		return false;
-	}
-	query.sql = psprintf(select, cs_source_id(source, "r.customer_key"),
-						 cs_source_rows(source, false, false));
-	query.search_path = source->search_path;
-	query.as_of = cs_now();
-	query.as_of_day = cs_local_day(query.as_of, policy->time_zone);
-	query.unlimited = true;
-	s->rows = cs_user_query(&query, &error);
-	if (s->rows == NULL)
-	{
-		cs_build_failed("ledger_build", source, error->message);
-		return false;
-	}
-	s->slot = MakeSingleTupleTableSlot(s->rows->desc, &TTSOpsMinimalTuple);
-	tuplestore_rescan(s->rows->store);
-	advance(s);
-	return true;
+	s->o = cs_ordered_open(source, select, then, policy, &error);
+	if (s->o == NULL)
+		cs_build_failed("ledger_build", source, error);
+	return s->o != NULL;
 }
 
 static bool
@@ -223,17 +184,6 @@ maps(const CsSource *source, const char *column)
 			return true;
 	}
 	return false;
-}
-
-/* Whose rows these are, in the order in which sources give them. */
-static int
-id_cmp(const text *a, const text *b)
-{
-	int la = VARSIZE_ANY_EXHDR(a);
-	int lb = VARSIZE_ANY_EXHDR(b);
-	int cmp = memcmp(VARDATA_ANY(a), VARDATA_ANY(b), Min(la, lb));
-
-	return cmp != 0 ? cmp : la - lb;
 }
 
 /* ---- writing ---------------------------------------------------------------- */
@@ -367,10 +317,10 @@ take_terms(Build *b, Stream *s, CsMember *member, const text *id, bool *past_due
 
 		ROOM(b->terms, member->nterms, b->terms_size);
 		term = &b->terms[member->nterms];
-		slot_getallattrs(s->slot);
+		slot_getallattrs(s->o->slot);
 		memset(nulls, true, sizeof(nulls));
-		memcpy(values, s->slot->tts_values + 1, sizeof(Datum) * (FACT_TERM_MONTHS + 1));
-		memcpy(nulls, s->slot->tts_isnull + 1, sizeof(bool) * (FACT_TERM_MONTHS + 1));
+		memcpy(values, s->o->slot->tts_values + 1, sizeof(Datum) * (FACT_TERM_MONTHS + 1));
+		memcpy(nulls, s->o->slot->tts_isnull + 1, sizeof(bool) * (FACT_TERM_MONTHS + 1));
 		result = cs_term_make(values, nulls, b->policy->currency, term);
 		if (result == CS_TERM_RANGE)
 			cs_ledger_unusable(b->unusable, s->source->name, member->customer, "MRR out of range");
@@ -381,9 +331,9 @@ take_terms(Build *b, Stream *s, CsMember *member, const text *id, bool *past_due
 			*foreign |= term->currency != NULL;
 			member->nterms++;
 		}
-		advance(s);
+		cs_ordered_next(s->o);
 		b->done++;
-	} while (s->id != NULL && id_cmp(s->id, id) == 0);
+	} while (s->o->id != NULL && cs_id_cmp(s->o->id, id) == 0);
 }
 
 static void
@@ -392,13 +342,13 @@ take_cancellations(Build *b, Stream *s, CsMember *member, const text *id)
 	do
 	{
 		ROOM(b->cancellations, member->ncancellations, b->cancellations_size);
-		slot_getallattrs(s->slot);
-		if (cs_cancellation_make(s->slot->tts_values + 1, s->slot->tts_isnull + 1,
+		slot_getallattrs(s->o->slot);
+		if (cs_cancellation_make(s->o->slot->tts_values + 1, s->o->slot->tts_isnull + 1,
 								 &b->cancellations[member->ncancellations]))
 			member->ncancellations++;
-		advance(s);
+		cs_ordered_next(s->o);
 		b->done++;
-	} while (s->id != NULL && id_cmp(s->id, id) == 0);
+	} while (s->o->id != NULL && cs_id_cmp(s->o->id, id) == 0);
 }
 
 static void
@@ -407,12 +357,12 @@ take_dues(Build *b, Stream *s, const char *customer, const text *id, int *ndues)
 	do
 	{
 		ROOM(b->dues, *ndues, b->dues_size);
-		slot_getallattrs(s->slot);
-		if (!s->slot->tts_isnull[1])
-			b->dues[(*ndues)++] = (CsDue){customer, DatumGetTimestampTz(s->slot->tts_values[1])};
-		advance(s);
+		slot_getallattrs(s->o->slot);
+		if (!s->o->slot->tts_isnull[1])
+			b->dues[(*ndues)++] = (CsDue){customer, DatumGetTimestampTz(s->o->slot->tts_values[1])};
+		cs_ordered_next(s->o);
 		b->done++;
-	} while (s->id != NULL && id_cmp(s->id, id) == 0);
+	} while (s->o->id != NULL && cs_id_cmp(s->o->id, id) == 0);
 }
 
 /* The least customer that a stream stands at, copied; NULL at the end. */
@@ -425,8 +375,8 @@ next_customer(Stream *streams, int n)
 
 	for (int i = 0; i < n; i++)
 	{
-		if (streams[i].id != NULL && (least == NULL || id_cmp(streams[i].id, least) < 0))
-			least = streams[i].id;
+		if (streams[i].o->id != NULL && (least == NULL || cs_id_cmp(streams[i].o->id, least) < 0))
+			least = streams[i].o->id;
 	}
 	if (least == NULL)
 		return NULL;
@@ -452,7 +402,7 @@ sweep_all(Build *b, Stream *streams, int n, int level, CsBulk *bulk)
 
 	INSTR_TIME_SET_CURRENT(begin);
 	for (int i = 0; i < n; i++)
-		facts += streams[i].rows->nrows;
+		facts += streams[i].o->rows->nrows;
 	while ((id = next_customer(streams, n)) != NULL)
 	{
 		CsMember member = {0};
@@ -468,7 +418,7 @@ sweep_all(Build *b, Stream *streams, int n, int level, CsBulk *bulk)
 		{
 			Stream *s = &streams[i];
 
-			if (s->id == NULL || id_cmp(s->id, id) != 0)
+			if (s->o->id == NULL || cs_id_cmp(s->o->id, id) != 0)
 				continue;
 			if (s->ids != NULL)
 			{
@@ -561,7 +511,7 @@ open_streams(Stream *streams, int *n, const CsPolicy *policy, List **met)
 		if (!open_stream(s, source,
 						 maps(source, "currency") ? TERM_SELECT("r.subscription_id::text")
 												  : TERM_SELECT("NULL::text"),
-						 policy))
+						 NULL, policy))
 			return false;
 		s->ids = id_result();
 		*met = lappend(*met, s->ids);
@@ -571,14 +521,14 @@ open_streams(Stream *streams, int *n, const CsPolicy *policy, List **met)
 	{
 		Stream *s = &streams[(*n)++];
 
-		if (!open_stream(s, lfirst(lc), CS_CANCELLATION_SELECT " ORDER BY 1", policy))
+		if (!open_stream(s, lfirst(lc), CS_CANCELLATION_SELECT, NULL, policy))
 			return false;
 		s->ids = id_result();
 	}
 	/* only a row that is past due asks for invoices */
 	foreach (lc, past_due ? cs_sources("invoice") : NIL)
 	{
-		if (!open_stream(&streams[(*n)++], lfirst(lc), CS_DUE_SELECT " ORDER BY 1, 2", policy))
+		if (!open_stream(&streams[(*n)++], lfirst(lc), CS_DUE_SELECT, ", 2", policy))
 			return false;
 	}
 	return true;
@@ -589,10 +539,8 @@ close_streams(Stream *streams, int n)
 {
 	for (int i = 0; i < n; i++)
 	{
-		if (streams[i].slot != NULL)
-			ExecDropSingleTupleTableSlot(streams[i].slot);
-		if (streams[i].rows != NULL)
-			tuplestore_end(streams[i].rows->store);
+		if (streams[i].o != NULL)
+			cs_ordered_close(streams[i].o);
 		if (streams[i].ids != NULL)
 			tuplestore_end(streams[i].ids->store);
 	}
@@ -647,7 +595,7 @@ build_all(const CsPolicy *policy, int level)
 		int64 read = 0;
 
 		for (int i = 0; i < n; i++)
-			read += streams[i].rows->nrows;
+			read += streams[i].o->rows->nrows;
 		ereport(level,
 				errmsg("ledger read: %lld facts in %.0f ms", (long long) read, cs_ms_since(begin)));
 		build_ledger(streams, n, policy, level);

@@ -25,17 +25,14 @@
  */
 #include "cs_ext.h"
 
-#include <unistd.h>
-
 #include "catalog/pg_type.h"
 #include "core/bulk.h"
 #include "core/elapsed.h"
+#include "facts/ordered.h"
 #include "facts/source.h"
 #include "facts/usage.h"
 #include "facts/usage_spill.h"
 #include "facts/usage_unpack.h"
-#include "optimizer/cost.h"
-#include "utils/guc.h"
 #include "utils/memutils.h"
 
 /*
@@ -65,29 +62,6 @@ cs_usage_build_position(void)
 	cs_exec("SELECT min(position) FROM cs_internal.usage_build", CS_NO_ARGS);
 	position = cs_value_datum(&isnull);
 	return isnull ? -1 : DatumGetInt64(position);
-}
-
-/*
- * read_all: run the query that reads a source.  Where workers have all processors
- * this process only waits for them: as a third reader it would take time from
- * them.
- */
-static CsResult *
-read_all(const CsUserQuery *query, const FileSet *files, ErrorData **error)
-{
-	int level = NewGUCNestLevel();
-	CsResult *rows;
-
-#ifdef _SC_NPROCESSORS_ONLN
-	if (max_parallel_workers_per_gather >= 2 &&
-		sysconf(_SC_NPROCESSORS_ONLN) <= max_parallel_workers_per_gather)
-		(void) set_config_option("parallel_leader_participation", "off", PGC_USERSET, PGC_S_SESSION,
-								 GUC_ACTION_SAVE, true, 0, false);
-#endif
-	cs_spill_to(files);
-	rows = cs_user_query(query, error);
-	AtEOXact_GUC(true, level);
-	return rows;
 }
 
 /*
@@ -125,7 +99,8 @@ read_slice(int64 lo, int64 *hi, int level, const FileSet *files, List **packed)
 		query.as_of = now;
 		query.as_of_day = cs_local_day(now, cs_policy(false)->time_zone);
 		query.unlimited = true;
-		rows = read_all(&query, files, &error);
+		cs_spill_to(files);
+		rows = cs_user_query_whole(&query, &error);
 		if (rows == NULL)
 		{
 			cs_build_failed("usage_build", source, error->message);

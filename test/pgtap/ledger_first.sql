@@ -46,6 +46,8 @@ INSERT INTO app.sub SELECT app.one('{s1,s2,s3,s4,NULL}'), CASE WHEN random() < 0
 INSERT INTO app.sub (customer_id, start_at, end_at, mrr) VALUES ('1005', '2025-03-01', '2025-05-01', 40), ('1005', '2025-06-01', NULL, 60), ('1005', '2025-07-01', '2025-08-01', 5);
 INSERT INTO app.sub (customer_id, start_at, end_at, mrr, currency) VALUES ('1004', '2025-04-01', '2025-08-01', 100, 'USD'), ('1004', '2025-08-01', NULL, 120, 'usd');
 INSERT INTO app.sub (id, customer_id, start_at, end_at, mrr, status) SELECT 'r', '1003', timestamptz '2025-03-01 00:00+01' + k * interval '20 days', timestamptz '2025-03-21 00:00+01' + k * interval '20 days', 10, CASE k WHEN 1 THEN 'paused' ELSE 'active' END FROM generate_series(0, 2) k;
+-- ids that are alike for long
+INSERT INTO app.sub (customer_id, start_at, end_at, mrr) SELECT i, d, d + interval '40 days', 10 FROM unnest('{customer-2,customer-10,customer,customers,custome,customer-1,custome2}'::text[]) i, generate_series(1, 3), app.day() d ORDER BY random();
 INSERT INTO app.plain SELECT app.who(), d, CASE WHEN random() < 0.6 THEN d + floor(random() * 90) * interval '1 day' END, round((random() * 100)::numeric, 2), app.one('{month,year,week,day,quarter,fortnight}') FROM generate_series(1, 100), app.day() d;
 INSERT INTO app.sub (customer_id, start_at, mrr) SELECT '7', '2025-05-01', 99999999999999 FROM generate_series(1, 2);
 INSERT INTO app.invoice SELECT app.who(), t, CASE WHEN random() < 0.5 THEN t + interval '20 days' END, 50 - random() * 60 FROM generate_series(1, 200), app.day() t;
@@ -93,6 +95,7 @@ SELECT is(string_agg(capture, ',' ORDER BY capture), 'scan,trigger,trigger,trigg
 SELECT ok(:movements > 200, :'movements' || ' movements');
 SELECT is(:transactions::bigint, 1::bigint, 'of one transaction');
 SELECT is_empty($$SELECT * FROM app.difference('first', 'ingest')$$, 'the first build makes what ingest makes');
+SELECT is(count(*), 7::bigint, 'of ids that begin alike, too') FROM cs_internal.customer WHERE customer_id LIKE 'custome%';
 SELECT ok(count(DISTINCT r ->> 'reason') >= 6, 'of unusable rows too: ' || string_agg(DISTINCT r ->> 'reason', ', ')) FROM app.kept WHERE tab = 'unusable';
 SELECT ok(count(*) >= 2, 'of ids that are no customers') FROM app.kept WHERE tab = 'orphan' AND way = 'first' AND r ->> 'customer_id' = 'nobody';
 SELECT set_has('SELECT r ->> ''kind'' FROM app.kept WHERE tab = ''movement'' AND way = ''first''', $$VALUES ('new'), ('expansion'), ('contraction'), ('churn'), ('reactivation'), ('pause'), ('resume'), ('fx')$$, 'all kinds are among them');
@@ -101,6 +104,7 @@ SELECT set_has('SELECT r ->> ''kind'' FROM app.kept WHERE tab = ''movement'' AND
 CALL app.empty();
 CALL cs.refresh();
 CREATE TABLE app.scanned AS SELECT * FROM cs_internal.movement;
+SELECT results_eq('SELECT customer_id, at, seq FROM cs_internal.movement ORDER BY ctid', 'SELECT customer_id, at, seq FROM cs_internal.movement ORDER BY customer_id, at, seq', 'it is written in the order of its key');
 SET enable_seqscan = off;
 SET enable_bitmapscan = off;
 SELECT is((SELECT count(*) FROM cs_internal.movement WHERE at > '-infinity'), (SELECT count(*) FROM app.scanned), 'the index of instants has all');
