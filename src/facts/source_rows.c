@@ -409,7 +409,7 @@ value_sql(const CsSource *source, const CsKindColumn *c, bool cut)
 	const char *known;
 
 	if (strcmp(source->kind, "subscription") == 0 && strcmp(c->name, "mrr") == 0)
-		return pstrdup("round(f.mrr, 6)::numeric(20,6)");
+		return pstrdup("f.mrr::numeric(20,6)");
 	if (m == NULL)
 		return psprintf("NULL::%s", cs_column_type_name(c->type));
 	if (source->anchor && strcmp(source->anchor, c->name) == 0)
