@@ -34,7 +34,7 @@ struct CsBulk
 	Relation rel;
 	EState *estate;
 	ResultRelInfo *result; /* NULL: without indexes */
-	BulkInsertState state;
+	BulkInsertState state; /* NULL: pages are not written out while rows come */
 	CommandId cid;
 	MemoryContext context; /* where this lives */
 	TupleTableSlot *slots[ROWS];
@@ -59,7 +59,9 @@ cs_bulk_begin(const char *table, LOCKMODE lock, bool indexed)
 		InitResultRelInfo(b->result, b->rel, 1, NULL, 0);
 		ExecOpenIndices(b->result, false);
 	}
-	b->state = GetBulkInsertState();
+	/* rows that have no entries yet will be read at once, and had better stay in shared buffers */
+	if (indexed)
+		b->state = GetBulkInsertState();
 	b->cid = GetCurrentCommandId(true);
 	b->context = CurrentMemoryContext;
 	return b;
@@ -126,7 +128,8 @@ cs_bulk_end(CsBulk *b)
 	flush(b);
 	for (int i = 0; i < ROWS && b->slots[i] != NULL; i++)
 		ExecDropSingleTupleTableSlot(b->slots[i]);
-	FreeBulkInsertState(b->state);
+	if (b->state != NULL)
+		FreeBulkInsertState(b->state);
 	table_finish_bulk_insert(b->rel, 0);
 	if (b->result != NULL)
 		ExecCloseIndices(b->result);

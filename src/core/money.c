@@ -109,9 +109,17 @@ cs_money_numeric(CsMoney money)
 	struct varlena *result;
 	uint64 low;
 
-	/* from the last digit, which millionths fill by half */
-	digits[--first] = (uint16) (rest % 100) * 100;
-	rest /= 100;
+	/* from the last digit, which millionths fill by half; divisions of 128 bits are dear */
+	if (rest > PG_UINT64_MAX)
+	{
+		digits[--first] = (uint16) (rest % 100) * 100;
+		rest /= 100;
+	}
+	else
+	{
+		digits[--first] = (uint16) ((uint64) rest % 100) * 100;
+		rest = (uint64) rest / 100;
+	}
 	while (rest > PG_UINT64_MAX)
 	{
 		digits[--first] = (uint16) (rest % BASE);
