@@ -5,8 +5,9 @@
  *
  * In: all rows of all subscription, cancellation and invoice sources, each read
  * once and taken in order of customer (ordered.c: what does not fit into
- * maintenance_work_mem goes to a file), put together one customer at a time.  Out: movement,
- * customer, the ledger's part of unusable, and the marks of what is left to do.
+ * maintenance_work_mem goes to a file), put together one customer at a time.
+ * Out: movement, customer, the ledger's part of unusable, and the marks of what
+ * is left to do.
  * Facts become terms, and terms movements, by the code that ingest uses.
  *
  * cs_internal.ledger_build has a row for each source that was found to be read
