@@ -38,6 +38,17 @@ extern CsSource *cs_source_named(const char *name);
  * Group by customer_key, then make the outside id with cs_source_id().
  */
 extern char *cs_source_rows(const CsSource *source, bool keyed, bool cut);
+
+/*
+ * The same of all events of a usage_event source, and some that are not usable:
+ * without a key, with an empty one, with an instant that is NULL or outside
+ * [CS_TIME_MIN, CS_TIME_MAX).
+ */
+extern char *cs_source_events(const CsSource *source);
+
+/* Years 1 to 10000. */
+#define CS_TIME_MIN (INT64CONST(-730119) * USECS_PER_DAY)
+#define CS_TIME_MAX (INT64CONST(2922306) * USECS_PER_DAY)
 extern char *cs_source_id(const CsSource *source, const char *key_expression);
 
 /* Sets search_path and the keys ($1) of a query from outside ids (text[]); an id that is no value of the native type is left out. */

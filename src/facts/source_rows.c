@@ -22,7 +22,7 @@
 #include "facts/merge.h"
 #include "facts/source_kind.h"
 
-/* Times outside these bounds are no dates of a company, and overflow in calendar arithmetic. */
+/* Times outside these bounds (CS_TIME_MIN, CS_TIME_MAX) are no dates of a company, and overflow in calendar arithmetic. */
 #define TIME_MIN "'0001-01-01 00:00:00+00'::timestamptz"
 #define TIME_MAX "'10001-01-01 00:00:00+00'::timestamptz"
 
@@ -31,6 +31,7 @@ typedef struct Condition
 {
 	const char *reason;
 	const char *sql; /* true = usable; false or NULL = not */
+	bool packed;     /* usage_pack looks itself: comparing all events costs */
 } Condition;
 
 static char *facts_sql(const CsSource *source, const char *key_condition, const char *extra);
@@ -210,7 +211,18 @@ add(List *conditions, const char *reason, const char *sql)
 
 	c->reason = reason;
 	c->sql = sql;
+	c->packed = false;
 	return lappend(conditions, c);
+}
+
+/*
+ * mark_packed: from one of them on.
+ */
+static void
+mark_packed(List *conditions, int from)
+{
+	for (int i = from; i < list_length(conditions); i++)
+		((Condition *) list_nth(conditions, i))->packed = true;
 }
 
 /*
@@ -247,6 +259,7 @@ conditions_of(const CsSource *source)
 {
 	CsMapping *mapping = CS_MAPPING(source);
 	bool subscription = strcmp(source->kind, "subscription") == 0;
+	bool event = strcmp(source->kind, "usage_event") == 0;
 	List *list = NIL;
 	ListCell *lc;
 
@@ -258,6 +271,8 @@ conditions_of(const CsSource *source)
 			mapping->key_native == BPCHAROID)
 			list = add(list, psprintf("%s is empty", CS_KEY_COLUMN(mapping->kind)),
 					   "f.customer_key <> ''");
+		if (event)
+			mark_packed(list, 0);
 	}
 	else
 		list = add(list, "user_id is NULL", "f.user_key IS NOT NULL");
@@ -271,7 +286,11 @@ conditions_of(const CsSource *source)
 			continue;
 		if (m->canon->type == CS_COL_TIME)
 		{
+			int before = list_length(list);
+
 			list = time_conditions(list, source, m);
+			if (event)
+				mark_packed(list, before);
 			continue;
 		}
 		if ((m->canon->flags & CS_COL_REQUIRED) || (subscription && strcmp(m->name, "mrr") == 0) ||
@@ -474,10 +493,12 @@ seal_sql(const CsSource *source)
 
 /*
  * rows_sql: see cs_source_rows; key_condition as in cs_source_facts.  owned: the
- * key is the id for whom the row counts by the relation "fact_owner".
+ * key is the id for whom the row counts by the relation "fact_owner".  packed:
+ * without what usage_pack looks at.
  */
 static char *
-rows_sql(const CsSource *source, const char *key_condition, const char *users, bool cut, bool owned)
+rows_sql(const CsSource *source, const char *key_condition, const char *users, bool cut, bool owned,
+		 bool packed)
 {
 	CsMapping *mapping = CS_MAPPING(source);
 	char *anchor = cs_source_anchor(source);
@@ -524,11 +545,13 @@ rows_sql(const CsSource *source, const char *key_condition, const char *users, b
 	}
 	if (owned)
 		appendStringInfo(&sql, " LEFT JOIN fact_owner o ON o.fact_id = %s", id);
+	appendStringInfoString(&sql, " WHERE true");
 	foreach (lc, conditions_of(source))
 	{
 		Condition *c = lfirst(lc);
 
-		appendStringInfo(&sql, "%s %s", foreach_current_index(lc) ? " AND" : " WHERE", c->sql);
+		if (!packed || !c->packed)
+			appendStringInfo(&sql, " AND %s", c->sql);
 	}
 	appendStringInfoString(&sql, seal_sql(source));
 	if (cut && anchor != NULL)
@@ -576,11 +599,12 @@ cs_source_users(const CsSource *source, bool keyed)
 	{
 		CsSource *users = lfirst(lc);
 
-		appendStringInfo(
-			&sql, "%sSELECT %s%s, user_id, valid_from, valid_to FROM (%s) r",
-			foreach_current_index(lc) ? " UNION ALL " : "",
-			several ? "customer_id AS customer_key" : "customer_key", several ? "" : ", user_key",
-			rows_sql(users, keyed ? key_condition_of(users, several) : NULL, NULL, false, false));
+		appendStringInfo(&sql, "%sSELECT %s%s, user_id, valid_from, valid_to FROM (%s) r",
+						 foreach_current_index(lc) ? " UNION ALL " : "",
+						 several ? "customer_id AS customer_key" : "customer_key",
+						 several ? "" : ", user_key",
+						 rows_sql(users, keyed ? key_condition_of(users, several) : NULL, NULL,
+								  false, false, false));
 	}
 	return sql.data;
 }
@@ -592,8 +616,19 @@ char *
 cs_source_rows(const CsSource *source, bool keyed, bool cut)
 {
 	if (source->by_user)
-		return rows_sql(source, NULL, cs_source_users(source, keyed), cut, false);
-	return rows_sql(source, keyed ? key_condition_of(source, false) : NULL, NULL, cut, false);
+		return rows_sql(source, NULL, cs_source_users(source, keyed), cut, false, false);
+	return rows_sql(source, keyed ? key_condition_of(source, false) : NULL, NULL, cut, false,
+					false);
+}
+
+/*
+ * cs_source_events: see source.h.
+ */
+char *
+cs_source_events(const CsSource *source)
+{
+	return rows_sql(source, NULL, source->by_user ? cs_source_users(source, false) : NULL, false,
+					false, true);
 }
 
 /*
@@ -616,8 +651,8 @@ cs_source_rows_of(const CsSource *source, const CsWhose *whose, bool cut)
 	if (!owned_elsewhere(source, whose))
 		return cs_source_rows(source, true, cut);
 	if (source->by_user)
-		return rows_sql(source, NULL, cs_source_users(source, true), cut, true);
-	return rows_sql(source, key_condition_of(source, false), NULL, cut, true);
+		return rows_sql(source, NULL, cs_source_users(source, true), cut, true, false);
+	return rows_sql(source, key_condition_of(source, false), NULL, cut, true, false);
 }
 
 char *

@@ -94,7 +94,7 @@ read_slice(int64 lo, int64 *hi, int level, const FileSet *files, List **packed)
 		query.sql =
 			psprintf("SELECT cs.usage_pack(%lld, %lld, r.customer_key, r.at, r.user_native, "
 					 "r.event, r.quantity, r.event_count) FROM (%s) r",
-					 (long long) lo, (long long) width, cs_source_rows(source, false, false));
+					 (long long) lo, (long long) width, cs_source_events(source));
 		query.search_path = source->search_path;
 		query.as_of = now;
 		query.as_of_day = cs_local_day(now, cs_policy(false)->time_zone);

@@ -22,6 +22,7 @@
 
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
+#include "facts/source.h"
 #include "facts/source_kind.h"
 #include "facts/usage_spill.h"
 #include "miscadmin.h"
@@ -402,7 +403,14 @@ put(char *to, const void *data, Size len)
 static inline char *
 put_string(char *to, const char *s, uint32 len)
 {
-	return put(put(to, &len, sizeof(len)), s, len);
+	if (len < CS_SPILL_LONG)
+		*to++ = (char) len;
+	else
+	{
+		*to++ = (char) CS_SPILL_LONG;
+		to = put(to, &len, sizeof(len));
+	}
+	return put(to, s, len);
 }
 
 static inline char *
@@ -426,7 +434,8 @@ PG_FUNCTION_INFO_V1(cs_usage_pack_step);
 
 /*
  * One event: (state, lo, hi, customer key, at, user_id, event, quantity,
- * event_count).  A row without key or instant says nothing.
+ * event_count).  A row without key, with an empty one, or without a usable instant
+ * says nothing.
  */
 Datum
 cs_usage_pack_step(PG_FUNCTION_ARGS)
@@ -455,18 +464,18 @@ cs_usage_pack_step(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(3) || PG_ARGISNULL(4))
 		PG_RETURN_POINTER(p);
 	at = PG_GETARG_TIMESTAMPTZ(4);
-	if (TIMESTAMP_NOT_FINITE(at))
-		ereport(ERROR, (errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
-						errmsg("a usage event cannot be at infinity")));
-
+	if (at < CS_TIME_MIN || at >= CS_TIME_MAX)
+		PG_RETURN_POINTER(p);
 	key_of(p->customer_type, PG_GETARG_DATUM(3), &customer);
+	if (customer.len == 0)
+		PG_RETURN_POINTER(p);
 	slice = slice_of(p->customer_type, PG_GETARG_DATUM(3), &customer);
 	if (slice < p->head.lo || slice >= p->head.hi)
 		PG_RETURN_POINTER(p);
 	part = (slice - p->head.lo) >> p->shift;
 
-	/* lengths of three strings, instant, flags, two numbers, count */
-	need = sizeof(uint32) * 5 + sizeof(int64) * 2 + 1 + customer.len;
+	/* instant, flags, count, lengths of four strings */
+	need = sizeof(int64) * 2 + 1 + (sizeof(uint32) + 1) * 4 + customer.len;
 	if (PG_ARGISNULL(5))
 		flags |= CS_SPILL_NO_USER;
 	else

@@ -12,7 +12,7 @@
  *		int64 instant, byte flags, key of the customer, [key of the user], [string
  *		event], [int64 count, string quantity as numeric]
  *	a key: int32, int64 or 16 bytes, or a string, by the type the file says
- *	a string: uint32 length, the bytes
+ *	a string: byte length (CS_SPILL_LONG: uint32 length follows), the bytes
  */
 #ifndef CS_USAGE_SPILL_H
 #define CS_USAGE_SPILL_H
@@ -31,6 +31,8 @@
 #define CS_SPILL_NO_EVENT 2
 #define CS_SPILL_EXTRA 4    /* a count and a quantity follow */
 #define CS_SPILL_QUANTITY 8 /* which is not NULL */
+
+#define CS_SPILL_LONG 255
 
 typedef struct CsSpillBlock
 {

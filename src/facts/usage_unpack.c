@@ -259,8 +259,11 @@ take(const char *from, void *to, Size len)
 static inline const char *
 take_string(const char *from, const char **s, uint32 *len)
 {
-	*s = take(from, len, sizeof(*len));
-	return *s + *len;
+	*len = (uint8) *from++;
+	if (*len == CS_SPILL_LONG)
+		from = take(from, len, sizeof(*len));
+	*s = from;
+	return from + *len;
 }
 
 static uint32

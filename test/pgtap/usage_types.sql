@@ -94,10 +94,15 @@ DECLARE
 BEGIN
 	EXECUTE format('CREATE TABLE app.event (customer %s, at timestamptz, user_id %s, what text, amount numeric, times bigint)', replace(ids, 'text', 'text COLLATE "und-x-icu"'), replace(users, 'text', 'text COLLATE "und-x-icu"'));
 	CREATE INDEX ON app.event (customer, at);
-	EXECUTE format('CREATE VIEW app.fact AS SELECT (%s) COLLATE "C" AS trim_scale_of, at, (%s) COLLATE "C" AS who, what, amount, times FROM app.event', text_of, user_text);
+	EXECUTE format('CREATE VIEW app.fact AS SELECT (%s) COLLATE "C" AS trim_scale_of, at, (%s) COLLATE "C" AS who, what, amount, times FROM app.event
+		WHERE customer::text <> '''' AND at >= ''0001-01-01 00:00+00'' AND at < ''10001-01-01 00:00+00''', text_of, user_text);
 	GRANT SELECT ON app.event TO cs_ext_run;
 	UPDATE cs.policy SET time_zone = zone;
 	PERFORM app.add(ids, users, 400);
+	-- rows that cannot be used, and the first and last instant that can
+	EXECUTE format('INSERT INTO app.event (customer, at, what) SELECT c::%s, at::timestamptz, ''edge'' FROM unnest($1) at, unnest($2) c', ids)
+		USING ARRAY['2026-04-01 00:00+00', NULL, 'infinity', '-infinity', '0001-12-31 23:59:59.999999+00 BC', '0001-01-01 00:00+00', '10000-12-31 23:59:59.999999+00', '10001-01-01 00:00+00'],
+		ARRAY[app.id(ids, 1), NULL] || CASE WHEN ids ~ 'text|char' THEN '{""}'::text[] END;
 	PERFORM cs.add_source('events', 'usage_event', 'app.event', '{"customer_id": "customer", "at": "at", "user_id": "user_id", "event": "what", "quantity": "amount", "event_count": "times"}');
 	COMMIT;
 	CALL cs.refresh();
@@ -123,4 +128,6 @@ CALL app.try('char(12)', 'numeric', 'Europe/Berlin');
 CALL app.try('text', 'char(12)', 'America/New_York');
 SELECT is(got, NULL, what) FROM app.result ORDER BY n;
 SELECT is(count(*), 18::bigint, 'all were tried') FROM app.result;
+SELECT is((SELECT count(*) FROM pg_ls_dir('base/pgsql_tmp', true, false) f WHERE f LIKE 'pgsql\_tmp' || pg_backend_pid() || '.%'), 0::bigint, 'no temporary files stay');
+SELECT throws_ok('SELECT cs.usage_pack(0, 4294967296, 1, now(), 1, NULL, NULL, NULL)', '55000', NULL, 'nobody else hands events out');
 SELECT * FROM finish();

@@ -64,6 +64,8 @@ sub difference
 	SELECT 'metric of ' || c FROM (SELECT customer_id::text AS c, count(*) FILTER (WHERE at::date >= '2025-05-21' AND at::date < '2025-06-20') AS n, count(DISTINCT user_id) FILTER (WHERE at::date >= '2025-06-13' AND at::date < '2025-06-20') AS u FROM app.event GROUP BY 1) f
 	FULL JOIN (SELECT customer_id AS c, max(value) FILTER (WHERE metric = 'n') AS n, max(value) FILTER (WHERE metric = 'u') AS u FROM cs.customer_metric GROUP BY 1) m USING (c) WHERE f.n IS DISTINCT FROM m.n OR f.u IS DISTINCT FROM m.u LIMIT 3));
 }
+# How many files of a pass are left.
+sub files { return sql("SELECT count(*) FROM pg_ls_dir('base/pgsql_tmp', true, false)"); }
 my $position = 'SELECT coalesce(max(position), -1) FROM cs_internal.usage_build';
 
 # A run of $call that stops at the first slice from $at on; the lock's holder, the run, its pid.
@@ -91,6 +93,7 @@ eval { $run->{run}->kill_kill };
 eval { $holder->{run}->kill_kill };
 sql('SELECT 1') if $node->poll_query_until('postgres', 'SELECT true');
 is(sql($position), $before, 'what was built stays');
+is(files(), '0', 'files of the pass that was killed do not');
 
 # --- a refresh_customer in the middle: of one who is built, and of one who is not -----
 sql('UPDATE app.stop SET position = -1');
@@ -120,6 +123,7 @@ ok(gone($pid), 'a cancel ends it while it reads');
 $run->quit;
 go_on($holder);
 cmp_ok(sql($position), '>=', 2**31, 'its slices stay');
+is(files(), '0', 'and no files');
 sql("SELECT cs.refresh_customer('3')");
 is(sql("SELECT value FROM cs.customer_metric WHERE customer_id = '3' AND metric = 'n'"),
 	sql("SELECT count(*) FROM app.event WHERE customer_id = 3 AND at >= '2025-05-21 00:00+02' AND at < '2025-06-20 00:00+02'"), 'a customer is refreshed between slices of a rebuild');
@@ -136,5 +140,6 @@ like($told, qr/NOTICE:  usage read: \d+ events of source "events" in \d+ ms\n/, 
 like($told, qr/NOTICE:  build: \d+ of 100 after [\d.]+ s\n.*NOTICE:  build: 100 of 100 after/s, 'and for each tenth of the build');
 is(difference(), '', 'all is what plain SQL says');
 is(sql('SELECT count(*) FROM cs.check()'), '0', 'no invariant is broken');
+is(files(), '0', 'no temporary files stay');
 $node->stop;
 done_testing();
