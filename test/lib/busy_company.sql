@@ -28,6 +28,8 @@ CREATE TABLE app.invoice (id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY, c
 CREATE TABLE app.contact (customer_id integer, at timestamptz, channel text);
 CREATE VIEW app.touch AS SELECT customer_id, at, channel FROM app.contact WHERE channel <> 'draft';
 CREATE TABLE app.cancellation (customer_id integer, at timestamptz, reason text);
+-- where a test has made it a source; then customers are merged, too
+CREATE TABLE app.merge (old_id integer, new_id integer, at timestamptz);
 CREATE TABLE app.stop (id integer);
 CREATE TABLE app.surprise (sqlstate text, message text);
 
@@ -71,7 +73,7 @@ DECLARE
 	d date := date '2024-03-01' + floor(random() * 500)::integer;
 	event text := (ARRAY['login', 'view', 'export', 'share', NULL])[1 + floor(random() * 5)];
 BEGIN
-	CASE floor(random() * 27)
+	CASE floor(random() * 28)
 	WHEN 0 THEN
 		INSERT INTO app.customer VALUES (c, 'New ' || c, 'owner' || c % 4, app.some_time()) ON CONFLICT (id) DO UPDATE SET owner = excluded.owner, created_at = excluded.created_at;
 	WHEN 1 THEN
@@ -126,6 +128,12 @@ BEGIN
 			PERFORM cs.ack_alert(a.id) FROM (SELECT id FROM cs.alert WHERE state = 'open' ORDER BY random() LIMIT 2) a;
 		EXCEPTION WHEN object_not_in_prerequisite_state THEN    -- resolved meanwhile
 		END;
+	WHEN 26 THEN
+		IF EXISTS (SELECT FROM cs.source s WHERE s.relation = 'app.merge') THEN
+			INSERT INTO app.merge SELECT c, 1 + floor(random() * 60), app.some_time() WHERE random() < 0.5;
+			UPDATE app.merge SET new_id = 1 + floor(random() * 60), at = app.some_time() WHERE old_id = c AND random() < 0.5;
+			DELETE FROM app.merge WHERE old_id = 1 + c % 50;
+		END IF;
 	ELSE
 		INSERT INTO app.cancellation VALUES (c, app.some_time(), (ARRAY['price', 'product'])[1 + floor(random() * 2)]);
 		DELETE FROM app.cancellation WHERE customer_id = 1 + c % 50 AND random() < 0.2;
@@ -167,7 +175,7 @@ CREATE FUNCTION app.derived() RETURNS TABLE (tab text, r jsonb) LANGUAGE plpgsql
 DECLARE
 	t text;
 BEGIN
-	FOREACH t IN ARRAY '{customer,movement,state,unusable,orphan,scan_checksum,summary_month}'::text[] LOOP
+	FOREACH t IN ARRAY '{customer,movement,merge,state,unusable,orphan,scan_checksum,summary_month}'::text[] LOOP
 		RETURN QUERY EXECUTE format('SELECT %L, to_jsonb(x) - ''computed_at'' FROM cs_internal.%I x', t, t);
 	END LOOP;
 	-- a month may be in pieces, which are its union
@@ -178,7 +186,7 @@ BEGIN
 END $$;
 
 CREATE PROCEDURE app.empty() LANGUAGE sql AS $$
-	TRUNCATE cs_internal.customer, cs_internal.movement, cs_internal.ledger_build, cs_internal.usage_month, cs_internal.usage_delta, cs_internal.usage_build, cs_internal.state, cs_internal.unusable, cs_internal.orphan,
+	TRUNCATE cs_internal.customer, cs_internal.movement, cs_internal.merge, cs_internal.ledger_build, cs_internal.usage_month, cs_internal.usage_delta, cs_internal.usage_build, cs_internal.state, cs_internal.unusable, cs_internal.orphan,
 		cs_internal.scan_checksum, cs_internal.source_state, cs_internal.pending, cs_internal.dirty, cs_internal.change_log,
 		cs_internal.summary, cs_internal.summary_month, cs_internal.movement_before, cs_internal.customer_before;
 $$;

@@ -2,7 +2,8 @@
 # facts at random, with savepoints, rollbacks and refresh_customer among them,
 # others refresh all the while. Afterwards every derived row is what a rebuild
 # from nothing makes of the facts at the same instant, and the rollup is what a
-# plain count over the raw events says.
+# plain count over the raw events says. From the second phase on customers are
+# merged, too.
 #
 # The seed is printed; CS_EXT_SEED=n repeats its changes (not who came first).
 # How to run: see 010_worker.pl.
@@ -55,6 +56,8 @@ for my $phase (0 .. $#instants)
 	sql('TRUNCATE app.stop');
 	$node->append_conf('postgresql.conf', "cs_ext.now = '$instants[$phase]'");
 	$node->reload;
+	sql(q(GRANT SELECT ON app.merge TO cs_ext_run;
+		SELECT cs.add_source('merges', 'customer_merge', 'app.merge', '{"from_customer_id": "old_id", "into_customer_id": "new_id", "at": "at"}'))) if $phase == 1;
 	my @writers;
 	for my $w (1 .. 3)
 	{
@@ -112,6 +115,7 @@ for my $phase (0 .. $#instants)
 	is(sql('SELECT rule, customer_id, key FROM cs_internal.alert WHERE live GROUP BY 1, 2, 3 HAVING count(*) > 1'), '', "phase $phase: one live alert per identity");
 }
 cmp_ok(sql("SELECT count(*) FROM app.kept WHERE pass = 'rebuilt' AND tab = 'usage_month'"), '>', 100, 'there was something to compare');
+cmp_ok(sql("SELECT count(*) FROM app.kept WHERE pass = 'rebuilt' AND tab = 'merge'"), '>', 5, 'some are merged');
 note(sql("SELECT string_agg(tab || ' ' || n, ', ') FROM (SELECT tab, count(*) AS n FROM app.kept WHERE pass = 'rebuilt' GROUP BY 1) x"));
 
 is(sql('SELECT count(*) FILTER (WHERE seq IS NULL) || \' \' || (count(*) = max(seq))::text || \' \' || (count(DISTINCT seq) = count(*))::text FROM cs_internal.alert_event'),
