@@ -149,7 +149,12 @@ INSERT INTO cs_internal.movement (customer_id, at, kind, delta, mrr_after, activ
 CALL cs.refresh(commit => false);
 SELECT is(pg_temp.asked(), :asked::bigint, 'a refresh does not look into the rules again, whether the ledger changed or not');
 SELECT is_empty('SELECT * FROM cs_internal.movement_before', 'and takes in what changed');
+SELECT cmp_ok((SELECT count(*) FROM cs.churn_by_segment_monthly), '>', 0::bigint, 'who reads what is kept');
+SELECT is(pg_temp.asked(), :asked::bigint, 'does not look into them either');
 UPDATE cs.segment SET rule = 'mrr > 1' WHERE dimension = 'tier' AND name = 's1';
+SELECT count(*) FROM cs.churn_by_segment_monthly \g /dev/null
+SELECT cmp_ok(pg_temp.asked(), '>', :asked::bigint, 'but where a rule changed');
+SELECT pg_temp.asked() AS asked \gset
 CALL cs.refresh(commit => false);
 SELECT cmp_ok(pg_temp.asked(), '>', :asked::bigint, 'a changed rule is looked into');
 SAVEPOINT before_change;
