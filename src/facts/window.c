@@ -22,6 +22,10 @@
  *							before the window at fault, when it is read whole.
  *	sealed					days before the seal are not looked at.
  *	crash, rollback			the sums roll back with what is pending of them.
+ *	concurrent writer		what commits after the look is in the next one.  A row
+ *							that comes after a look and goes before the next, and is
+ *							read by what the first one made pending, stays until its
+ *							day changes again: one reason more why this is not exact.
  *	customers change		follow_users() of scan.c marks whom their users' rows
  *	their users				belong to now, and these are read whole.
  */
