@@ -34,6 +34,19 @@ LANGUAGE sql VOLATILE AS $$
 $$;
 COMMENT ON FUNCTION cs_internal.churn_events() IS 'Churns with the earlier of their instant and that of the notice for it.';
 
+CREATE FUNCTION cs_internal.check_horizon(since timestamptz, horizon interval) RETURNS void
+LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+	IF since IS NULL THEN
+		RAISE EXCEPTION 'since must not be NULL' USING ERRCODE = 'null_value_not_allowed';
+	END IF;
+	IF horizon IS NULL OR horizon <= interval '0' OR NOT isfinite(horizon) THEN
+		RAISE EXCEPTION 'horizon is %', coalesce(horizon::text, 'NULL')
+			USING ERRCODE = 'invalid_parameter_value', HINT = 'Give the time within which a churn counts, for example ''90 days''.';
+	END IF;
+END $$;
+COMMENT ON FUNCTION cs_internal.check_horizon(timestamptz, interval) IS 'Refuses a start or a time to look ahead that is none.';
+
 -- One row per customer and month bound, for active customers that have the
 -- scorecard; of one that is not enabled, for those in its segment.
 CREATE FUNCTION cs_internal.backtest_observations(card text, since timestamptz, until timestamptz, horizon interval)
@@ -48,13 +61,7 @@ DECLARE
 	chosen cs.scorecard;
 BEGIN
 	PERFORM cs_internal.must_be_scorecard(card);
-	IF since IS NULL THEN
-		RAISE EXCEPTION 'since must not be NULL' USING ERRCODE = 'null_value_not_allowed';
-	END IF;
-	IF horizon IS NULL OR horizon <= interval '0' OR NOT isfinite(horizon) THEN
-		RAISE EXCEPTION 'horizon is %', coalesce(horizon::text, 'NULL')
-			USING ERRCODE = 'invalid_parameter_value', HINT = 'Give the time within which a churn counts, for example ''90 days''.';
-	END IF;
+	PERFORM cs_internal.check_horizon(since, horizon);
 	SELECT array_agg(b.at ORDER BY b.at) FILTER (WHERE b.at + horizon <= present), count(*) FILTER (WHERE b.at + horizon > present)
 	INTO bounds, late
 	FROM (SELECT m AT TIME ZONE zone AS at

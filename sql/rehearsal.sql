@@ -23,13 +23,7 @@ DECLARE
 	first timestamptz;
 	last timestamptz;
 BEGIN
-	IF since IS NULL THEN
-		RAISE EXCEPTION 'since must not be NULL' USING ERRCODE = 'null_value_not_allowed';
-	END IF;
-	IF horizon IS NULL OR horizon <= interval '0' OR NOT isfinite(horizon) THEN
-		RAISE EXCEPTION 'horizon is %', coalesce(horizon::text, 'NULL')
-			USING ERRCODE = 'invalid_parameter_value', HINT = 'Give the time within which a churn counts, for example ''90 days''.';
-	END IF;
+	PERFORM cs_internal.check_horizon(since, horizon);
 	SELECT min(h.as_of), max(h.as_of) INTO first, last FROM cs_internal.metric_history h;
 	IF NOT EXISTS (SELECT FROM cs_internal.metric_history h WHERE h.as_of >= since AND h.as_of < coalesce(until, cs_internal.now())) THEN
 		RAISE EXCEPTION 'no metrics are kept in [%, %)', since, coalesce(until, cs_internal.now())
