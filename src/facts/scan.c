@@ -199,7 +199,6 @@ verify(CsSource *source, const CsPolicy *policy)
 	cs_exec("SELECT capture FROM cs.source WHERE name = $1", CS_ARGS(cs_text(source->name)));
 	wanted = cs_value();
 	capture = cs_source_capture(source, wanted, &reason);
-	source->window_days = cs_window_days(wanted);
 	if (strcmp(capture, "trigger") == 0 && !cs_source_has_triggers(source))
 	{
 		capture = "scan";

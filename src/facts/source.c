@@ -458,7 +458,7 @@ read_sources(const char *kind)
 
 	n = cs_exec("SELECT s.name, s.kind, s.relation, s.columns::text, s.search_path, "
 				"coalesce(t.capture, 'scan'), t.column_types::text, (extract(epoch FROM "
-				"q.before) * 1000000)::bigint::text, s.terms "
+				"q.before) * 1000000)::bigint::text, s.terms, s.capture "
 				"FROM cs.source s LEFT JOIN cs_internal.source_state t ON t.source = s.name "
 				"LEFT JOIN cs_internal.seal q ON q.source = s.name "
 				"WHERE s.enabled AND ($1 IS NULL OR s.kind = $1) ORDER BY s.name COLLATE \"C\"",
@@ -468,8 +468,8 @@ read_sources(const char *kind)
 	cells = palloc(sizeof(char **) * (n + 1));
 	for (uint64 i = 0; i < n; i++)
 	{
-		cells[i] = palloc(sizeof(char *) * 9);
-		for (int c = 0; c < 9; c++)
+		cells[i] = palloc(sizeof(char *) * 10);
+		for (int c = 0; c < 10; c++)
 			cells[i][c] = cs_cell(i, c + 1);
 	}
 	SPI_freetuptable(SPI_tuptable);
@@ -480,6 +480,7 @@ read_sources(const char *kind)
 			cs_source_make(cells[i][0], cells[i][1], cells[i][2], cells[i][3], cells[i][4], true);
 
 		source->capture = cells[i][5];
+		source->window_days = cs_window_days(cells[i][9]);
 		if (cells[i][7] != NULL) /* microseconds since 1970 */
 			source->sealed = (TimestampTz) strtoll(cells[i][7], NULL, 10) -
 							 (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;

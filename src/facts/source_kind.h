@@ -141,7 +141,7 @@ extern CsBounds cs_anchor_bounds(const CsSource *source);
 	" ON CONFLICT (source, customer_id) DO UPDATE SET since = least(pending.since, " \
 	"excluded.since), until = greatest(pending.until, excluded.until)"
 
-/* window.c: the days of a source's window that changed are pending; whole: it was read whole just now */
+/* window.c: the days of a source's window that changed are pending; whole: all of them, it is read whole */
 extern void cs_window_look(const CsSource *source, TimestampTz as_of, bool whole);
 
 /* scan.c */

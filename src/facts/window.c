@@ -4,8 +4,9 @@
  *		differs there is ingested by days.
  *
  * In: rows of a source with an anchor in the last window_days local days, usable
- * or not, and scan_checksum, the sums of the last look.  Out: pending rows that
- * say which days of a customer changed, so that no others are read.
+ * or not, and scan_checksum, the sums of what was ingested.  Out: pending rows that
+ * say which days of a customer changed, so that no others are read; and, when they
+ * are ingested, their sums.
  *
  *	row comes, goes,		its customer and day differ in their checksum; who had
  *	is changed				the row before, and on which day, differs, too.
@@ -16,16 +17,17 @@
  *							anew when one comes or goes; rows without a customer are
  *							counted where they stand.
  *	row without an instant	is in every window, where the kind wants one: unusable.
- *	read whole				everybody is pending or built anew without the window;
- *							the sums are only kept for the next look.
+ *	read whole				everybody is pending or built anew; the days of the
+ *							window are pending besides, for their sums.
  *	cannot be read			read whole once it can be, as any source; so are rows
  *							before the window at fault, when it is read whole.
  *	sealed					days before the seal are not looked at.
  *	crash, rollback			the sums roll back with what is pending of them.
- *	concurrent writer		what commits after the look is in the next one.  A row
- *							that comes after a look and goes before the next, and is
- *							read by what the first one made pending, stays until its
- *							day changes again: one reason more why this is not exact.
+ *	concurrent writer		what commits after the look is in the next one.  The sums
+ *							kept are not those of the look but of what was ingested,
+ *							on one snapshot with it: a row that came between the two
+ *							and is gone at the next look is seen to be gone.
+ *	customer locked			stays pending, and his sums as they were.
  *	customers change		follow_users() of scan.c marks whom their users' rows
  *	their users				belong to now, and these are read whole.
  */
@@ -35,11 +37,12 @@
 #include "utils/date.h"
 
 /*
- * sums_sql: a checksum of each customer and local day from as_of on, and the first
- * and last anchor there.  A sum over the rows: their order does not matter.
+ * sums_of: a checksum of each customer (keyed: those in $1) and local day of the
+ * rows for which the condition holds of the anchor, and the first and last of
+ * these.  A sum over the rows: their order does not matter.
  */
 static char *
-sums_sql(const CsSource *source)
+sums_of(const CsSource *source, bool keyed, const char *condition)
 {
 	char *anchor = cs_source_anchor(source);
 	StringInfoData sql;
@@ -51,18 +54,74 @@ sums_sql(const CsSource *source)
 					 "sum(hashtextextended(f::text, 0)::numeric) AS checksum, min(%s) AS first_at, "
 					 "max(%s) AS last_at FROM (%s) f",
 					 cs_source_id(source, source->by_user ? "u.customer_key" : "f.customer_key"),
-					 anchor, anchor, anchor, cs_source_facts(source, NULL));
+					 anchor, anchor, anchor,
+					 cs_source_facts(source, keyed && !source->by_user
+												 ? psprintf("%s = ANY ($1)", cs_source_key(source))
+												 : NULL));
 	if (source->by_user)
-		appendStringInfo(&sql, " LEFT JOIN (%s) u ON %s", cs_source_users(source, false),
-						 cs_source_user_join(source));
-	if (cs_anchor_required(source))
-		appendStringInfo(&sql, " WHERE (%s >= as_of OR %s IS NULL)", anchor, anchor);
-	else
-		appendStringInfo(&sql, " WHERE %s >= as_of", anchor);
+		appendStringInfo(&sql, " %s JOIN (%s) u ON %s", keyed ? "" : "LEFT",
+						 cs_source_users(source, keyed), cs_source_user_join(source));
+	appendStringInfo(&sql, " WHERE %s %s", anchor, condition);
 	if (source->by_user)
 		appendStringInfoString(&sql, " AND (f.user_key IS NULL OR u.user_id IS NOT NULL)");
 	appendStringInfoString(&sql, " GROUP BY 1, 2");
 	return sql.data;
+}
+
+/*
+ * sums_sql: those from as_of on.  Rows without an anchor apart: an index finds
+ * the ones and the others, not both at once.
+ */
+static char *
+sums_sql(const CsSource *source, bool keyed)
+{
+	char *sql = sums_of(source, keyed, ">= as_of");
+
+	return cs_anchor_required(source)
+			   ? psprintf("%s UNION ALL %s", sql, sums_of(source, keyed, "IS NULL"))
+			   : sql;
+}
+
+/*
+ * read_sums: those from an instant on, of these customers (0: of all), as the
+ * relation "found"; NULL when the source cannot be read, which is noted.
+ */
+static CsResult *
+read_sums(const CsSource *source, Datum ids, TimestampTz since)
+{
+	CsUserQuery query = {0};
+	ErrorData *error = NULL;
+	CsResult *rows;
+
+	if (ids != (Datum) 0)
+		cs_source_keys(source, ids, &query);
+	query.sql = sums_sql(source, ids != (Datum) 0);
+	query.as_of = since;
+	query.search_path = source->search_path;
+	rows = cs_user_query(&query, &error);
+	if (rows == NULL)
+		cs_source_failed(source, error->message);
+	else
+		cs_register("found", rows);
+	return rows;
+}
+
+static void
+forget_sums(CsResult *rows)
+{
+	cs_unregister("found");
+	tuplestore_end(rows->store);
+}
+
+/*
+ * window_start: midnight that begins the days which are re-read.
+ */
+static TimestampTz
+window_start(const CsSource *source, TimestampTz as_of, const char *zone)
+{
+	TimestampTz since = cs_local_midnight(cs_local_day(as_of, zone) - source->window_days, zone);
+
+	return Max(since, source->sealed);
 }
 
 /*
@@ -71,7 +130,7 @@ sums_sql(const CsSource *source)
  * True when anything does.
  */
 static bool
-note_changes(const CsSource *source, DateADT first)
+note_changes(const CsSource *source, CsArg first)
 {
 	CsArg name = cs_text(source->name);
 	CsResult *changed =
@@ -79,7 +138,7 @@ note_changes(const CsSource *source, DateADT first)
 				 "customer_id, day, checksum FROM cs_internal.scan_checksum WHERE source = $1 AND "
 				 "(day >= $2 OR day = '-infinity')) o USING (customer_id, day) WHERE n.checksum IS "
 				 "DISTINCT FROM o.checksum",
-				 CS_ARGS(name, cs_date(first)));
+				 CS_ARGS(name, first));
 	bool any = changed->nrows > 0;
 
 	if (any)
@@ -105,40 +164,68 @@ note_changes(const CsSource *source, DateADT first)
 }
 
 /*
- * cs_window_look: see source_kind.h.
+ * cs_window_look: see source_kind.h.  Rows without a customer are never ingested:
+ * their sums are kept here.
  */
 void
 cs_window_look(const CsSource *source, TimestampTz as_of, bool whole)
 {
 	const char *zone = cs_policy(false)->time_zone;
+	TimestampTz since = window_start(source, as_of, zone);
 	CsArg name = cs_text(source->name);
-	CsUserQuery query = {0};
-	ErrorData *error = NULL;
+	CsArg first = cs_date(cs_local_day(since, zone));
 	CsResult *rows;
-	TimestampTz since = cs_local_midnight(cs_local_day(as_of, zone) - source->window_days, zone);
 
-	since = Max(since, source->sealed);
-	query.sql = sums_sql(source);
-	query.as_of = since;
-	query.search_path = source->search_path;
-	rows = cs_user_query(&query, &error);
+	cs_exec("DELETE FROM cs_internal.scan_checksum WHERE source = $1 AND ($3 OR day < $2 AND day > "
+			"'-infinity')",
+			CS_ARGS(name, first, cs_bool(whole)));
+	rows = read_sums(source, (Datum) 0, since);
 	if (rows == NULL)
-	{
-		cs_source_failed(source, error->message);
 		return;
-	}
-	cs_register("found", rows);
-	if (whole || note_changes(source, cs_local_day(since, zone)))
-		cs_exec("INSERT INTO cs_internal.scan_checksum AS s (source, customer_id, day, checksum) "
-				"SELECT $1, customer_id, day, checksum FROM found ON CONFLICT (source, "
-				"customer_id, day) DO UPDATE SET checksum = excluded.checksum WHERE s.checksum <> "
-				"excluded.checksum",
+	if (note_changes(source, first))
+	{
+		cs_exec("DELETE FROM cs_internal.scan_checksum WHERE source = $1 AND customer_id = ''",
 				CS_ARGS(name));
-	cs_exec("DELETE FROM cs_internal.scan_checksum s WHERE s.source = $1 AND NOT EXISTS (SELECT "
-			"FROM found n WHERE n.customer_id = s.customer_id AND n.day = s.day)",
-			CS_ARGS(name));
-	cs_unregister("found");
-	tuplestore_end(rows->store);
+		cs_exec("INSERT INTO cs_internal.scan_checksum (source, customer_id, day, checksum) SELECT "
+				"$1, customer_id, day, checksum FROM found WHERE customer_id = ''",
+				CS_ARGS(name));
+	}
+	forget_sums(rows);
 	cs_exec("UPDATE cs_internal.source_state SET looked_at = clock_timestamp() WHERE source = $1",
 			CS_ARGS(name));
+}
+
+/*
+ * cs_window_ingested: see source.h.
+ */
+void
+cs_window_ingested(const CsSource *source, Datum ids)
+{
+	const char *zone = cs_policy(false)->time_zone;
+	CsArg name = cs_text(source->name);
+	CsArg first;
+	TimestampTz since;
+	CsResult *rows;
+	bool isnull;
+
+	if (source->mapping == NULL || strcmp(source->capture, "window") != 0 ||
+		source->window_days == 0)
+		return;
+	since = window_start(source, cs_now(), zone);
+	cs_exec("SELECT greatest($3, min(since)) FROM cs_internal.pending WHERE source = $1 AND "
+			"customer_id = ANY ($2)",
+			CS_ARGS(name, cs_textarray(ids), cs_tstz(since)));
+	since = Max(since, cs_local_midnight(
+						   cs_local_day(DatumGetTimestampTz(cs_value_datum(&isnull)), zone), zone));
+	first = cs_date(cs_local_day(since, zone));
+	rows = read_sums(source, ids, since);
+	if (rows == NULL)
+		return;
+	cs_exec("DELETE FROM cs_internal.scan_checksum WHERE source = $1 AND customer_id = ANY ($2) "
+			"AND (day >= $3 OR day = '-infinity')",
+			CS_ARGS(name, cs_textarray(ids), first));
+	cs_exec("INSERT INTO cs_internal.scan_checksum (source, customer_id, day, checksum) SELECT $1, "
+			"customer_id, day, checksum FROM found",
+			CS_ARGS(name));
+	forget_sums(rows);
 }
