@@ -222,6 +222,14 @@ CALL cs.refresh();
 SELECT is(app.kept(), '{"c1": 2, "c2": 2, "c3": 1}', 'and rows that go');
 SELECT is(unusable_rows, 0::bigint, 'are counted no more') FROM cs.source_status WHERE source = 'click';
 
+-- ---- sealed inside the window
+SELECT cs.seal('click', '2018-11-07') IS NULL AS sealed \gset
+INSERT INTO app.click VALUES (1, '2018-11-06 12:00-02'), (1, '2018-11-09 12:00-02');
+DELETE FROM app.click WHERE at < '2018-11-06';
+CALL cs.refresh();
+SELECT is(app.kept(), '{"c1": 2, "c2": 3, "c3": 1}', 'below the seal nothing changes, above it it does');
+SELECT is((SELECT count(*) FROM cs_internal.scan_checksum WHERE day < '2018-11-07'), 0::bigint, 'and nothing below is looked at');
+
 -- ---- rows before the window are at fault
 CREATE TABLE app.ticket (customer_id text, at timestamptz, n integer);
 CREATE INDEX ON app.ticket (at);
