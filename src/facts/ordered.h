@@ -28,8 +28,9 @@ typedef struct CsOrdered
  * Runs `select` (with %s for the outside id, its first column, and %s for the
  * rows, and no ORDER BY) over all usable rows of a source, and stands at the
  * first; rows whose id is NULL are left out.  `then` is by what else rows of one
- * customer are sorted (", 2"), NULL: they come in any order.  NULL, and *error is why, when the source
- * cannot be read.  Lives in the current memory context.
+ * customer are sorted (", 2"); NULL: they come in any order.  Returns NULL, and
+ * why in *error, when the source cannot be read.  Lives in the current memory
+ * context.
  */
 extern CsOrdered *cs_ordered_open(const CsSource *source, const char *select, const char *then,
 								  const CsPolicy *policy, const char **error);
