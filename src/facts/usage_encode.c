@@ -143,12 +143,29 @@ typedef struct Ranks
 	uint32 greatest;
 } Ranks;
 
+/* Records of a customer of one month, one after the other: there are few, for events come by time. */
+typedef struct Stretch
+{
+	DateADT month;
+	uint32 from;
+	uint32 to;
+} Stretch;
+
+#define ST_SORT sort_stretches
+#define ST_ELEMENT_TYPE Stretch
+#define ST_COMPARE(a, b) ((a)->month < (b)->month ? -1 : (a)->month > (b)->month)
+#define ST_SCOPE static
+#define ST_DECLARE
+#define ST_DEFINE
+#include "lib/sort_template.h"
+
 /* Scratch of encoding, grown as groups need it. */
 typedef struct Scratch
 {
-	SortItem *items; /* of a customer, by month */
-	SortItem *keys;  /* of a group */
-	DateADT *days;   /* of a customer's records */
+	uint32 *items; /* records of a customer, by month */
+	Stretch *stretches;
+	SortItem *keys; /* of a group */
+	DateADT *days;  /* of a customer's records */
 	uint32 size;
 	uint32 group;
 	Ranks users;
@@ -166,11 +183,13 @@ need_scratch(Scratch *w, uint32 n)
 	if (w->size > 0)
 	{
 		pfree(w->items);
+		pfree(w->stretches);
 		pfree(w->keys);
 		pfree(w->days);
 	}
 	w->size = Max(n, 1024);
-	w->items = MemoryContextAllocHuge(CurrentMemoryContext, mul_size(sizeof(SortItem), w->size));
+	w->items = MemoryContextAllocHuge(CurrentMemoryContext, mul_size(sizeof(uint32), w->size));
+	w->stretches = MemoryContextAllocHuge(CurrentMemoryContext, mul_size(sizeof(Stretch), w->size));
 	w->keys = MemoryContextAllocHuge(CurrentMemoryContext, mul_size(sizeof(SortItem), w->size));
 	w->days = MemoryContextAllocHuge(CurrentMemoryContext, mul_size(sizeof(DateADT), w->size));
 }
@@ -289,7 +308,7 @@ put_day(StringInfo buf, DateADT day, DateADT before, bool first, int64 count)
  * the usual case.
  */
 static void
-put_events_dense(Pack *p, StringInfo buf, Scratch *w, const Record *records, const SortItem *items,
+put_events_dense(Pack *p, StringInfo buf, Scratch *w, const Record *records, const uint32 *items,
 				 uint32 n, DateADT month)
 {
 	uint32 nevents = w->names.n;
@@ -300,9 +319,9 @@ put_events_dense(Pack *p, StringInfo buf, Scratch *w, const Record *records, con
 	memset(seen, 0, sizeof(uint32) * nevents);
 	for (uint32 i = 0; i < n; i++)
 	{
-		const Record *r = &records[items[i].at];
+		const Record *r = &records[items[i]];
 		uint32 event = w->names.place[r->event];
-		uint32 day = w->days[items[i].at] - month;
+		uint32 day = w->days[items[i]] - month;
 
 		add_count(p, &counts[event * 31 + day], r);
 		seen[event] |= (uint32) 1 << day;
@@ -327,16 +346,16 @@ put_events_dense(Pack *p, StringInfo buf, Scratch *w, const Record *records, con
 
 /* Events of any group, by sorting. */
 static void
-put_events(Pack *p, StringInfo buf, Scratch *w, const Record *records, const SortItem *items,
+put_events(Pack *p, StringInfo buf, Scratch *w, const Record *records, const uint32 *items,
 		   uint32 n, DateADT month)
 {
 	for (uint32 i = 0; i < n; i++)
 	{
-		const Record *r = &records[items[i].at];
+		const Record *r = &records[items[i]];
 
 		w->keys[i].key =
-			((uint64) w->names.place[r->event] << 32) | (uint32) (w->days[items[i].at] - month);
-		w->keys[i].at = items[i].at;
+			((uint64) w->names.place[r->event] << 32) | (uint32) (w->days[items[i]] - month);
+		w->keys[i].at = items[i];
 	}
 	sort_items(w->keys, n);
 	for (uint32 i = 0; i < n;)
@@ -416,7 +435,7 @@ put_few_days(char *to, uint32 distance, uint32 days, int shift)
 
 /* Users of a group whose table of users and events is small, of at most 64 events. */
 static void
-put_users_dense(StringInfo buf, Scratch *w, const Record *records, const SortItem *items, uint32 n,
+put_users_dense(StringInfo buf, Scratch *w, const Record *records, const uint32 *items, uint32 n,
 				DateADT month, DateADT min_day)
 {
 	uint32 nevents = w->names.n;
@@ -428,11 +447,11 @@ put_users_dense(StringInfo buf, Scratch *w, const Record *records, const SortIte
 	memset(masks, 0, sizeof(uint64) * nusers);
 	for (uint32 i = 0; i < n; i++)
 	{
-		const Record *r = &records[items[i].at];
+		const Record *r = &records[items[i]];
 		uint32 user = w->users.place[r->user];
 		uint32 event = w->names.place[r->event];
 
-		bits[user * nevents + event] |= (uint32) 1 << (w->days[items[i].at] - month);
+		bits[user * nevents + event] |= (uint32) 1 << (w->days[items[i]] - month);
 		masks[user] |= (uint64) 1 << event;
 	}
 	for (uint32 u = 0; u < nusers; u++, bits += nevents)
@@ -461,16 +480,16 @@ put_users_dense(StringInfo buf, Scratch *w, const Record *records, const SortIte
 
 /* Users of any group, by sorting; it has fewer than 2^28 records. */
 static void
-put_users(StringInfo buf, Scratch *w, const Record *records, const SortItem *items, uint32 n,
+put_users(StringInfo buf, Scratch *w, const Record *records, const uint32 *items, uint32 n,
 		  DateADT month, DateADT min_day)
 {
 	for (uint32 i = 0; i < n; i++)
 	{
-		const Record *r = &records[items[i].at];
+		const Record *r = &records[items[i]];
 
 		w->keys[i].key = ((uint64) w->users.place[r->user] << 36) |
 						 ((uint64) w->names.place[r->event] << 5) |
-						 (uint32) (w->days[items[i].at] - month);
+						 (uint32) (w->days[items[i]] - month);
 	}
 	sort_items(w->keys, n);
 	for (uint32 i = 0; i < n;)
@@ -500,12 +519,12 @@ put_users(StringInfo buf, Scratch *w, const Record *records, const SortItem *ite
 
 /* The payload of one group: n records, by `items`, of one customer and month. */
 static void
-encode_group(Pack *p, StringInfo buf, Scratch *w, const Record *records, const SortItem *items,
+encode_group(Pack *p, StringInfo buf, Scratch *w, const Record *records, const uint32 *items,
 			 uint32 n, DateADT month)
 {
-	TimestampTz first = records[items[0].at].at;
+	TimestampTz first = records[items[0]].at;
 	TimestampTz last = first;
-	DateADT min_day = w->days[items[0].at];
+	DateADT min_day = w->days[items[0]];
 	bool has_qty = false;
 
 	w->group++;
@@ -513,11 +532,11 @@ encode_group(Pack *p, StringInfo buf, Scratch *w, const Record *records, const S
 	start_group(&w->users);
 	for (uint32 i = 0; i < n; i++)
 	{
-		const Record *r = &records[items[i].at];
+		const Record *r = &records[items[i]];
 
 		first = Min(first, r->at);
 		last = Max(last, r->at);
-		min_day = Min(min_day, w->days[items[i].at]);
+		min_day = Min(min_day, w->days[items[i]]);
 		has_qty |= r->extra && p->extras[r->extra - 1].qty.has;
 		meet(&w->names, r->event, w->group);
 		meet(&w->users, r->user, w->group);
@@ -563,7 +582,9 @@ encode_customer(Pack *p, StringInfo buf, Scratch *w, const Label *id, const Reco
 {
 	DateADT month = 0;
 	DateADT month_end = 0;
-	bool ordered = true;
+	uint32 nstretches = 0;
+	uint32 nitems = 0;
+	uint32 done = 0;
 
 	need_scratch(w, n);
 	for (uint32 i = 0; i < n; i++)
@@ -571,28 +592,28 @@ encode_customer(Pack *p, StringInfo buf, Scratch *w, const Label *id, const Reco
 		DateADT day = local_day(p, records[i].at);
 
 		if (i == 0 || day < month || day >= month_end)
+		{
 			month = month_of(day, &month_end);
+			w->stretches[nstretches].month = month;
+			w->stretches[nstretches++].from = i;
+		}
 		w->days[i] = day;
-		/* dates may be negative */
-		w->items[i].key = (uint64) ((int64) month - PG_INT32_MIN);
-		w->items[i].at = i;
-		ordered &= i == 0 || w->items[i].key >= w->items[i - 1].key;
+		w->stretches[nstretches - 1].to = i + 1;
 	}
-	if (!ordered)
-		sort_items(w->items, n);
-	for (uint32 i = 0; i < n;)
+	sort_stretches(w->stretches, nstretches);
+	for (uint32 i = 0; i < nstretches; i++)
 	{
-		uint32 j = i + 1;
-		DateADT day;
-		int at;
+		for (uint32 j = w->stretches[i].from; j < w->stretches[i].to; j++)
+			w->items[nitems++] = j;
+		month = w->stretches[i].month;
+		if (i + 1 == nstretches || w->stretches[i + 1].month != month)
+		{
+			int at = cs_run_begin(buf, id->s, id->len, month);
 
-		while (j < n && w->items[j].key == w->items[i].key)
-			j++;
-		day = (DateADT) ((int64) w->items[i].key + PG_INT32_MIN);
-		at = cs_run_begin(buf, id->s, id->len, day);
-		encode_group(p, buf, w, records, w->items + i, j - i, day);
-		cs_run_end(buf, at);
-		i = j;
+			encode_group(p, buf, w, records, w->items + done, nitems - done, month);
+			cs_run_end(buf, at);
+			done = nitems;
+		}
 	}
 }
 

@@ -133,6 +133,26 @@ is(difference(), '', 'and all is what plain SQL says, of changes in built slices
 is(sql('SELECT count(*) FROM cs_internal.usage_month WHERE customer_id = $$11$$'), '0', 'who has no events any more is gone');
 is(sql('SELECT count(*) FROM cs.progress'), '0', 'progress is empty again');
 
+# --- a cancel while it writes ----------------------------------------------------------
+# Somebody else has written all the rows, and has not committed: the first one of the build waits.
+sql('TRUNCATE cs_internal.usage_month');
+my $other = $node->background_psql('postgres');
+$other->query_safe(q(BEGIN; INSERT INTO cs_internal.usage_month SELECT c::text, m::date, '{"version": 1, "events": [], "users": []}' FROM generate_series(0, 59) c, generate_series('2025-03-01'::date, '2025-06-01', interval '1 month') m));
+$run = $node->background_psql('postgres', on_error_stop => 0);
+$pid = $run->query_safe('SET min_parallel_table_scan_size = 0; SELECT pg_backend_pid()');
+$run->query_until(qr/begun/, "\\echo begun\nCALL cs.rebuild();\n");
+$node->poll_query_until('postgres', "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE pid = $pid AND locktype = 'transactionid' AND NOT granted)") or die 'it did not wait';
+cmp_ok(files(), '>', 0, 'there are files while it writes');
+sql("SELECT pg_cancel_backend($pid)");
+ok(gone($pid), 'a cancel ends it while it writes');
+is(sql("SELECT count(*) FROM pg_stat_activity WHERE leader_pid = $pid"), '0', 'and its workers');
+is(files(), '0', 'no files stay');
+$run->quit;
+$other->query_safe('ROLLBACK');
+$other->quit;
+sql('SET min_parallel_table_scan_size = 0; CALL cs.refresh()');
+is(difference(), '', 'the next refresh makes all of it');
+
 # --- what a rebuild tells who called it ------------------------------------------------
 my $told;
 $node->psql('postgres', 'CALL cs.rebuild()', stderr => \$told);
