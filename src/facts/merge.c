@@ -21,6 +21,10 @@
  * Rows of merges added, corrected, deleted: whoever was merged with one another
  * before or is after is pending and dirty.
  * A fact of an id that is merged, now or later: who gets it is dirty, too.
+ * Crash: what the source says and the marks of whom it touches are one step of
+ * ingest.  Restore: the first refresh reads merges before what they move.
+ * A customer refreshed on its own: the ids merged into it are locked with it, for
+ * it takes in what they used; refreshes beside it skip them all.
  * What says who a customer is does not move: rows of kind customer, and the
  * merges themselves, stay with the id they stand under.
  */
