@@ -113,14 +113,11 @@ instant_text(TimestampTz at)
 
 /*
  * cs_count_unusable_between: see source.h.  Who had none and has none in the
- * range has none.
+ * range has none; in many sources of usage none can be there, and nothing is read.
  */
 void
 cs_count_unusable_between(const CsSource *source, Datum ids, TimestampTz since, TimestampTz until)
 {
-	CsUserQuery query = {0};
-	ErrorData *error = NULL;
-	CsResult *rows;
 	char *anchor;
 	int n;
 
@@ -133,27 +130,38 @@ cs_count_unusable_between(const CsSource *source, Datum ids, TimestampTz since, 
 		cs_count_unusable(source, ids, false);
 		return;
 	}
-	cs_source_keys(source, ids, &query);
-	query.search_path = source->search_path;
-	query.sql =
-		psprintf("SELECT DISTINCT %s AS customer_id FROM (%s) f WHERE %s >= '%s' AND %s <= "
-				 "'%s' AND %s IS NOT NULL",
-				 cs_source_id(source, "f.customer_key"),
-				 cs_source_facts(source, psprintf("%s = ANY ($1)", cs_source_key(source))), anchor,
-				 instant_text(since), anchor, instant_text(until), cs_source_reason(source));
-	rows = cs_user_query(&query, &error);
-	if (rows == NULL)
+	if (strcmp(source->kind, "usage_event") == 0 && cs_usage_is_usable(source))
+		ids = cs_ids_from_query("SELECT DISTINCT customer_id FROM cs_internal.unusable"
+								" WHERE source = $1 AND customer_id = ANY ($2) ORDER BY 1",
+								CS_ARGS(cs_text(source->name), cs_textarray(ids)), &n);
+	else
 	{
-		cs_source_failed(source, error->message);
-		return;
+		CsUserQuery query = {0};
+		ErrorData *error = NULL;
+		CsResult *rows;
+
+		cs_source_keys(source, ids, &query);
+		query.search_path = source->search_path;
+		query.sql = psprintf(
+			"SELECT DISTINCT %s AS customer_id FROM (%s) f WHERE %s >= '%s' AND %s <= "
+			"'%s' AND %s IS NOT NULL",
+			cs_source_id(source, "f.customer_key"),
+			cs_source_facts(source, psprintf("%s = ANY ($1)", cs_source_key(source))), anchor,
+			instant_text(since), anchor, instant_text(until), cs_source_reason(source));
+		rows = cs_user_query(&query, &error);
+		if (rows == NULL)
+		{
+			cs_source_failed(source, error->message);
+			return;
+		}
+		cs_register("counted", rows);
+		ids = cs_ids_from_query("SELECT customer_id FROM counted UNION SELECT customer_id FROM"
+								" cs_internal.unusable WHERE source = $1 AND customer_id = ANY ($2)"
+								" ORDER BY 1",
+								CS_ARGS(cs_text(source->name), cs_textarray(ids)), &n);
+		cs_unregister("counted");
+		tuplestore_end(rows->store);
 	}
-	cs_register("counted", rows);
-	ids = cs_ids_from_query("SELECT customer_id FROM counted UNION SELECT customer_id FROM "
-							"cs_internal.unusable WHERE source = $1 AND customer_id = ANY ($2) "
-							"ORDER BY 1",
-							CS_ARGS(cs_text(source->name), cs_textarray(ids)), &n);
-	cs_unregister("counted");
-	tuplestore_end(rows->store);
 	if (n > 0)
 		cs_count_unusable(source, ids, false);
 }

@@ -30,6 +30,7 @@
 #include "utils/array.h"
 #include "utils/lsyscache.h"
 
+#include "core/bulk.h"
 #include "facts/ledger.h"
 #include "facts/merge.h"
 #include "facts/source_kind.h"
@@ -528,6 +529,43 @@ users_to_customers(const CsSource *source)
 }
 
 /*
+ * customers_pending: change log rows of a source that maps customer_id.  Mostly
+ * nobody is pending for it yet: then they are written in order and many at a
+ * time.  Only who has the refresher's turn writes here.
+ */
+static void
+customers_pending(const CsSource *source)
+{
+	CsBulk *bulk;
+	uint64 n;
+
+	if (cs_exec("SELECT FROM cs_internal.pending WHERE source = $1 LIMIT 1",
+				CS_ARGS(cs_text(source->name))) > 0)
+	{
+		cs_exec("INSERT INTO cs_internal.pending (source, customer_id, since, until) SELECT "
+				"source, customer_key, since, until FROM changes WHERE source = $1 AND "
+				"customer_key <> '' AND since <= until" CS_UPSERT_PENDING,
+				CS_ARGS(cs_text(source->name)));
+		return;
+	}
+	n = cs_exec("SELECT source, customer_key, since, until FROM changes WHERE source = $1 AND "
+				"customer_key <> '' AND since <= until ORDER BY customer_key COLLATE \"C\"",
+				CS_ARGS(cs_text(source->name)));
+	bulk = cs_bulk_begin("pending", RowExclusiveLock, true);
+	for (uint64 i = 0; i < n; i++)
+	{
+		TupleTableSlot *slot = cs_bulk_slot(bulk);
+
+		CHECK_FOR_INTERRUPTS();
+		for (int c = 0; c < 4; c++)
+			slot->tts_values[c] = cs_cell_datum(i, c + 1, &slot->tts_isnull[c]);
+		cs_bulk_put(bulk, 64);
+	}
+	(void) cs_bulk_end(bulk);
+	SPI_freetuptable(SPI_tuptable);
+}
+
+/*
  * take_chunk: some change log rows, in the relation "changes"; false when none
  * are left.  What concerns a whole source is added to *whole.
  */
@@ -578,11 +616,7 @@ take_chunk(List *all, List **whole)
 		if (source->by_user)
 			users_to_customers(source);
 		else
-			cs_exec("INSERT INTO cs_internal.pending (source, customer_id, since, until) SELECT "
-					"source, "
-					"customer_key, since, until FROM changes WHERE source = $1 AND customer_key <> "
-					"'' AND since <= until" CS_UPSERT_PENDING,
-					CS_ARGS(cs_text(source->name)));
+			customers_pending(source);
 	}
 
 	foreach (lc, all)

@@ -158,6 +158,9 @@ extern char *cs_source_user_join(const CsSource *source);
 extern char *cs_source_preview(const CsSource *source, int max_rows);
 extern char *cs_source_facts(const CsSource *source, const char *key_condition);
 extern char *cs_source_reason(const CsSource *source);
+
+/* Whether rows of usage with a key and an instant can be used, whatever else stands in them. */
+extern bool cs_usage_is_usable(const CsSource *source);
 extern char *cs_source_key(const CsSource *source);
 extern char *cs_source_anchor(const CsSource *source);
 extern char *cs_source_users(const CsSource *source, bool keyed);

@@ -337,6 +337,20 @@ conditions_of(const CsSource *source)
 }
 
 /*
+ * cs_usage_is_usable: see source_kind.h.
+ */
+bool
+cs_usage_is_usable(const CsSource *source)
+{
+	ListCell *lc;
+
+	foreach (lc, conditions_of(source))
+		if (!((Condition *) lfirst(lc))->packed)
+			return false;
+	return true;
+}
+
+/*
  * cs_source_reason: SQL over f: why the row cannot be used, NULL when it can.
  */
 char *

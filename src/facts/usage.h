@@ -8,16 +8,17 @@
 #include "cs_ext.h"
 
 struct CsSource;
+struct CsPending;
 
 /*
  * The rollup of these customers after a change (usage_change.c).  ingest: of
  * instants in [since, until]; infinite: everything; since > until: nothing.
- * ingest_pending: of what is pending for the source, with its unusable rows.
+ * ingest_pending: of what was pending for the source, with its unusable rows.
  */
 extern void cs_usage_ingest(Datum ids, TimestampTz since, TimestampTz until,
 							const CsPolicy *policy);
-extern void cs_usage_ingest_pending(const struct CsSource *source, Datum ids,
-									const CsPolicy *policy);
+extern void cs_usage_ingest_pending(const struct CsSource *source, const struct CsPending *pending,
+									int n, const CsPolicy *policy);
 
 /*
  * Usage from the facts (usage_ingest.c), of these customers, for rows that

@@ -12,10 +12,11 @@
  * Large months (cs_ext.usage_large bytes) are not written anew for an event: they are
  * in pieces by time.  usage_month holds the events before the first piece of
  * usage_delta, a piece those from its `since` up to the next one's.  Events behind
- * the last instant of a piece begin a new one; what changed inside pieces is read
- * for the whole of them.  A new piece is united with the one before it while that
- * is at most twice as large, so an event is rewritten as often as the logarithm of
- * the month's size; the pieces of a month that is over become one.
+ * the last instant of a piece begin a new one; of what changed inside one piece its
+ * days are read, as of most customers, inside several the whole of them.  A new piece
+ * is united with the one before it while that is at most twice as large, so an event
+ * is rewritten as often as the logarithm of the month's size; the pieces of a month
+ * that is over become one.
  *
  * What readers see is the union of a month's pieces, which does not depend on
  * where they are cut.
@@ -30,6 +31,7 @@
 #include "facts/usage.h"
 #include "facts/usage_store.h"
 #include "facts/usage_value.h"
+#include "refresh/queue.h"
 #include "refresh/refresh.h"
 
 /*
@@ -70,7 +72,8 @@ cs_usage_last(PG_FUNCTION_ARGS)
  * hi, read now.  Returns the customers whose months have to be read whole.
  */
 static Datum
-replace_days(Datum ids, DateADT lo, DateADT hi, const CsPolicy *policy, int *unsure)
+replace_days(Datum ids, DateADT lo, DateADT hi, const CsFoundMonths *found, const CsPolicy *policy,
+			 int *unsure)
 {
 	List *read = NIL;
 	char *parts =
@@ -84,7 +87,7 @@ replace_days(Datum ids, DateADT lo, DateADT hi, const CsPolicy *policy, int *uns
 	if (parts == NULL)
 		return (Datum) 0;
 	fresh = list_length(read) == 1 ? linitial(read) : cs_query(parts, CS_NO_ARGS);
-	ids = cs_usage_replace_days(ids, fresh, lo, hi, unsure);
+	ids = cs_usage_replace_days(ids, fresh, lo, hi, found, unsure);
 	if (list_length(read) != 1)
 		tuplestore_end(fresh->store);
 	cs_usage_forget_parts(read);
@@ -160,6 +163,69 @@ read_range(Datum ids, TimestampTz since, TimestampTz until)
 }
 
 /*
+ * change_days_of_piece: of one piece of a large month, from `from` to `to`, the
+ * days in which instants from `since` to `until` lie are read, and take the place of
+ * these days in it.  False: they cannot, the piece is to be read whole.
+ */
+static bool
+change_days_of_piece(Datum ids, const char *id, DateADT month, bool base, TimestampTz from,
+					 TimestampTz to, TimestampTz since, TimestampTz until, const CsPolicy *policy)
+{
+	MemoryContext context = CurrentMemoryContext;
+	CsArg customer = cs_text(id);
+	DateADT lo = cs_usage_day(since);
+	DateADT hi = cs_usage_day(Min(until, to - 1));
+	struct varlena *old;
+	struct varlena *now = NULL;
+	struct varlena *usage;
+	CsResult *fresh;
+	Oid type;
+	bool unsure;
+	bool isnull;
+	Datum value;
+
+	fresh = read_range(ids, Max(from, cs_local_midnight(lo, policy->time_zone)),
+					   Min(to, cs_local_midnight(hi + 1, policy->time_zone)));
+	if (fresh == NULL)
+		return true; /* what is known stays until it can be read */
+	type = TupleDescAttr(fresh->desc, 0)->atttypid;
+	cs_exec("SELECT usage FROM fresh", CS_NO_ARGS);
+	value = cs_value_datum(&isnull);
+	MemoryContextSwitchTo(context);
+	if (!isnull)
+		now = PG_DETOAST_DATUM_COPY(value);
+	cs_unregister("fresh");
+	tuplestore_end(fresh->store);
+	if (base)
+		cs_exec("SELECT usage FROM cs_internal.usage_month WHERE customer_id = $1 AND month = $2",
+				CS_ARGS(customer, cs_date(month)));
+	else
+		cs_exec("SELECT usage FROM cs_internal.usage_delta WHERE customer_id = $1 AND month = $2"
+				" AND since = $3",
+				CS_ARGS(customer, cs_date(month), cs_tstz(from)));
+	value = cs_value_datum(&isnull);
+	if (isnull)
+		return false;
+	MemoryContextSwitchTo(context);
+	old = PG_DETOAST_DATUM_COPY(value);
+	usage = cs_usage_replaced(old, now, lo, hi, &unsure);
+	if (usage == NULL || unsure)
+		return false;
+	if (VARSIZE(usage) == VARSIZE(old) && memcmp(usage, old, VARSIZE(old)) == 0)
+		return true;
+	value = PointerGetDatum(usage);
+	if (base)
+		cs_exec("UPDATE cs_internal.usage_month SET usage = $3 WHERE customer_id = $1 AND month = "
+				"$2",
+				CS_ARGS(customer, cs_date(month), cs_datum(type, value, false)));
+	else
+		cs_exec("UPDATE cs_internal.usage_delta SET usage = $4 WHERE customer_id = $1 AND month = "
+				"$2 AND since = $3",
+				CS_ARGS(customer, cs_date(month), cs_tstz(from), cs_datum(type, value, false)));
+	return true;
+}
+
+/*
  * change_pieces: one large month of one customer, where instants from `since` to
  * `until` (inclusive) changed.
  */
@@ -176,9 +242,10 @@ change_pieces(const char *id, DateADT month, TimestampTz since, TimestampTz unti
 	TimestampTz last;
 	bool isnull;
 	bool base; /* what is read begins with the month */
+	bool inside;
+	TimestampTz changed = since = Max(since, from);
 	CsResult *fresh;
 
-	since = Max(since, from);
 	until = Min(until, to);
 
 	/* the piece that `since` lies in: behind its last instant a new one begins */
@@ -188,7 +255,8 @@ change_pieces(const char *id, DateADT month, TimestampTz since, TimestampTz unti
 			"month = $2 ORDER BY 1 DESC NULLS LAST LIMIT 1",
 			CS_ARGS(customer, of, cs_tstz(since)));
 	last = DatumGetTimestampTz(cs_cell_datum(0, 2, &isnull));
-	if (isnull || last >= since)
+	inside = isnull || last >= since;
+	if (inside)
 	{
 		since = DatumGetTimestampTz(cs_cell_datum(0, 1, &base));
 		if (base)
@@ -196,6 +264,23 @@ change_pieces(const char *id, DateADT month, TimestampTz since, TimestampTz unti
 	}
 	else
 		base = false;
+	if (inside)
+	{
+		TimestampTz next;
+
+		cs_exec("SELECT min(since) FROM cs_internal.usage_delta WHERE customer_id = $1 AND month ="
+				" $2 AND since > $3",
+				CS_ARGS(customer, of, cs_tstz(base ? DT_NOBEGIN : since)));
+		next = DatumGetTimestampTz(cs_value_datum(&isnull));
+		if (isnull)
+			next = to;
+		if ((next > until || next == to) &&
+			change_days_of_piece(ids, id, month, base, since, next, changed, until, policy))
+		{
+			compact(id, month, cs_usage_day(cs_now()) >= cs_month_start(month, 1));
+			return;
+		}
+	}
 	/* up to the piece that begins behind `until` */
 	cs_exec("SELECT min(since) FROM cs_internal.usage_delta WHERE customer_id = $1 AND month = $2 "
 			"AND since > $3",
@@ -237,13 +322,14 @@ change_pieces(const char *id, DateADT month, TimestampTz since, TimestampTz unti
  * change_days: days lo to hi of customers without large months among them.
  */
 static void
-change_days(Datum ids, DateADT lo, DateADT hi, const CsPolicy *policy)
+change_days(Datum ids, DateADT lo, DateADT hi, const CsFoundMonths *found, const CsPolicy *policy)
 {
 	int unsure;
 
-	ids = replace_days(ids, lo, hi, policy, &unsure);
+	ids = replace_days(ids, lo, hi, found, policy, &unsure);
 	if (unsure > 0)
-		(void) replace_days(ids, cs_month_start(lo, 0), cs_month_start(hi, 1) - 1, policy, &unsure);
+		(void) replace_days(ids, cs_month_start(lo, 0), cs_month_start(hi, 1) - 1, NULL, policy,
+							&unsure);
 }
 
 /*
@@ -270,7 +356,7 @@ change_large(const char *id, TimestampTz since, TimestampTz until, const CsPolic
 					CS_ARGS(cs_text(id), cs_date(month), cs_int4(cs_usage_large))) > 0)
 			change_pieces(id, month, since, until, policy);
 		else
-			change_days(ids, Max(lo, month), Min(hi, cs_month_start(month, 1) - 1), policy);
+			change_days(ids, Max(lo, month), Min(hi, cs_month_start(month, 1) - 1), NULL, policy);
 	}
 	over = cs_query("SELECT DISTINCT month FROM cs_internal.usage_delta WHERE customer_id = $1 AND "
 					"month < $2",
@@ -320,6 +406,7 @@ ingest_whole(Datum ids, const CsPolicy *policy)
 void
 cs_usage_ingest(Datum ids, TimestampTz since, TimestampTz until, const CsPolicy *policy)
 {
+	CsFoundMonths *found;
 	Datum large;
 	DateADT lo;
 	DateADT hi;
@@ -336,7 +423,7 @@ cs_usage_ingest(Datum ids, TimestampTz since, TimestampTz until, const CsPolicy 
 	}
 	lo = cs_usage_day(since);
 	hi = cs_usage_day(until);
-	large = cs_usage_large_ones(ids, cs_month_start(lo, 0), cs_month_start(hi, 0), &n);
+	large = cs_usage_large_ones(ids, cs_month_start(lo, 0), cs_month_start(hi, 0), &n, &found);
 	if (n > 0)
 	{
 		Datum *each;
@@ -352,7 +439,7 @@ cs_usage_ingest(Datum ids, TimestampTz since, TimestampTz until, const CsPolicy 
 		if (n == 0)
 			return;
 	}
-	change_days(ids, lo, hi, policy);
+	change_days(ids, lo, hi, found, policy);
 }
 
 /*
@@ -361,37 +448,42 @@ cs_usage_ingest(Datum ids, TimestampTz since, TimestampTz until, const CsPolicy 
  * about the same time.
  */
 void
-cs_usage_ingest_pending(const CsSource *source, Datum ids, const CsPolicy *policy)
+cs_usage_ingest_pending(const CsSource *source, const CsPending *pending, int n,
+						const CsPolicy *policy)
 {
 	static const int ages[] = {2, 35, 400, PG_INT32_MAX}; /* days before now */
 	TimestampTz now = cs_now();
 	TimestampTz above = DT_NOEND;
+	CsPending *some = palloc(sizeof(CsPending) * n);
 
-	for (int i = 0; i <= lengthof(ages); i++)
+	for (int age = 0; age <= lengthof(ages); age++)
 	{
 		TimestampTz from = DT_NOBEGIN;
-		TimestampTz since;
-		TimestampTz until;
-		Datum some;
-		bool isnull;
+		TimestampTz since = DT_NOEND;
+		TimestampTz until = DT_NOBEGIN;
+		int nsome = 0;
+		Datum ids;
 
-		if (i < lengthof(ages) && ages[i] != PG_INT32_MAX)
-			from = now - ages[i] * USECS_PER_DAY;
-		else if (i < lengthof(ages))
+		if (age < lengthof(ages) && ages[age] != PG_INT32_MAX)
+			from = now - ages[age] * USECS_PER_DAY;
+		else if (age < lengthof(ages))
 			from = MIN_TIMESTAMP; /* all that say since when */
-		cs_exec("SELECT min(since), max(until), array_agg(customer_id ORDER BY customer_id) FROM "
-				"cs_internal.pending WHERE source = $1 AND customer_id = ANY ($2) AND since <= "
-				"until AND since >= $3 AND since < $4",
-				CS_ARGS(cs_text(source->name), cs_textarray(ids), cs_tstz(from), cs_tstz(above)));
+		for (int i = 0; i < n; i++)
+		{
+			if (pending[i].since > pending[i].until || pending[i].since < from ||
+				pending[i].since >= above)
+				continue;
+			some[nsome++] = pending[i];
+			since = Min(since, pending[i].since);
+			until = Max(until, pending[i].until);
+		}
 		above = from;
-		some = cs_cell_datum(0, 3, &isnull);
-		if (isnull)
+		if (nsome == 0)
 			continue;
-		some = PointerGetDatum(DatumGetArrayTypePCopy(some));
-		since = DatumGetTimestampTz(cs_cell_datum(0, 1, &isnull));
-		until = DatumGetTimestampTz(cs_cell_datum(0, 2, &isnull));
+		ids = cs_pending_ids(some, nsome);
 		if (OidIsValid(source->relid))
-			cs_count_unusable_between(source, some, since, until);
-		cs_usage_ingest(some, since, until, policy);
+			cs_count_unusable_between(source, ids, since, until);
+		cs_usage_ingest(ids, since, until, policy);
 	}
+	pfree(some);
 }

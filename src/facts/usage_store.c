@@ -12,9 +12,8 @@
  * was a third of all its time, for copying and for executing, not for the rows.
  *
  * Cases.
- * Concurrent writer: who writes rows of a customer holds the customer's lock.
- * Should one not, and be faster, the step fails as any statement under
- * REPEATABLE READ, and is done again.
+ * Concurrent writer: who writes rows of a customer holds the customer's lock
+ * (see also core/rewrite.c).
  * Own changes: those of earlier statements and calls are seen, as by a statement.
  * Crash, abort: rows and index entries go with the transaction.
  * Standby: reading works, nothing is written.
@@ -29,7 +28,7 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_collation_d.h"
 #include "catalog/pg_type.h"
-#include "executor/executor.h"
+#include "executor/tuptable.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
 #include "utils/array.h"
@@ -41,6 +40,7 @@
 #include "utils/tuplesort.h"
 #include "utils/typcache.h"
 
+#include "core/rewrite.h"
 #include "facts/usage.h"
 #include "facts/usage_store.h"
 #include "facts/usage_value.h"
@@ -68,11 +68,11 @@ typedef struct Keyed
 } Keyed;
 
 static void
-open_keyed(Keyed *k, const char *table, AttrNumber usage, LOCKMODE mode)
+open_keyed(Keyed *k, const char *table, AttrNumber usage)
 {
 	Oid relid = get_relname_relid(table, get_namespace_oid("cs_internal", false));
 
-	k->rel = table_open(relid, mode);
+	k->rel = table_open(relid, AccessShareLock);
 	k->usage = usage;
 	k->context = CurrentMemoryContext;
 	k->empty = RelationGetNumberOfBlocks(k->rel) == 0;
@@ -164,11 +164,78 @@ array_of(Datum *each, int n)
 	return PointerGetDatum(construct_array(each, n, TEXTOID, -1, false, TYPALIGN_INT));
 }
 
+static int
+compare_texts(Datum a, Datum b)
+{
+	text *x = DatumGetTextPP(a);
+	text *y = DatumGetTextPP(b);
+	int nx = VARSIZE_ANY_EXHDR(x);
+	int ny = VARSIZE_ANY_EXHDR(y);
+	int c = memcmp(VARDATA_ANY(x), VARDATA_ANY(y), Min(nx, ny));
+
+	return c != 0 ? c : nx - ny;
+}
+
+/* A row of usage_month: where it stands, and its value. */
+typedef struct Month
+{
+	DateADT month;
+	ItemPointerData tid;
+	struct varlena *usage;
+} Month;
+
+static Month
+this_month(const Keyed *k)
+{
+	return (Month){month_of(k), k->slot->tts_tid, usage_of(k)};
+}
+
+/* One month of some customers, in their order. */
+struct CsFoundMonths
+{
+	DateADT month;
+	int n;
+	Datum *ids;
+	Month *rows; /* usage NULL: there is none */
+	Size bytes;
+};
+
+/* Of a batch of usual customers it is a hundredth of that. */
+#define FOUND_BYTES (16 * 1024 * 1024)
+
+/*
+ * find_months: those of one customer: a large one?  One month, as it is the rule,
+ * is kept in `found`.
+ */
+static bool
+find_months(Keyed *k, Datum id, DateADT first, DateADT last, CsFoundMonths *found)
+{
+	seek(k, id, first, last);
+	if (found != NULL)
+	{
+		found->ids[found->n] = id;
+		found->rows[found->n].usage = NULL;
+	}
+	while (next_row(k, ForwardScanDirection))
+	{
+		if (toast_datum_size(PointerGetDatum(stored_usage(k))) > cs_usage_large)
+			return true;
+		if (found != NULL && found->bytes <= FOUND_BYTES)
+		{
+			found->rows[found->n] = this_month(k);
+			found->bytes += VARSIZE_ANY(found->rows[found->n].usage);
+		}
+	}
+	if (found != NULL)
+		found->n++;
+	return false;
+}
+
 /*
  * cs_usage_large_ones: see usage_store.h.
  */
 Datum
-cs_usage_large_ones(Datum ids, DateADT first, DateADT last, int *n)
+cs_usage_large_ones(Datum ids, DateADT first, DateADT last, int *n, CsFoundMonths **found)
 {
 	Keyed months;
 	Keyed pieces;
@@ -177,25 +244,31 @@ cs_usage_large_ones(Datum ids, DateADT first, DateADT last, int *n)
 	Datum *large = palloc(sizeof(Datum) * (count + 1));
 
 	*n = 0;
+	*found = NULL;
+	if (first == last)
+	{
+		*found = palloc0(sizeof(CsFoundMonths));
+		(*found)->month = first;
+		(*found)->ids = palloc(sizeof(Datum) * (count + 1));
+		(*found)->rows = palloc(sizeof(Month) * (count + 1));
+	}
 	cs_push_snapshot();
-	open_keyed(&months, "usage_month", 3, AccessShareLock);
-	open_keyed(&pieces, "usage_delta", 4, AccessShareLock);
+	open_keyed(&months, "usage_month", 3);
+	open_keyed(&pieces, "usage_delta", 4);
 	for (int i = 0; i < count; i++)
 	{
-		bool found;
-
 		CHECK_FOR_INTERRUPTS();
-		seek(&pieces, each[i], DATEVAL_NOBEGIN, DATEVAL_NOEND);
-		found = next_row(&pieces, ForwardScanDirection);
-		seek(&months, each[i], first, last);
-		while (!found && next_row(&months, ForwardScanDirection))
-			found = toast_datum_size(PointerGetDatum(stored_usage(&months))) > cs_usage_large;
-		if (found)
+		if (!pieces.empty)
+			seek(&pieces, each[i], DATEVAL_NOBEGIN, DATEVAL_NOEND);
+		if (next_row(&pieces, ForwardScanDirection) ||
+			find_months(&months, each[i], first, last, *found))
 			large[(*n)++] = each[i];
 	}
 	close_keyed(&pieces);
 	close_keyed(&months);
 	PopActiveSnapshot();
+	if (*found != NULL && (*found)->bytes > FOUND_BYTES)
+		*found = NULL;
 	return array_of(large, *n);
 }
 
@@ -270,18 +343,6 @@ stamped(const Parts *p, DateADT day, bool running)
 	appendBinaryStringInfoNT(&buf, (const char *) r.p, r.end - r.p);
 	SET_VARSIZE(buf.data, buf.len);
 	return (struct varlena *) buf.data;
-}
-
-static int
-compare_texts(Datum a, Datum b)
-{
-	text *x = DatumGetTextPP(a);
-	text *y = DatumGetTextPP(b);
-	int nx = VARSIZE_ANY_EXHDR(x);
-	int ny = VARSIZE_ANY_EXHDR(y);
-	int c = memcmp(VARDATA_ANY(x), VARDATA_ANY(y), Min(nx, ny));
-
-	return c != 0 ? c : nx - ny;
 }
 
 static int
@@ -378,9 +439,9 @@ cs_usage_stamped(Datum ids, const CsWhose *whose, DateADT from, DateADT day, boo
 	List **today = running_of(each, n, running);
 
 	cs_push_snapshot();
-	open_keyed(&months, "usage_month", 3, AccessShareLock);
-	open_keyed(&pieces, "usage_delta", 4, AccessShareLock);
-	open_keyed(&sealed, "usage_sealed", 4, AccessShareLock);
+	open_keyed(&months, "usage_month", 3);
+	open_keyed(&pieces, "usage_delta", 4);
+	open_keyed(&sealed, "usage_sealed", 4);
 	result->desc = CreateTemplateTupleDesc(2);
 	TupleDescInitEntry(result->desc, 1, "customer_id", TEXTOID, -1, 0);
 	TupleDescInitEntryCollation(result->desc, 1, C_COLLATION_OID);
@@ -467,12 +528,10 @@ fresh_of(Fresh *f, Datum customer)
 }
 
 /*
- * replaced: old with the local days lo to hi as fresh says; old or fresh NULL:
- * nothing.  NULL when nothing is left.  Where days went that had the first or
- * last instant and nothing came, the next one is not known: *unsure.
+ * cs_usage_replaced: see usage_store.h.
  */
-static struct varlena *
-replaced(struct varlena *old, struct varlena *fresh, DateADT lo, DateADT hi, bool *unsure)
+struct varlena *
+cs_usage_replaced(struct varlena *old, struct varlena *fresh, DateADT lo, DateADT hi, bool *unsure)
 {
 	CsUsagePart parts[3];
 	CsUsageHead head = {0};
@@ -532,133 +591,142 @@ replaced(struct varlena *old, struct varlena *fresh, DateADT lo, DateADT hi, boo
 	return NULL;
 }
 
-/* Rows of usage_month to be written. */
-typedef struct Writing
-{
-	Keyed *months;
-	ResultRelInfo *result;
-	EState *estate;
-	TupleTableSlot *slot;
-} Writing;
-
-static void
-begin_writing(Writing *w, Keyed *months)
-{
-	w->months = months;
-	w->estate = CreateExecutorState();
-	w->result = makeNode(ResultRelInfo);
-	InitResultRelInfo(w->result, months->rel, 1, NULL, 0);
-	ExecOpenIndices(w->result, false);
-	w->slot = table_slot_create(months->rel, NULL);
-}
-
-static void
-end_writing(Writing *w)
-{
-	ExecDropSingleTupleTableSlot(w->slot);
-	ExecCloseIndices(w->result);
-	FreeExecutorState(w->estate);
-	CommandCounterIncrement();
-}
-
 /*
- * write_month: the row that the scan stands at (`old` is its value) becomes
- * `usage`; no row: a new one; no usage: none.  The same again is not written.
+ * write_month: the row `was` (usage NULL: there is none) becomes `usage`; NULL:
+ * none.  The same again is not written.
  */
 static void
-write_month(Writing *w, Datum customer, DateADT month, struct varlena *old, struct varlena *usage)
+write_month(CsRewrite *writing, Datum customer, DateADT month, Month *was, struct varlena *usage)
 {
-	TupleTableSlot *slot = w->slot;
-	bool in_index = true;
+	TupleTableSlot *slot;
 
 	if (usage == NULL)
 	{
-		simple_table_tuple_delete(w->months->rel, &w->months->slot->tts_tid, GetActiveSnapshot());
+		cs_rewrite_gone(writing, &was->tid);
 		return;
 	}
-	if (old != NULL && VARSIZE_ANY_EXHDR(old) == VARSIZE_ANY_EXHDR(usage) &&
-		memcmp(VARDATA_ANY(old), VARDATA_ANY(usage), VARSIZE_ANY_EXHDR(usage)) == 0)
+	if (was->usage != NULL && VARSIZE_ANY_EXHDR(was->usage) == VARSIZE_ANY_EXHDR(usage) &&
+		memcmp(VARDATA_ANY(was->usage), VARDATA_ANY(usage), VARSIZE_ANY_EXHDR(usage)) == 0)
 		return;
-	ExecClearTuple(slot);
+	slot = cs_rewrite_slot(writing);
 	slot->tts_values[0] = customer;
 	slot->tts_values[1] = DateADTGetDatum(month);
 	slot->tts_values[2] = PointerGetDatum(usage);
 	memset(slot->tts_isnull, 0, sizeof(bool) * 3);
-	ExecStoreVirtualTuple(slot);
-	if (old == NULL)
-		simple_table_tuple_insert(w->months->rel, slot);
-	else
-		in_index = cs_table_tuple_update(w->months->rel, &w->months->slot->tts_tid, slot,
-										 GetActiveSnapshot());
-	if (in_index)
-		cs_insert_index_tuples(w->result, slot, w->estate);
-	ResetPerTupleExprContext(w->estate);
+	cs_rewrite_put(writing, was->usage ? &was->tid : NULL);
+}
+
+/* The rows of one customer after the other, from what was found before or from the table. */
+typedef struct Rows
+{
+	Keyed months;
+	DateADT first;
+	DateADT last;
+	const CsFoundMonths *found; /* NULL: nothing */
+	int next;                   /* of found */
+	bool scanned;               /* this customer is read from the table */
+} Rows;
+
+static bool
+next_month(Rows *r, Month *month)
+{
+	if (!r->scanned || !next_row(&r->months, ForwardScanDirection))
+		return false;
+	*month = this_month(&r->months);
+	return true;
+}
+
+static bool
+first_month(Rows *r, Datum customer, Month *month)
+{
+	const CsFoundMonths *f = r->found;
+	int c = -1;
+
+	while (f != NULL && r->next < f->n && (c = compare_texts(f->ids[r->next], customer)) < 0)
+		r->next++;
+	r->scanned = f == NULL || r->next == f->n || c != 0;
+	if (r->scanned)
+	{
+		seek(&r->months, customer, r->first, r->last);
+		return next_month(r, month);
+	}
+	*month = f->rows[r->next];
+	return month->usage != NULL;
 }
 
 /*
- * cs_usage_replace_days: see usage_store.h.  Months of the table and of the facts
- * go side by side through each customer.
+ * replace_of: the months of one customer beside those of the facts.  False: of one
+ * of them is not known what is left.
+ */
+static bool
+replace_of(Rows *r, Datum customer, Fresh *fresh, DateADT lo, DateADT hi, CsRewrite *writing)
+{
+	bool sure = true;
+	Month row = {0};
+	bool found = first_month(r, customer, &row);
+	bool more;
+
+	while ((more = fresh_of(fresh, customer)) || found)
+	{
+		DateADT month = found ? row.month : DATEVAL_NOEND;
+		struct varlena *now = NULL;
+		struct varlena *usage;
+		Month was = {0};
+		bool unsure;
+
+		if (more)
+			month = Min(month, DatumGetDateADT(fresh->slot->tts_values[1]));
+		if (more && DatumGetDateADT(fresh->slot->tts_values[1]) == month)
+			now = PG_DETOAST_DATUM_PACKED(fresh->slot->tts_values[2]);
+		if (found && row.month == month)
+			was = row;
+		usage = cs_usage_replaced(was.usage, now, lo, hi, &unsure);
+		if (!unsure)
+			write_month(writing, customer, month, &was, usage);
+		sure &= !unsure;
+		if (now != NULL)
+			next_fresh(fresh);
+		if (was.usage != NULL)
+			found = next_month(r, &row);
+	}
+	return sure;
+}
+
+/*
+ * cs_usage_replace_days: see usage_store.h.
  */
 Datum
-cs_usage_replace_days(Datum ids, CsResult *rows, DateADT lo, DateADT hi, int *unsure)
+cs_usage_replace_days(Datum ids, CsResult *rows, DateADT lo, DateADT hi, const CsFoundMonths *found,
+					  int *unsure)
 {
 	MemoryContext one =
 		AllocSetContextCreate(CurrentMemoryContext, "cs_ext month", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old;
-	DateADT first = cs_month_start(lo, 0);
-	DateADT last = cs_month_start(hi, 0);
-	Keyed months;
-	Writing writing;
+	Rows r = {.first = cs_month_start(lo, 0), .last = cs_month_start(hi, 0)};
+	CsRewrite *writing;
 	Fresh fresh;
 	int n;
 	Datum *each = each_of(ids, &n);
 
+	if (found != NULL && r.first == r.last && found->month == r.first)
+		r.found = found;
 	*unsure = 0;
 	sort_fresh(&fresh, rows);
 	cs_push_snapshot();
-	open_keyed(&months, "usage_month", 3, RowExclusiveLock);
-	begin_writing(&writing, &months);
+	open_keyed(&r.months, "usage_month", 3);
+	writing = cs_rewrite_begin("usage_month");
 	old = MemoryContextSwitchTo(one);
 	for (int i = 0; i < n; i++)
 	{
-		bool found;
-		bool is_unsure = false;
-		bool more;
-
 		CHECK_FOR_INTERRUPTS();
-		seek(&months, each[i], first, last);
-		found = next_row(&months, ForwardScanDirection);
-		while ((more = fresh_of(&fresh, each[i])) || found)
-		{
-			DateADT month = found ? month_of(&months) : DATEVAL_NOEND;
-			struct varlena *was = NULL;
-			struct varlena *now = NULL;
-			struct varlena *usage;
-			bool open;
-
-			if (more)
-				month = Min(month, DatumGetDateADT(fresh.slot->tts_values[1]));
-			if (more && DatumGetDateADT(fresh.slot->tts_values[1]) == month)
-				now = PG_DETOAST_DATUM_PACKED(fresh.slot->tts_values[2]);
-			if (found && month_of(&months) == month)
-				was = usage_of(&months);
-			usage = replaced(was, now, lo, hi, &open);
-			if (!open)
-				write_month(&writing, each[i], month, was, usage);
-			is_unsure |= open;
-			if (now != NULL)
-				next_fresh(&fresh);
-			if (was != NULL)
-				found = next_row(&months, ForwardScanDirection);
-		}
-		if (is_unsure)
+		if (!replace_of(&r, each[i], &fresh, lo, hi, writing))
 			each[(*unsure)++] = each[i];
 		MemoryContextReset(one);
 	}
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(one);
-	end_writing(&writing);
-	close_keyed(&months);
+	cs_rewrite_end(writing);
+	close_keyed(&r.months);
 	PopActiveSnapshot();
 	tuplesort_end(fresh.sort);
 	ExecDropSingleTupleTableSlot(fresh.slot);

@@ -10,10 +10,14 @@
 #include "facts/merge.h"
 
 /*
- * Of customers, those who have a large month among these (first to last), or
- * pieces of any month: a text[] in the order of the ids.
+ * Of customers (sorted text[]), those who have a large month among these (first to
+ * last), or pieces of any month: a text[] in the order of the ids.  *found: what
+ * stands there of the others, for cs_usage_replace_days of one month, if that is
+ * little.
  */
-extern Datum cs_usage_large_ones(Datum ids, DateADT first, DateADT last, int *n);
+typedef struct CsFoundMonths CsFoundMonths;
+extern Datum cs_usage_large_ones(Datum ids, DateADT first, DateADT last, int *n,
+								 CsFoundMonths **found);
 
 /*
  * The days lo to hi of customers (sorted text[]) as `fresh` says: rows
@@ -21,7 +25,16 @@ extern Datum cs_usage_large_ones(Datum ids, DateADT first, DateADT last, int *n)
  * Returns those who have a month whose first or last instant went and the next
  * is not known: it stays as it was, and is to be read whole.
  */
-extern Datum cs_usage_replace_days(Datum ids, CsResult *fresh, DateADT lo, DateADT hi, int *unsure);
+extern Datum cs_usage_replace_days(Datum ids, CsResult *fresh, DateADT lo, DateADT hi,
+								   const CsFoundMonths *found, int *unsure);
+
+/*
+ * old with the local days lo to hi as fresh says; old or fresh NULL: nothing.
+ * NULL when nothing is left.  Where days went that had the first or last instant
+ * and nothing came, the next one is not known: *unsure.
+ */
+extern struct varlena *cs_usage_replaced(struct varlena *old, struct varlena *fresh, DateADT lo,
+										 DateADT hi, bool *unsure);
 
 /*
  * What evaluate reads of customers (sorted text[]), from the rows of the ids that

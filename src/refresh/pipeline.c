@@ -58,11 +58,9 @@
 #include "facts/usage.h"
 #include "facts/usage_spill.h"
 #include "insight/scorecard.h"
+#include "refresh/queue.h"
 #include "refresh/refresh.h"
 #include "refresh/summary.h"
-
-/* More customers than that are not locked one by one. */
-#define MAX_LOCKS 2000
 
 enum
 {
@@ -217,13 +215,14 @@ says_who(const CsSource *source)
  * ingest_chunk: what a kind of fact changes, for some customers.
  */
 static void
-ingest_chunk(const CsSource *source, Datum ids)
+ingest_chunk(const CsSource *source, const CsPending *pending, int n)
 {
 	CsPolicy *policy = cs_policy(false);
+	Datum ids = cs_pending_ids(pending, n);
 
 	/* First what is unusable, for the ledger adds what it cannot use for want of a rate. */
 	if (strcmp(source->kind, "usage_event") == 0)
-		cs_usage_ingest_pending(source, ids, policy);
+		cs_usage_ingest_pending(source, pending, n, policy);
 	else
 		cs_count_unusable(source, ids, false);
 	if (strcmp(source->kind, "customer_merge") == 0)
@@ -254,61 +253,6 @@ remember(char **where, const char *value)
 	*where = value ? MemoryContextStrdup(TopMemoryContext, value) : NULL;
 	if (old != NULL)
 		pfree(old);
-}
-
-/*
- * lock_free: those of the candidates (sorted text[]) whom nobody else has
- * locked, each locked for this transaction.  Never waits.  refresh(commit =>
- * false) of many customers comes to lock everybody, or leaves the rest to the
- * next refresh when it cannot.
- */
-static Datum
-lock_free(Datum candidates, int found, int *n)
-{
-	static TimestampTz counted_in = 0;
-	static int counted = 0;
-
-	if (counted_in != GetCurrentTransactionStartTimestamp())
-	{
-		counted_in = GetCurrentTransactionStartTimestamp();
-		counted = 0;
-	}
-	if (counted + found > MAX_LOCKS)
-	{
-		*n = found;
-		if (DatumGetBool(DirectFunctionCall2(pg_try_advisory_xact_lock_int4,
-											 Int32GetDatum(CS_LOCK_EVERYBODY), Int32GetDatum(0))))
-			return candidates;
-		*n = 0;
-		return PointerGetDatum(construct_empty_array(TEXTOID));
-	}
-	counted += found;
-	return cs_ids_from_query("SELECT c FROM unnest($1) WITH ORDINALITY u(c, o)"
-							 " WHERE pg_try_advisory_xact_lock($2, hashtext(c)) ORDER BY o",
-							 CS_ARGS(cs_textarray(candidates), cs_int4(CS_LOCK_CLASS)), n);
-}
-
-/*
- * may_evaluate: those of the customers (sorted text[]) none of whose alerts is
- * locked by somebody else, with their alerts locked now.  Who acknowledges in a
- * long transaction holds up neither the refresh, which would wait for him with
- * others locked, nor falls into a deadlock with it.
- *
- * Who was refreshed on his own after this run began is left out too: at the
- * run's instant, what opened his alert would not have happened yet.
- */
-static Datum
-may_evaluate(Datum ids, TimestampTz as_of, int *n)
-{
-	return cs_ids_from_query(
-		"WITH got AS MATERIALIZED (SELECT a.id FROM cs_internal.alert a WHERE a.live"
-		"  AND a.customer_id = ANY ($1) ORDER BY a.id FOR UPDATE SKIP LOCKED)"
-		" SELECT c FROM unnest($1) WITH ORDINALITY u(c, o) WHERE NOT EXISTS"
-		"  (SELECT 1 FROM cs_internal.alert a WHERE a.live AND a.customer_id = c"
-		"   AND NOT EXISTS (SELECT 1 FROM got g WHERE g.id = a.id))"
-		"  AND NOT EXISTS (SELECT 1 FROM cs_internal.state s WHERE s.customer_id = c"
-		"   AND s.ahead > $2) ORDER BY o",
-		CS_ARGS(cs_textarray(ids), cs_tstz(as_of)), n);
 }
 
 /* The customers of the running step: locked before its snapshot is taken. */
@@ -364,7 +308,7 @@ choose_chunk(CsRefresh *run)
 		}
 		cs_exec("SELECT ($1)[array_length($1, 1)]", CS_ARGS(cs_textarray(candidates)));
 		remember(&run->after, cs_value());
-		chosen_ids = lock_free(candidates, found, &chosen_n);
+		chosen_ids = cs_lock_free(candidates, &chosen_n);
 		return true;
 	}
 }
@@ -378,6 +322,8 @@ step_ingest(CsRefresh *run)
 {
 	CsSource *source = cs_source(run->source);
 	bool gone = source == NULL;
+	CsPending *pending;
+	int n;
 
 	if (chosen_n == 0)
 		return true;
@@ -387,20 +333,17 @@ step_ingest(CsRefresh *run)
 		source->name = run->source;
 		source->kind = "usage_event";
 	}
-	if (cs_exec("SELECT 1 FROM cs_internal.pending WHERE source = $1 AND customer_id = ANY ($2) "
-				"LIMIT 1",
-				CS_ARGS(cs_text(source->name), cs_textarray(chosen_ids))) == 0)
+	pending = cs_take_pending(source->name, chosen_ids, &n);
+	if (n == 0)
 		return true; /* another refresher had them meanwhile */
 
-	ingest_chunk(source, chosen_ids);
+	ingest_chunk(source, pending, n);
 	if (gone)
 	{
-		cs_merge_ingest(source, chosen_ids);
-		cs_ledger_ingest(chosen_ids, cs_policy(false));
+		cs_merge_ingest(source, cs_pending_ids(pending, n));
+		cs_ledger_ingest(cs_pending_ids(pending, n), cs_policy(false));
 	}
-	cs_exec("DELETE FROM cs_internal.pending WHERE source = $1 AND customer_id = ANY ($2)",
-			CS_ARGS(cs_text(source->name), cs_textarray(chosen_ids)));
-	run->ingested += chosen_n;
+	run->ingested += n;
 	run->worked = true;
 	if (run->to_ingest > cs_refresh_batch)
 		cs_progress(run, 2, "ingest", run->ingested, run->to_ingest);
@@ -468,7 +411,7 @@ choose_batch(CsRefresh *run)
 			continue;
 		cs_exec("SELECT ($1)[array_length($1, 1)]", CS_ARGS(cs_textarray(candidates)));
 		remember(&run->after, cs_value());
-		chosen_ids = may_evaluate(lock_free(candidates, found, &chosen_n), run->as_of, &chosen_n);
+		chosen_ids = cs_may_evaluate(cs_lock_free(candidates, &chosen_n), run->as_of, &chosen_n);
 		return true;
 	}
 	return false;
@@ -560,7 +503,7 @@ choose_folded(CsRefresh *run)
 		return false;
 	cs_exec("SELECT ($1)[array_length($1, 1)]", CS_ARGS(cs_textarray(candidates)));
 	remember(&run->after, cs_value());
-	chosen_ids = lock_free(candidates, found, &chosen_n);
+	chosen_ids = cs_lock_free(candidates, &chosen_n);
 	return true;
 }
 

@@ -3,8 +3,8 @@
  *		The rows of cs_internal.state of a batch, in memory while the stages run.
  *
  * In: the rows as they stand.  The stages read and change them here, by
- * customer and column, or as the relation "evaluated" in statements.  Out: one
- * statement that writes the rows that are different at the end, so that a row
+ * customer and column, or as the relation "evaluated" in statements.  Out: the
+ * rows that are different, written in their places at the end, so that a row
  * is written at most once an evaluation, and not at all where nothing changed.
  *
  * Cases.
@@ -20,7 +20,9 @@
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/datum.h"
+#include "utils/fmgrprotos.h"
 
+#include "core/rewrite.h"
 #include "refresh/state.h"
 
 static const struct
@@ -52,10 +54,11 @@ static const struct
 static const char *const load_sql =
 	"SELECT s.customer_id, s.as_of_day, s.mrr, s.active, s.in_trial, s.seats, s.tenure_days,"
 	" s.days_to_renewal, s.\"values\", s.segments, s.scorecard, s.score, s.coverage,"
-	" s.score_reason, s.health_inputs, s.due_at, s.ahead"
+	" s.score_reason, s.health_inputs, s.due_at, s.ahead, s.ctid"
 	" FROM cs_internal.state s WHERE s.customer_id = ANY ($1)";
 
-static const char *const write_sql =
+/* Who has no row yet; two sessions may both find none. */
+static const char *const insert_sql =
 	"INSERT INTO cs_internal.state (customer_id, as_of_day, mrr, active, in_trial, seats,"
 	"  tenure_days, days_to_renewal, \"values\", segments, scorecard, score, coverage,"
 	"  score_reason, health_inputs, due_at, ahead)"
@@ -109,8 +112,8 @@ static void
 read_stored(CsState *state)
 {
 	SPITupleTable *table = SPI_tuptable;
-	Datum values[CS_STATE_COLUMNS];
-	bool nulls[CS_STATE_COLUMNS];
+	Datum values[CS_STATE_COLUMNS + 1]; /* the last is the row's place */
+	bool nulls[CS_STATE_COLUMNS + 1];
 
 	for (uint64 r = 0; r < table->numvals; r++)
 	{
@@ -125,6 +128,7 @@ read_stored(CsState *state)
 		if (row < 0)
 			continue;
 		state->is_stored[row] = true;
+		state->places[row] = *(ItemPointer) DatumGetPointer(values[CS_STATE_COLUMNS]);
 		for (int c = 0; c < CS_STATE_COLUMNS; c++)
 		{
 			Size cell = CS_STATE_CELL(row, c);
@@ -158,6 +162,7 @@ cs_state_load(CsBatch *batch, bool all)
 		state->ids[i] = TextDatumGetCString(ids[i]);
 	state->there = palloc0(state->n + 1);
 	state->is_stored = palloc0(state->n + 1);
+	state->places = palloc0(sizeof(ItemPointerData) * (state->n + 1));
 	state->next_movement = palloc(sizeof(TimestampTz) * (state->n + 1));
 	for (int i = 0; i < state->n; i++)
 		state->next_movement[i] = DT_NOEND;
@@ -208,10 +213,29 @@ cs_state_set(CsState *state, int row, int column, Datum value, bool isnull)
 }
 
 /*
- * make_relation: rows that are there, or of these those that are not stored so.
+ * is_same: does the row stand in the table as it is?
+ */
+static bool
+is_same(const CsState *state, int row)
+{
+	Datum *values = state->values + CS_STATE_CELL(row, 0);
+	Datum *stored = state->stored + CS_STATE_CELL(row, 0);
+	bool *nulls = state->nulls + CS_STATE_CELL(row, 0);
+	bool *stored_nulls = state->stored_nulls + CS_STATE_CELL(row, 0);
+
+	for (int c = 0; c < CS_STATE_COLUMNS; c++)
+		if (nulls[c] != stored_nulls[c] ||
+			(!nulls[c] && values[c] != stored[c] &&
+			 !datumIsEqual(values[c], stored[c], columns[c].byval, columns[c].length)))
+			return false;
+	return true;
+}
+
+/*
+ * make_relation: rows that are there, or of these those that are not stored.
  */
 static CsResult *
-make_relation(const CsState *state, bool changed)
+make_relation(const CsState *state, bool unstored)
 {
 	CsResult *rows = palloc0(sizeof(CsResult));
 
@@ -222,22 +246,63 @@ make_relation(const CsState *state, bool changed)
 	rows->store = tuplestore_begin_heap(true, false, CS_RESULT_MEM);
 	for (int i = 0; i < state->n; i++)
 	{
-		Datum *values = state->values + CS_STATE_CELL(i, 0);
-		Datum *stored = state->stored + CS_STATE_CELL(i, 0);
-		bool *nulls = state->nulls + CS_STATE_CELL(i, 0);
-		bool *stored_nulls = state->stored_nulls + CS_STATE_CELL(i, 0);
-		bool same = changed && state->is_stored[i];
-
-		for (int c = 0; same && c < CS_STATE_COLUMNS; c++)
-			same = nulls[c] == stored_nulls[c] &&
-				   (nulls[c] || values[c] == stored[c] ||
-					datumIsEqual(values[c], stored[c], columns[c].byval, columns[c].length));
-		if (same || !state->there[i])
+		if (!state->there[i] || (unstored && state->is_stored[i]))
 			continue;
-		tuplestore_putvalues(rows->store, rows->desc, values, nulls);
+		tuplestore_putvalues(rows->store, rows->desc, state->values + CS_STATE_CELL(i, 0),
+							 state->nulls + CS_STATE_CELL(i, 0));
 		rows->nrows++;
 	}
 	return rows;
+}
+
+/*
+ * replace_stored: rows that are stored and differ, in their places.
+ */
+static void
+replace_stored(const CsState *state)
+{
+	CsRewrite *writing = NULL;
+	AttrNumber at[CS_STATE_COLUMNS];
+	int32 typmod[CS_STATE_COLUMNS];
+
+	for (int i = 0; i < state->n; i++)
+	{
+		TupleTableSlot *slot;
+
+		if (!state->there[i] || !state->is_stored[i] || is_same(state, i))
+			continue;
+		if (writing == NULL)
+		{
+			TupleDesc desc;
+
+			writing = cs_rewrite_begin("state");
+			desc = RelationGetDescr(cs_rewrite_table(writing));
+			for (int c = 0; c < CS_STATE_COLUMNS; c++)
+			{
+				at[c] = SPI_fnumber(desc, columns[c].name);
+				if (at[c] <= 0)
+					elog(ERROR, "cs_internal.state has no column \"%s\"", columns[c].name);
+				typmod[c] = TupleDescAttr(desc, at[c] - 1)->atttypmod;
+			}
+		}
+		slot = cs_rewrite_slot(writing);
+		memset(slot->tts_isnull, true, slot->tts_tupleDescriptor->natts);
+		for (int c = 0; c < CS_STATE_COLUMNS; c++)
+		{
+			Size cell = CS_STATE_CELL(i, c);
+			Datum value = state->values[cell];
+
+			if (state->nulls[cell])
+				continue;
+			if (columns[c].type == NUMERICOID && typmod[c] >= 0)
+				value = DirectFunctionCall2(numeric, value, Int32GetDatum(typmod[c]));
+			slot->tts_values[at[c] - 1] = value;
+			slot->tts_isnull[at[c] - 1] = false;
+		}
+		cs_rewrite_put(writing, &state->places[i]);
+	}
+	if (writing != NULL)
+		cs_rewrite_end(writing);
 }
 
 /*
@@ -273,10 +338,11 @@ cs_state_write(CsBatch *batch)
 	CsState *state = batch->state;
 	CsResult *rows = make_relation(state, true);
 
+	replace_stored(state);
 	if (rows->nrows > 0)
 	{
 		cs_register("evaluated", rows);
-		cs_exec(write_sql, CS_NO_ARGS);
+		cs_exec(insert_sql, CS_NO_ARGS);
 		cs_unregister("evaluated");
 	}
 	tuplestore_end(rows->store);

@@ -7,6 +7,8 @@
 
 #include "cs_ext.h"
 
+#include "storage/itemptr.h"
+
 /* Columns of cs_internal.state. */
 enum
 {
@@ -44,6 +46,7 @@ typedef struct CsState
 	Datum *stored; /* as they stand in the table */
 	bool *stored_nulls;
 	bool *is_stored;
+	ItemPointerData *places;    /* of those that are stored */
 	TimestampTz *next_movement; /* that lies ahead, by the ledger; DT_NOEND: none */
 	CsResult *shown;            /* the relation last made of them, NULL: to be made */
 	MemoryContext memory;
