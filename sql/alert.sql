@@ -325,15 +325,15 @@ LANGUAGE sql STABLE AS $$
 	SELECT x.customer_id, min(x.due_at)
 	FROM (
 		SELECT a.customer_id, a.due_at FROM cs_internal.alert a
-		WHERE a.customer_id = ANY (customer_ids) AND a.live AND a.due_at IS NOT NULL
+		WHERE a.customer_id = ANY ((SELECT customer_ids)::text[]) AND a.live AND a.due_at IS NOT NULL
 		UNION ALL
 		SELECT s.customer_id, s.expires_at FROM cs_internal.segment_assignment s
-		WHERE s.customer_id = ANY (customer_ids) AND s.expires_at IS NOT NULL
+		WHERE s.customer_id = ANY ((SELECT customer_ids)::text[]) AND s.expires_at IS NOT NULL
 		UNION ALL
 		-- the day on which min_days are over
 		SELECT m.customer_id, ((m.valid_from AT TIME ZONE p.time_zone)::date + d.min_days)::timestamp AT TIME ZONE p.time_zone
 		FROM cs.policy p CROSS JOIN cs.dimension d JOIN cs_internal.membership m ON m.dimension = d.name
-		WHERE d.min_days > 0 AND m.valid_to IS NULL AND m.customer_id = ANY (customer_ids)
+		WHERE d.min_days > 0 AND m.valid_to IS NULL AND m.customer_id = ANY ((SELECT customer_ids)::text[])
 			AND (m.valid_from AT TIME ZONE p.time_zone)::date + d.min_days > (cs_internal.now() AT TIME ZONE p.time_zone)::date
 	) x
 	GROUP BY x.customer_id

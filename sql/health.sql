@@ -58,7 +58,7 @@ CREATE FUNCTION cs_internal.health_due(customers text[])
 RETURNS TABLE (customer_id text, due_at timestamptz)
 LANGUAGE sql STABLE AS $$
 	SELECT o.customer_id, min(o.expires_at) FROM cs_internal.health_override o
-	WHERE o.customer_id = ANY (customers) AND o.ended_at IS NULL GROUP BY 1
+	WHERE o.customer_id = ANY ((SELECT customers)::text[]) AND o.ended_at IS NULL GROUP BY 1
 $$;
 
 -- The override in force at an instant, as a row of NULLs where there is none.

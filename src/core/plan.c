@@ -11,6 +11,12 @@
  * registered in the frame that it reads; a user's query by all that are
  * registered, for one of them may hide a table of the same name.
  *
+ * For the customers of a batch a statement says = ANY ((SELECT $1)::text[]) where
+ * their rows are found by an index in any case: as a constant the planner looks each
+ * of thousands of ids up in the statistics, which over all statements of a batch
+ * was a tenth of evaluating it.  Where rows are filtered by the array instead it
+ * must stay a constant, for only such a one is hashed.
+ *
  * Cases.
  * DDL, changed functions, rights, row security: PostgreSQL's plan cache notices
  * and analyses anew; a user's query is then checked anew, see spi.c.

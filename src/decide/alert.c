@@ -83,8 +83,8 @@ read_alerts(Stage *stage)
 		" a.clear_since, a.resolved_at, a.rearmed, a.due_at,"
 		" a.ack_due_at, a.resolve_due_at, a.ack_missed, a.resolve_missed, a.escalated_to, "
 		"a.escalated_at, a.fact_id"
-		" FROM cs_internal.alert a WHERE a.live AND a.customer_id = ANY ($1)"
-		" ORDER BY a.id FOR UPDATE",
+		" FROM cs_internal.alert a WHERE a.live"
+		" AND a.customer_id = ANY ((SELECT $1)::text[]) ORDER BY a.id FOR UPDATE",
 		CS_ARGS(cs_textarray(stage->batch->ids)));
 
 	stage->nalerts = (int) n;

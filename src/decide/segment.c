@@ -335,7 +335,8 @@ static void
 place_by_hand(Level *level)
 {
 	uint64 n = cs_exec("SELECT a.customer_id, a.dimension, a.segment, a.reason"
-					   " FROM cs_internal.segment_assignment a WHERE a.customer_id = ANY ($2)"
+					   " FROM cs_internal.segment_assignment a"
+					   " WHERE a.customer_id = ANY ((SELECT $2)::text[])"
 					   " AND (a.expires_at > $1 OR a.expires_at IS NULL)"
 					   " AND a.assigned_at <= $1",
 					   CS_ARGS(cs_tstz(level->batch->as_of), cs_textarray(level->batch->ids)));
@@ -646,7 +647,7 @@ end_gone(const CsBatch *batch, const CsDimensions *defs)
 				at, 2);
 	}
 	cs_exec("DELETE FROM cs_internal.segment_assignment a"
-			" WHERE a.customer_id = ANY ($2) AND a.expires_at <= $1",
+			" WHERE a.customer_id = ANY ((SELECT $2)::text[]) AND a.expires_at <= $1",
 			at, 2);
 }
 

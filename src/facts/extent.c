@@ -132,7 +132,8 @@ cs_count_unusable_between(const CsSource *source, Datum ids, TimestampTz since, 
 	}
 	if (strcmp(source->kind, "usage_event") == 0 && cs_usage_is_usable(source))
 		ids = cs_ids_from_query("SELECT DISTINCT customer_id FROM cs_internal.unusable"
-								" WHERE source = $1 AND customer_id = ANY ($2) ORDER BY 1",
+								" WHERE source = $1 AND customer_id = ANY ((SELECT $2)::text[])"
+								" ORDER BY 1",
 								CS_ARGS(cs_text(source->name), cs_textarray(ids)), &n);
 	else
 	{

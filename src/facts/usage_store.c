@@ -294,6 +294,17 @@ add_part(Parts *p, struct varlena *value, DateADT lo, DateADT hi)
 	p->parts[p->n++] = (CsUsagePart){VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value), lo, hi};
 }
 
+/* A value of the rollup, unless it begins on the day or later. */
+static void
+add_days_before(Parts *p, struct varlena *value, DateADT day)
+{
+	CsUsageReader r;
+
+	cs_usage_read_head(&r, VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value), ERRCODE_DATA_CORRUPTED);
+	if (!r.has_instants || cs_usage_day(r.first) < day)
+		add_part(p, value, CS_DAY_MIN, day);
+}
+
 /*
  * add_months: a customer's rows, the newest first, as far back as `from`, and
  * with `last` down to one before `last_before`.  Returns the month of the oldest.
@@ -314,7 +325,7 @@ add_months(Keyed *k, Parts *p, Datum customer, DateADT from, DateADT day, bool l
 		/* of a month there may be several rows */
 		if (month < from && oldest < last_before && month != oldest)
 			break;
-		add_part(p, usage_of(k), CS_DAY_MIN, day);
+		add_days_before(p, usage_of(k), day);
 		oldest = month;
 	}
 	return oldest;
@@ -414,7 +425,7 @@ add_rows(Keyed *months, Keyed *pieces, Keyed *sealed, Parts *p, Datum id, DateAD
 	{
 		seek(pieces, id, oldest, day);
 		while (next_row(pieces, ForwardScanDirection))
-			add_part(p, usage_of(pieces), CS_DAY_MIN, day);
+			add_days_before(p, usage_of(pieces), day);
 	}
 	(void) add_months(sealed, p, id, from, day, last, last_before);
 }

@@ -42,7 +42,7 @@ enum
 static const char *const health_sql =
 	"SELECT h.customer_id, h.score, h.auto_band, h.band, h.band_since, h.band_reason,"
 	" h.coverage, h.scorecard, h.version"
-	" FROM cs_internal.health h WHERE h.customer_id = ANY ($1)";
+	" FROM cs_internal.health h WHERE h.customer_id = ANY ((SELECT $1)::text[])";
 
 /* Columns of the override in force. */
 enum
@@ -55,7 +55,7 @@ enum
 
 static const char *const override_sql =
 	"SELECT DISTINCT ON (x.customer_id) x.customer_id, x.value, x.delta, x.band, x.reason"
-	" FROM cs_internal.health_override x WHERE x.customer_id = ANY ($2)"
+	" FROM cs_internal.health_override x WHERE x.customer_id = ANY ((SELECT $2)::text[])"
 	"  AND x.ended_at IS NULL AND x.expires_at > $1"
 	" ORDER BY x.customer_id, x.id DESC";
 
@@ -658,7 +658,8 @@ cs_stage_health(CsBatch *batch)
 		CsArg args[] = {cs_tstz(batch->as_of), cs_textarray(batch->ids)};
 
 		cs_exec("UPDATE cs_internal.health_override o SET ended_at = o.expires_at"
-				" WHERE o.customer_id = ANY ($2) AND o.ended_at IS NULL AND o.expires_at <= $1",
+				" WHERE o.customer_id = ANY ((SELECT $2)::text[]) AND o.ended_at IS NULL AND "
+				"o.expires_at <= $1",
 				args, lengthof(args));
 		was = find(batch, health_sql, CS_ARGS(cs_textarray(batch->ids)));
 		overrides = find(batch, override_sql, args, lengthof(args));

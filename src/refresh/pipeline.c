@@ -460,7 +460,7 @@ step_evaluate(CsRefresh *run)
 	batch = cs_batch_make(ids, n, run->as_of, false);
 	batch->cause = passes[run->pass].cause;
 	cs_evaluate(batch);
-	cs_exec("DELETE FROM cs_internal.dirty WHERE customer_id = ANY ($1)",
+	cs_exec("DELETE FROM cs_internal.dirty WHERE customer_id = ANY ((SELECT $1)::text[])",
 			CS_ARGS(cs_textarray(ids)));
 	run->evaluated += n;
 	run->worked = run->passed = true;

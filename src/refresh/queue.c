@@ -107,10 +107,12 @@ cs_may_evaluate(Datum ids, TimestampTz as_of, int *n)
 
 	not_them = cs_ids_from_query(
 		"WITH got AS MATERIALIZED (SELECT a.id FROM cs_internal.alert a WHERE a.live"
-		"  AND a.customer_id = ANY ($1) ORDER BY a.id FOR UPDATE SKIP LOCKED)"
-		" SELECT a.customer_id FROM cs_internal.alert a WHERE a.live AND a.customer_id = ANY ($1)"
+		"  AND a.customer_id = ANY ((SELECT $1)::text[]) ORDER BY a.id FOR UPDATE SKIP LOCKED)"
+		" SELECT a.customer_id FROM cs_internal.alert a WHERE a.live"
+		"  AND a.customer_id = ANY ((SELECT $1)::text[])"
 		"  AND NOT EXISTS (SELECT 1 FROM got g WHERE g.id = a.id)"
-		" UNION SELECT s.customer_id FROM cs_internal.state s WHERE s.customer_id = ANY ($1)"
+		" UNION SELECT s.customer_id FROM cs_internal.state s WHERE s.customer_id = ANY ((SELECT "
+		"$1)::text[])"
 		"  AND s.ahead > $2 ORDER BY 1",
 		CS_ARGS(cs_textarray(ids), cs_tstz(as_of)), &nnot);
 	deconstruct_array(DatumGetArrayTypeP(ids), TEXTOID, -1, false, TYPALIGN_INT, &each, NULL,

@@ -55,7 +55,7 @@ static const char *const load_sql =
 	"SELECT s.customer_id, s.as_of_day, s.mrr, s.active, s.in_trial, s.seats, s.tenure_days,"
 	" s.days_to_renewal, s.\"values\", s.segments, s.scorecard, s.score, s.coverage,"
 	" s.score_reason, s.health_inputs, s.due_at, s.ahead, s.ctid"
-	" FROM cs_internal.state s WHERE s.customer_id = ANY ($1)";
+	" FROM cs_internal.state s WHERE s.customer_id = ANY ((SELECT $1)::text[])";
 
 /* Who has no row yet; two sessions may both find none. */
 static const char *const insert_sql =
