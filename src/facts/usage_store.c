@@ -47,13 +47,6 @@
 
 /* ---- finding -------------------------------------------------------------- */
 
-/* The columns that all three tables begin with; usage is of usage_month. */
-enum
-{
-	AT_CUSTOMER = 1,
-	AT_MONTH = 2
-};
-
 /* A table on its way through rows of one customer after the other. */
 typedef struct Keyed
 {
@@ -62,17 +55,19 @@ typedef struct Keyed
 	IndexScanDesc scan;
 	TupleTableSlot *slot;
 	ScanKeyData keys[3];
+	AttrNumber month;
 	AttrNumber usage;
 	bool empty;            /* nothing to be found */
 	MemoryContext context; /* of the scan, which keeps what it allocates on its way */
 } Keyed;
 
 static void
-open_keyed(Keyed *k, const char *table, AttrNumber usage)
+open_keyed(Keyed *k, const char *table, AttrNumber month, AttrNumber usage)
 {
 	Oid relid = get_relname_relid(table, get_namespace_oid("cs_internal", false));
 
 	k->rel = table_open(relid, AccessShareLock);
+	k->month = month;
 	k->usage = usage;
 	k->context = CurrentMemoryContext;
 	k->empty = RelationGetNumberOfBlocks(k->rel) == 0;
@@ -130,7 +125,7 @@ month_of(const Keyed *k)
 {
 	bool isnull;
 
-	return DatumGetDateADT(slot_getattr(k->slot, AT_MONTH, &isnull));
+	return DatumGetDateADT(slot_getattr(k->slot, k->month, &isnull));
 }
 
 /* As it is stored; good until the next row. */
@@ -253,8 +248,8 @@ cs_usage_large_ones(Datum ids, DateADT first, DateADT last, int *n, CsFoundMonth
 		(*found)->rows = palloc(sizeof(Month) * (count + 1));
 	}
 	cs_push_snapshot();
-	open_keyed(&months, "usage_month", 3);
-	open_keyed(&pieces, "usage_delta", 4);
+	open_keyed(&months, "usage_month", 2, 3);
+	open_keyed(&pieces, "usage_delta", 2, 4);
 	for (int i = 0; i < count; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
@@ -450,9 +445,9 @@ cs_usage_stamped(Datum ids, const CsWhose *whose, DateADT from, DateADT day, boo
 	List **today = running_of(each, n, running);
 
 	cs_push_snapshot();
-	open_keyed(&months, "usage_month", 3);
-	open_keyed(&pieces, "usage_delta", 4);
-	open_keyed(&sealed, "usage_sealed", 4);
+	open_keyed(&months, "usage_month", 2, 3);
+	open_keyed(&pieces, "usage_delta", 2, 4);
+	open_keyed(&sealed, "usage_sealed", 3, 4);
 	result->desc = CreateTemplateTupleDesc(2);
 	TupleDescInitEntry(result->desc, 1, "customer_id", TEXTOID, -1, 0);
 	TupleDescInitEntryCollation(result->desc, 1, C_COLLATION_OID);
@@ -511,7 +506,7 @@ next_fresh(Fresh *f)
 static void
 sort_fresh(Fresh *f, CsResult *rows)
 {
-	AttrNumber columns[2] = {AT_CUSTOMER, AT_MONTH};
+	AttrNumber columns[2] = {1, 2};
 	Oid operators[2] = {TYPE_LT(TEXTOID), TYPE_LT(DATEOID)};
 	Oid collations[2] = {C_COLLATION_OID, InvalidOid};
 	bool nulls_first[2] = {true, true};
@@ -724,7 +719,7 @@ cs_usage_replace_days(Datum ids, CsResult *rows, DateADT lo, DateADT hi, const C
 	*unsure = 0;
 	sort_fresh(&fresh, rows);
 	cs_push_snapshot();
-	open_keyed(&r.months, "usage_month", 3);
+	open_keyed(&r.months, "usage_month", 2, 3);
 	writing = cs_rewrite_begin("usage_month");
 	old = MemoryContextSwitchTo(one);
 	for (int i = 0; i < n; i++)
