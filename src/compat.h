@@ -94,4 +94,18 @@ cs_table_tuple_update(Relation rel, ItemPointer tid, TupleTableSlot *slot, Snaps
 	index_beginscan((rel), (index), (snapshot), (nkeys), 0)
 #endif
 
+/* Stands before a function that does not return. */
+#if PG_VERSION_NUM >= 180000
+#define CS_NORETURN pg_noreturn
+#else
+#define CS_NORETURN pg_attribute_noreturn()
+#endif
+
+/* Whether this process holds a lock of just this mode; 17 can ask for stronger ones too. */
+#if PG_VERSION_NUM >= 170000
+#define cs_lock_held_by_me(tag, mode) LockHeldByMe((tag), (mode), false)
+#else
+#define cs_lock_held_by_me(tag, mode) LockHeldByMe((tag), (mode))
+#endif
+
 #endif /* CS_COMPAT_H */

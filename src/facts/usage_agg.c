@@ -181,8 +181,8 @@ cs_usage_plus(PG_FUNCTION_ARGS)
 	PG_RETURN_POINTER(cs_usage_merge(parts, 2, &head));
 }
 
-static void
-pg_attribute_noreturn() refuse_minus(const char *detail, const char *hint)
+CS_NORETURN static void
+refuse_minus(const char *detail, const char *hint)
 {
 	ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					errmsg("usage values cannot be subtracted exactly"), errdetail("%s.", detail),

@@ -33,6 +33,7 @@
 #include "facts/usage_value.h"
 #include "refresh/queue.h"
 #include "refresh/refresh.h"
+#include "utils/array.h"
 
 /*
  * The first and the last instant of a value; false where it has none.  Reads
@@ -41,7 +42,7 @@
 static bool
 instants(Datum value, TimestampTz *first, TimestampTz *last)
 {
-	struct varlena *head = (struct varlena *) PG_DETOAST_DATUM_SLICE(DatumGetPointer(value), 0, 64);
+	struct varlena *head = (struct varlena *) PG_DETOAST_DATUM_SLICE(value, 0, 64);
 	CsUsageReader r;
 
 	/* the number of events, which is read with the head, may be cut off */

@@ -170,8 +170,7 @@ cs_usage_out(PG_FUNCTION_ARGS)
 
 /* ---- in --------------------------------------------------------------- */
 
-static void
-pg_attribute_noreturn() pg_attribute_printf(1, 2) refuse(const char *format, ...)
+CS_NORETURN static void pg_attribute_printf(1, 2) refuse(const char *format, ...)
 {
 	StringInfoData detail;
 	va_list args;

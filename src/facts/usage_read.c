@@ -10,8 +10,8 @@
 
 #include "facts/usage_value.h"
 
-static void
-pg_attribute_noreturn() damaged(const CsUsageReader *r, const char *what)
+CS_NORETURN static void
+damaged(const CsUsageReader *r, const char *what)
 {
 	ereport(ERROR, (errcode(r->sqlstate), errmsg("invalid binary form of cs.usage"),
 					errdetail("%s at byte %zu of %zu.", what, (Size) (r->p - r->start),

@@ -130,7 +130,7 @@ cs_has_turn(void)
 	LOCKTAG tag;
 
 	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, CS_LOCK_CLASS, 0, 2);
-	return LockHeldByMe(&tag, ExclusiveLock);
+	return cs_lock_held_by_me(&tag, ExclusiveLock);
 }
 
 /*
