@@ -8,5 +8,8 @@ SELECT m FROM (
 			FROM pg_attribute a WHERE d.classid = 'pg_class'::regclass AND a.attrelid = d.objid AND a.attnum > 0 AND NOT a.attisdropped) || ')', '')
 		|| coalesce(' -> ' || (SELECT pg_get_function_result(p.oid) FROM pg_proc p WHERE d.classid = 'pg_proc'::regclass AND p.oid = d.objid), '') AS m
 	FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'cs_ext'
-	WHERE d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e') x
+	WHERE d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
+		-- from PostgreSQL 17 on the row type of a table, and arrays of types, are members too
+		AND NOT EXISTS (SELECT FROM pg_type t LEFT JOIN pg_class c ON c.oid = t.typrelid WHERE d.classid = 'pg_type'::regclass AND t.oid = d.objid
+			AND (c.relkind <> 'c' OR EXISTS (SELECT FROM pg_type element WHERE element.typarray = t.oid)))) x
 ORDER BY m COLLATE "C";
