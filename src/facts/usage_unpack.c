@@ -42,12 +42,12 @@
 #define KEY_QUEUES 2
 
 /* A block of a part. */
-typedef struct Block
+typedef struct PackBlock
 {
 	int64 offset;
 	uint32 len;
 	uint32 file;
-} Block;
+} PackBlock;
 
 typedef struct WorkPart
 {
@@ -73,7 +73,7 @@ typedef struct Work
 #define WORK_FILES(work) \
 	((CsSpillFile *) ((char *) WORK_PARTS(work) + MAXALIGN(sizeof(WorkPart) * (work)->nparts)))
 #define WORK_BLOCKS(work) \
-	((Block *) ((char *) WORK_FILES(work) + MAXALIGN(sizeof(CsSpillFile) * (work)->nfiles)))
+	((PackBlock *) ((char *) WORK_FILES(work) + MAXALIGN(sizeof(CsSpillFile) * (work)->nfiles)))
 #define WORK_SIZE(work) ((char *) (WORK_BLOCKS(work) + (work)->nblocks) - (char *) (work))
 
 /* One process on its way through parts. */
@@ -120,7 +120,7 @@ each_block(Work *work, List *packed, int64 last_part, bool place)
 {
 	WorkPart *parts = WORK_PARTS(work);
 	CsSpillFile *files = WORK_FILES(work);
-	Block *blocks = WORK_BLOCKS(work);
+	PackBlock *blocks = WORK_BLOCKS(work);
 	uint32 n = 0;
 	ListCell *lc;
 
@@ -149,7 +149,7 @@ each_block(Work *work, List *packed, int64 last_part, bool place)
 					continue;
 				if (place)
 				{
-					Block *b = &blocks[parts[block.part].first + parts[block.part].nblocks++];
+					PackBlock *b = &blocks[parts[block.part].first + parts[block.part].nblocks++];
 
 					b->offset = block.offset;
 					b->len = block.len;
@@ -407,7 +407,7 @@ start_reader(Work *work)
 }
 
 static void
-read_block(Reader *r, const Block *b)
+read_block(Reader *r, const PackBlock *b)
 {
 	CsSpillFile *file = &WORK_FILES(r->work)[b->file];
 	uint32 done = 0;
@@ -456,7 +456,7 @@ next_part(Reader *r)
 	Pack *p = r->pack;
 	uint32 i = pg_atomic_fetch_add_u32(&r->work->next, 1);
 	const WorkPart *part;
-	const Block *blocks;
+	const PackBlock *blocks;
 
 	if (i >= r->work->nparts)
 		return false;
