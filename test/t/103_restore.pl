@@ -5,6 +5,7 @@
 use strict;
 use warnings;
 
+use Cwd;
 use FindBin;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
@@ -129,8 +130,11 @@ $new->append_conf('postgresql.conf', $conf);
 $node->stop;
 my $bin = $node->config_data('--bindir');
 chomp $bin;
+# pg_upgrade leaves a script where it is called; paths of log files are relative
+my $here = getcwd();
 chdir $dumps;
 command_ok([ 'pg_upgrade', '--no-sync', '-d', $node->data_dir, '-D', $new->data_dir, '-b', $bin, '-B', $bin, '-s', $new->host, '-p', $node->port, '-P', $new->port ], 'pg_upgrade');
+chdir $here;
 unlike(slurp_file($_), qr/cs_ext (launcher|worker|job)/, 'nothing of cs_ext ran during it') for glob($new->data_dir . '/pg_upgrade_output.d/*/log/pg_upgrade_server.log');
 $new->start;
 is($new->safe_psql('original', 'SELECT count(*) FROM cs_internal.hold'), '0', 'upgraded: not held');
