@@ -361,7 +361,7 @@ compare_to_id(const void *customer, const void *id)
 static int
 place_of(Datum id, const Datum *each, int n)
 {
-	Datum *found = bsearch(&id, each, n, sizeof(Datum), compare_to_id);
+	const Datum *found = bsearch(&id, each, n, sizeof(Datum), compare_to_id);
 
 	return found ? (int) (found - each) : -1;
 }
