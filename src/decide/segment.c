@@ -538,7 +538,7 @@ moved(const Level *level)
 /*
  * write_membership: what changed against the kept history.  The customers are
  * named beside the join: while the table grows, the planner would read it whole
- * for each batch.
+ * for each batch (19 s of CPU instead of 14 to 16 for a first refresh of 140,000).
  */
 static void
 write_membership(const CsBatch *batch, CsResult *seg)

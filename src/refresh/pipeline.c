@@ -605,7 +605,9 @@ cs_refresh_start(CsRefresh *run, bool force_scan)
  * plan_anew: the tables that a long run fills were empty when its statements
  * were planned, and nobody analyses them before it ends: such a plan reads all
  * of them for each batch.  So plans are made again whenever the run has become
- * twice as long.
+ * twice as long: the first refresh of 140,000 customers takes 14 to 16 s of CPU with
+ * it and 18 s without, and 24 s where customers are not named either (see
+ * write_membership).
  */
 static void
 plan_anew(CsRefresh *run)
