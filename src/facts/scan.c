@@ -18,7 +18,10 @@
  *	watermark	rows of transactions that the last look did not see become change
  *				log rows (watermark.c), and go on as those of a trigger.
  *	scan		every scan_interval a checksum per customer is compared with the
- *				one kept: new, changed and vanished customers are pending.
+ *				one kept: new, changed and vanished customers are pending.  Kept is
+ *				that of what was ingested, on one snapshot with it, so that a row
+ *				which came after the look and is gone at the next is seen to be
+ *				gone.  Of the first ledger it is that of the look before it.
  *	window		a checksum per customer and day of the last days (window.c): what
  *				changes before them is not noticed.
  */
@@ -392,8 +395,58 @@ read_whole(const CsSource *source)
 }
 
 /*
- * read_checksums: compares a checksum per customer.  It is a sum over the rows, so
- * their order does not matter; a row counts as often as it stands there.
+ * checksums_sql: a checksum per customer (keyed: of those in $1).  It is a sum over
+ * the rows, so their order does not matter; a row counts as often as it stands there.
+ */
+static char *
+checksums_sql(const CsSource *source, bool keyed)
+{
+	return psprintf("SELECT %s AS customer_id, sum(hashtextextended(r::text, 0)::numeric) AS "
+					"checksum FROM (%s) r GROUP BY customer_key",
+					cs_source_id(source, "customer_key"), cs_source_rows(source, keyed, false));
+}
+
+/*
+ * cs_scan_ingested: see source.h.  Who was built with all others (the range of his
+ * pending row is empty) was not read now: his sum stays that of the look.
+ */
+void
+cs_scan_ingested(const CsSource *source, Datum ids)
+{
+	CsUserQuery query = {0};
+	ErrorData *error = NULL;
+	CsResult *rows;
+	bool isnull;
+
+	if (source->mapping == NULL || strcmp(source->capture, "scan") != 0)
+		return;
+	cs_exec("SELECT array_agg(customer_id) FROM cs_internal.pending WHERE source = $1 AND "
+			"customer_id = ANY ($2) AND since <= until",
+			CS_ARGS(cs_text(source->name), cs_textarray(ids)));
+	ids = cs_value_datum(&isnull);
+	if (isnull)
+		return;
+	ids = PointerGetDatum(DatumGetArrayTypePCopy(ids));
+	cs_source_keys(source, ids, &query);
+	query.sql = checksums_sql(source, true);
+	rows = cs_user_query(&query, &error);
+	if (rows == NULL)
+	{
+		cs_source_failed(source, error->message);
+		return;
+	}
+	cs_register("found", rows);
+	cs_exec("DELETE FROM cs_internal.scan_checksum WHERE source = $1 AND customer_id = ANY ($2)",
+			CS_ARGS(cs_text(source->name), cs_textarray(ids)));
+	cs_exec("INSERT INTO cs_internal.scan_checksum (source, customer_id, checksum) SELECT $1, "
+			"customer_id, checksum FROM found",
+			CS_ARGS(cs_text(source->name)));
+	cs_unregister("found");
+	tuplestore_end(rows->store);
+}
+
+/*
+ * read_checksums: compares a checksum per customer with the one kept.
  */
 static void
 read_checksums(const CsSource *source, bool everything)
@@ -404,10 +457,7 @@ read_checksums(const CsSource *source, bool everything)
 	CsArg name = cs_text(source->name);
 	bool built; /* from nothing: only who is gone is pending */
 
-	query.sql =
-		psprintf("SELECT %s AS customer_id, sum(hashtextextended(r::text, 0)::numeric) AS "
-				 "checksum FROM (%s) r GROUP BY customer_key",
-				 cs_source_id(source, "customer_key"), cs_source_rows(source, false, false));
+	query.sql = checksums_sql(source, false);
 	query.search_path = source->search_path;
 	rows = cs_user_query(&query, &error);
 	if (rows == NULL)

@@ -106,6 +106,9 @@ extern void (*cs_commit_hook)(void);
 /* What is pending of these customers was ingested just now, on this snapshot: of a source captured by window the sums are kept. */
 extern void cs_window_ingested(const CsSource *source, Datum ids);
 
+/* The same of one captured by scan. */
+extern void cs_scan_ingested(const CsSource *source, Datum ids);
+
 /* Widens [since, until] to what these customers did in a source with a watermark since the last look. */
 extern void cs_watermark_tail(const CsSource *source, Datum ids, TimestampTz *since,
 							  TimestampTz *until);

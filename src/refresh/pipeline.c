@@ -235,6 +235,7 @@ ingest_chunk(const CsSource *source, const CsPending *pending, int n)
 		cs_identity_ingest(ids);
 	cs_orphans_ingest(source, ids);
 	cs_window_ingested(source, ids);
+	cs_scan_ingested(source, ids);
 	cs_exec("INSERT INTO cs_internal.dirty (customer_id, marked_at)"
 			" SELECT i, clock_timestamp() FROM unnest($1) i ON CONFLICT (customer_id) DO UPDATE "
 			"SET cause = NULL"
