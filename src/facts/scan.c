@@ -407,26 +407,15 @@ checksums_sql(const CsSource *source, bool keyed)
 }
 
 /*
- * cs_scan_ingested: see source.h.  Who was built with all others (the range of his
- * pending row is empty) was not read now: his sum stays that of the look.
+ * checksums_ingested: of these customers, who were read whole.
  */
-void
-cs_scan_ingested(const CsSource *source, Datum ids)
+static void
+checksums_ingested(const CsSource *source, Datum ids)
 {
 	CsUserQuery query = {0};
 	ErrorData *error = NULL;
 	CsResult *rows;
-	bool isnull;
 
-	if (source->mapping == NULL || strcmp(source->capture, "scan") != 0)
-		return;
-	cs_exec("SELECT array_agg(customer_id) FROM cs_internal.pending WHERE source = $1 AND "
-			"customer_id = ANY ($2) AND since <= until",
-			CS_ARGS(cs_text(source->name), cs_textarray(ids)));
-	ids = cs_value_datum(&isnull);
-	if (isnull)
-		return;
-	ids = PointerGetDatum(DatumGetArrayTypePCopy(ids));
 	cs_source_keys(source, ids, &query);
 	query.sql = checksums_sql(source, true);
 	rows = cs_user_query(&query, &error);
@@ -443,6 +432,21 @@ cs_scan_ingested(const CsSource *source, Datum ids)
 			CS_ARGS(cs_text(source->name)));
 	cs_unregister("found");
 	tuplestore_end(rows->store);
+}
+
+/*
+ * cs_look_ingested: see source.h.
+ */
+void
+cs_look_ingested(const CsSource *source, Datum ids, TimestampTz since, TimestampTz until)
+{
+	if (source->mapping == NULL || !OidIsValid(source->relid))
+		return;
+	if (strcmp(source->capture, "window") == 0)
+		cs_window_ingested(source, ids, since, until);
+	else if (strcmp(source->capture, "scan") == 0 && TIMESTAMP_IS_NOBEGIN(since) &&
+			 TIMESTAMP_IS_NOEND(until))
+		checksums_ingested(source, ids);
 }
 
 /*

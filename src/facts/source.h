@@ -103,11 +103,13 @@ extern void cs_capture_flush(void);
 /* Called after commit of a transaction that changed facts or definitions; set by the scheduler. */
 extern void (*cs_commit_hook)(void);
 
-/* What is pending of these customers was ingested just now, on this snapshot: of a source captured by window the sums are kept. */
-extern void cs_window_ingested(const CsSource *source, Datum ids);
-
-/* The same of one captured by scan. */
-extern void cs_scan_ingested(const CsSource *source, Datum ids);
+/*
+ * The facts of these customers with anchors in [since, until] were ingested just
+ * now, on this snapshot: of a source that is looked at, by window or by scan, the
+ * sums of what was read are kept.
+ */
+extern void cs_look_ingested(const CsSource *source, Datum ids, TimestampTz since,
+							 TimestampTz until);
 
 /* Widens [since, until] to what these customers did in a source with a watermark since the last look. */
 extern void cs_watermark_tail(const CsSource *source, Datum ids, TimestampTz *since,

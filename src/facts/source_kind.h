@@ -144,6 +144,10 @@ extern CsBounds cs_anchor_bounds(const CsSource *source);
 /* window.c: the days of a source's window that changed are pending; whole: all of them, it is read whole */
 extern void cs_window_look(const CsSource *source, TimestampTz as_of, bool whole);
 
+/* window.c: cs_look_ingested() of a source captured by window */
+extern void cs_window_ingested(const CsSource *source, Datum ids, TimestampTz since,
+							   TimestampTz until);
+
 /* scan.c */
 extern void cs_source_error(const CsSource *source, const char *error);
 extern void cs_pending_known(const char *source);

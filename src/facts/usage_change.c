@@ -485,6 +485,7 @@ cs_usage_ingest_pending(const CsSource *source, const CsPending *pending, int n,
 		if (OidIsValid(source->relid))
 			cs_count_unusable_between(source, ids, since, until);
 		cs_usage_ingest(ids, since, until, policy);
+		cs_look_ingested(source, ids, since, until);
 	}
 	pfree(some);
 }

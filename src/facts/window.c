@@ -196,36 +196,36 @@ cs_window_look(const CsSource *source, TimestampTz as_of, bool whole)
 }
 
 /*
- * cs_window_ingested: see source.h.
+ * cs_window_ingested: see source_kind.h.  A day of which only a part may have been
+ * read keeps the sum it has: what a look makes pending are whole days.
  */
 void
-cs_window_ingested(const CsSource *source, Datum ids)
+cs_window_ingested(const CsSource *source, Datum ids, TimestampTz since, TimestampTz until)
 {
 	const char *zone = cs_policy(false)->time_zone;
 	CsArg name = cs_text(source->name);
+	bool whole = TIMESTAMP_IS_NOBEGIN(since);
 	CsArg first;
-	TimestampTz since;
+	CsArg last = cs_date(DATEVAL_NOEND);
+	TimestampTz from = window_start(source, cs_now(), zone);
 	CsResult *rows;
-	bool isnull;
 
-	if (source->mapping == NULL || strcmp(source->capture, "window") != 0 ||
-		source->window_days == 0)
+	if (source->window_days == 0)
 		return;
-	since = window_start(source, cs_now(), zone);
-	cs_exec("SELECT greatest($3, min(since)) FROM cs_internal.pending WHERE source = $1 AND "
-			"customer_id = ANY ($2)",
-			CS_ARGS(name, cs_textarray(ids), cs_tstz(since)));
-	since = Max(since, cs_local_midnight(
-						   cs_local_day(DatumGetTimestampTz(cs_value_datum(&isnull)), zone), zone));
-	first = cs_date(cs_local_day(since, zone));
-	rows = read_sums(source, ids, since);
+	if (!whole)
+		from = Max(from, cs_local_midnight(cs_local_day(since - 1, zone) + 1, zone));
+	if (!TIMESTAMP_IS_NOEND(until))
+		last = cs_date(cs_local_day(until + 1, zone) - 1);
+	first = cs_date(cs_local_day(from, zone));
+	rows = read_sums(source, ids, from);
 	if (rows == NULL)
 		return;
 	cs_exec("DELETE FROM cs_internal.scan_checksum WHERE source = $1 AND customer_id = ANY ($2) "
-			"AND (day >= $3 OR day = '-infinity')",
-			CS_ARGS(name, cs_textarray(ids), first));
+			"AND (day BETWEEN $3 AND $4 OR $5 AND day = '-infinity')",
+			CS_ARGS(name, cs_textarray(ids), first, last, cs_bool(whole)));
 	cs_exec("INSERT INTO cs_internal.scan_checksum (source, customer_id, day, checksum) SELECT $1, "
-			"customer_id, day, checksum FROM found",
-			CS_ARGS(name));
+			"customer_id, day, checksum FROM found WHERE day BETWEEN $2 AND $3 OR $4 AND day = "
+			"'-infinity'",
+			CS_ARGS(name, first, last, cs_bool(whole)));
 	forget_sums(rows);
 }

@@ -224,7 +224,10 @@ ingest_chunk(const CsSource *source, const CsPending *pending, int n)
 	if (strcmp(source->kind, "usage_event") == 0)
 		cs_usage_ingest_pending(source, pending, n, policy);
 	else
+	{
 		cs_count_unusable(source, ids, false);
+		cs_look_ingested(source, ids, DT_NOBEGIN, DT_NOEND);
+	}
 	if (strcmp(source->kind, "customer_merge") == 0)
 		cs_merge_ingest(source, ids);
 	else if (strcmp(source->kind, "subscription") == 0 || strcmp(source->kind, "cancellation") == 0)
@@ -234,8 +237,6 @@ ingest_chunk(const CsSource *source, const CsPending *pending, int n)
 	if (says_who(source))
 		cs_identity_ingest(ids);
 	cs_orphans_ingest(source, ids);
-	cs_window_ingested(source, ids);
-	cs_scan_ingested(source, ids);
 	cs_exec("INSERT INTO cs_internal.dirty (customer_id, marked_at)"
 			" SELECT i, clock_timestamp() FROM unnest($1) i ON CONFLICT (customer_id) DO UPDATE "
 			"SET cause = NULL"
