@@ -362,8 +362,12 @@ BEGIN
 		-- with returners the product of the months is another number
 		CONTINUE WHEN EXISTS (SELECT FROM cs_internal.movement m
 			LEFT JOIN cs_internal.account_of() a ON a.customer_id = m.customer_id AND cs_internal.measure_of('logo') = 'logo'
-			WHERE coalesce(a.account_id, m.customer_id) = ANY (cohort) AND m.kind IN ('reactivation', 'merge_in', 'merge_out', 'new')
-				AND m.at >= q.t0 + cs_internal.edge_shift() AND m.at < q.t1 + cs_internal.edge_shift());
+			WHERE coalesce(a.account_id, m.customer_id) = ANY (cohort)
+				AND m.at >= q.t0 + cs_internal.edge_shift() AND m.at < q.t1 + cs_internal.edge_shift()
+				AND (m.kind IN ('reactivation', 'merge_in', 'merge_out', 'new')
+					-- who comes back on hold pays nothing yet: a pause of somebody who was not there
+					OR m.kind = 'pause' AND NOT (SELECT p.active_after FROM cs_internal.movement p
+						WHERE p.customer_id = m.customer_id AND (p.at, p.seq) < (m.at, m.seq) ORDER BY p.at DESC, p.seq DESC LIMIT 1)));
 		gone := '{}';
 		FOREACH word IN ARRAY q.months LOOP
 			gone := gone || ARRAY(SELECT c.customer_id FROM cs_internal.churn_customers(word, NULL, 'snapshot', 'logo') c

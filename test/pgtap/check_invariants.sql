@@ -69,6 +69,19 @@ SELECT is_empty($$SELECT * FROM cs.check('2026-10-01')$$, 'facts that wait for a
 CALL cs.refresh();
 SELECT is_empty($$SELECT * FROM cs.check('2026-10-01')$$, 'nor after it');
 
+-- who leaves and comes back on hold in another month of the quarter is a returner, though he pays nothing yet
+SELECT m.customer_id AS "left", (date_trunc('month', m.at) + interval '1 month 10 days')::date AS back
+FROM cs_internal.movement m
+WHERE m.kind = 'churn' AND NOT m.active_after AND extract(month FROM m.at)::integer % 3 > 0 AND m.at BETWEEN '2025-10-05' AND '2026-09-01'
+	AND NOT EXISTS (SELECT FROM cs_internal.movement x WHERE x.customer_id = m.customer_id AND (x.at, x.seq) > (m.at, m.seq))
+	AND NOT EXISTS (SELECT FROM cs_internal.movement x WHERE x.kind = 'reactivation' AND date_trunc('quarter', x.at) = date_trunc('quarter', m.at))
+ORDER BY m.at, m.customer_id LIMIT 1 \gset
+INSERT INTO company.contract (customer_id, plan, seats, amount, billing, term_months, signed_on, starts_on, ended_on, status, auto_renew)
+VALUES (:'left', 'basic', 3, 90, 'month', 1, :'back', :'back', :'back'::date + 90, 'paused', false);
+CALL cs.refresh();
+SELECT is((SELECT string_agg(c.part, ' ') FROM cs.churn_customers(to_char(:'back'::date, 'YYYY-"Q"Q')) c WHERE c.customer_id = :'left'), 'left_and_returned', 'one comes back on hold');
+SELECT is_empty('SELECT * FROM cs.check()', 'which is no violation');
+
 -- ---- refused ---------------------------------------------------------------------
 SELECT throws_ok($$SELECT * FROM cs.check('2026-05-01', '2026-05-01')$$, '22023', NULL, 'an empty span');
 SELECT throws_ok($$SELECT * FROM cs.check('soon')$$, '22007', NULL, 'no instant');
