@@ -38,6 +38,8 @@
  */
 #include "cs_ext.h"
 
+#include <unistd.h>
+
 #include "access/table.h"
 #include "access/tableam.h"
 #include "catalog/namespace.h"
@@ -256,6 +258,31 @@ index_one_by_one(Relation rel)
 	FreeExecutorState(estate);
 }
 
+/*
+ * An index is made anew.  in_order: the rows stand in its order, so there is
+ * nothing to sort that workers could share, and uniting theirs would cost as much
+ * again.  Else this process sorts beside them, so one processor is its own.  Never
+ * more workers than the setting grants.
+ */
+static void
+make_index(Oid index, bool in_order)
+{
+	int level = NewGUCNestLevel();
+	int workers = in_order ? 0 : max_parallel_maintenance_workers;
+
+#ifdef _SC_NPROCESSORS_ONLN
+	long processors = sysconf(_SC_NPROCESSORS_ONLN);
+
+	if (processors > 0)
+		workers = Min(workers, processors - 1);
+#endif
+	(void) set_config_option("max_parallel_maintenance_workers", psprintf("%d", workers),
+							 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	cs_exec(psprintf("REINDEX INDEX cs_internal.%s", quote_identifier(get_rel_name(index))),
+			CS_NO_ARGS);
+	AtEOXact_GUC(true, level);
+}
+
 /* The indexes get all rows of the ledger. */
 static void
 index_all(void)
@@ -268,9 +295,7 @@ index_all(void)
 	if (lock_indexes(indexes))
 	{
 		foreach (lc, indexes)
-			cs_exec(psprintf("REINDEX INDEX cs_internal.%s",
-							 quote_identifier(get_rel_name(lfirst_oid(lc)))),
-					CS_NO_ARGS);
+			make_index(lfirst_oid(lc), lfirst_oid(lc) == RelationGetPrimaryKeyIndex(rel));
 	}
 	else
 	{

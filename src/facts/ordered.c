@@ -27,11 +27,15 @@
 
 #include "facts/ordered.h"
 
-/* What a row takes in memory, about: it stands in a tuplestore, and its place in the order. */
-#define ROW_BYTES 128
+/* What a row takes in memory, about: it stands in a tuplestore, and its place in the order, twice. */
+#define ROW_BYTES 144
 
-/* How far ahead rows are fetched from memory, where they do not stand in order. */
-#define AHEAD 16
+/*
+ * How far ahead rows are fetched from memory, where they do not stand in order,
+ * and how many at a time: the processor waits for the page of each, and for those
+ * of several only when they are asked for in one go.
+ */
+#define AHEAD 32
 
 struct CsOrderedRow
 {
@@ -92,13 +96,70 @@ row_cmp(const CsOrderedRow *a, const CsOrderedRow *b)
 	return cs_id_cmp(id_of(a->tuple), id_of(b->tuple));
 }
 
-#define ST_SORT sort_rows
+#define ST_SORT sort_alike
 #define ST_ELEMENT_TYPE CsOrderedRow
 #define ST_COMPARE(a, b) row_cmp(a, b)
 #define ST_SCOPE static
 #define ST_CHECK_FOR_INTERRUPTS
 #define ST_DEFINE
 #include "lib/sort_template.h"
+
+/*
+ * Rows in order of their heads, byte by byte from the last: many rows are so in
+ * less time than by comparing them.  Bytes that all rows share cost nothing.
+ * Returns where they stand: in `rows` or in `other`, which has as much room.
+ */
+static CsOrderedRow *
+sort_by_head(CsOrderedRow *rows, CsOrderedRow *other, uint64 n)
+{
+	uint64(*counts)[256] = palloc0(sizeof(uint64[sizeof(rows->head)][256]));
+
+	for (uint64 i = 0; i < n; i++)
+	{
+		for (int byte = 0; byte < sizeof(rows->head); byte++)
+			counts[byte][(rows[i].head >> (8 * byte)) & 0xFF]++;
+	}
+	for (int byte = 0; byte < sizeof(rows->head); byte++)
+	{
+		uint64 *place = counts[byte];
+		uint64 before = 0;
+		CsOrderedRow *sorted = other;
+
+		CHECK_FOR_INTERRUPTS();
+		if (n == 0 || place[(rows[0].head >> (8 * byte)) & 0xFF] == n)
+			continue;
+		for (int value = 0; value < 256; value++)
+		{
+			uint64 count = place[value];
+
+			place[value] = before;
+			before += count;
+		}
+		for (uint64 i = 0; i < n; i++)
+			sorted[place[(rows[i].head >> (8 * byte)) & 0xFF]++] = rows[i];
+		other = rows;
+		rows = sorted;
+	}
+	pfree(counts);
+	return rows;
+}
+
+/* Rows in order of their ids; returns where they stand, as sort_by_head does. */
+static CsOrderedRow *
+sort_rows(CsOrderedRow *rows, CsOrderedRow *other, uint64 n)
+{
+	uint64 end;
+
+	rows = sort_by_head(rows, other, n);
+	for (uint64 begin = 0; begin < n; begin = end)
+	{
+		for (end = begin + 1; end < n && rows[end].head == rows[begin].head;)
+			end++;
+		if (end - begin > 1 && (rows[begin].head & 0xFF) != 0)
+			sort_alike(&rows[begin], end - begin);
+	}
+	return rows;
+}
 
 /* Whether the rows of a relation can be expected to fit into memory. */
 static bool
@@ -121,11 +182,13 @@ may_fit(Oid relid)
 static void
 sort_in_memory(CsOrdered *o)
 {
-	o->sorted =
-		MemoryContextAllocHuge(CurrentMemoryContext, sizeof(CsOrderedRow) * (o->rows->nrows + 1));
+	Size size = sizeof(CsOrderedRow) * (o->rows->nrows + 1);
+	CsOrderedRow *rows = MemoryContextAllocHuge(CurrentMemoryContext, size);
+	CsOrderedRow *other = MemoryContextAllocHuge(CurrentMemoryContext, size);
+
 	while (tuplestore_gettupleslot(o->rows->store, true, false, o->slot))
 	{
-		CsOrderedRow *row = &o->sorted[o->nsorted];
+		CsOrderedRow *row = &rows[o->nsorted];
 		bool isnull;
 		bool should_free;
 		const text *id;
@@ -144,7 +207,8 @@ sort_in_memory(CsOrdered *o)
 		o->nsorted++;
 	}
 	ExecClearTuple(o->slot);
-	sort_rows(o->sorted, o->nsorted);
+	o->sorted = sort_rows(rows, other, o->nsorted);
+	pfree(o->sorted == rows ? other : rows);
 }
 
 /* ---- reading ------------------------------------------------------------------- */
@@ -204,6 +268,21 @@ cs_ordered_open(const CsSource *source, const char *select, const char *then,
 	return o;
 }
 
+/* Fetches the rows behind the next AHEAD from memory. */
+static void
+fetch_ahead(const CsOrdered *o)
+{
+	uint64 end = Min(o->next + 2 * AHEAD, o->nsorted);
+
+	for (uint64 i = o->next + AHEAD; i < end; i++)
+	{
+		const char *tuple = (const char *) o->sorted[i].tuple;
+
+		__builtin_prefetch(tuple);
+		__builtin_prefetch(tuple + PG_CACHE_LINE_SIZE / 2);
+	}
+}
+
 /*
  * cs_ordered_next: see ordered.h.
  */
@@ -218,13 +297,8 @@ cs_ordered_next(CsOrdered *o)
 		o->id = NULL;
 		if (o->next == o->nsorted)
 			return;
-		if (o->next + AHEAD < o->nsorted)
-		{
-			const char *tuple = (const char *) o->sorted[o->next + AHEAD].tuple;
-
-			__builtin_prefetch(tuple);
-			__builtin_prefetch(tuple + PG_CACHE_LINE_SIZE / 2);
-		}
+		if (o->next % AHEAD == 0)
+			fetch_ahead(o);
 		ExecStoreMinimalTuple(o->sorted[o->next++].tuple, o->slot, false);
 		o->id = (text *) DatumGetPointer(slot_getattr(o->slot, 1, &isnull));
 		return;
