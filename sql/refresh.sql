@@ -41,7 +41,7 @@ CREATE TABLE cs_internal.state (
 	due_at timestamptz,
 	-- refresh_customer was here at this instant: a refresh that began before it leaves the customer to the next
 	ahead timestamptz
-) WITH (fillfactor = 60);                               -- an evaluation writes most rows of a page: room for the new ones beside the old
+) WITH (fillfactor = 45);                               -- an evaluation writes most rows of a page: room for the new ones beside the old
 CREATE INDEX state_due_at ON cs_internal.state (due_at);
 
 -- Who is evaluated next.

@@ -203,7 +203,7 @@ CREATE TABLE cs_internal.usage_month (
 	month date NOT NULL,
 	usage cs.usage NOT NULL,
 	PRIMARY KEY (customer_id, month)
-);
+) WITH (fillfactor = 95);                               -- room for the newest month of a customer beside what it was
 
 -- Decided: the same of events below a seal, per source; see cs.seal().
 CREATE TABLE cs_internal.usage_sealed (

@@ -1,11 +1,12 @@
 /*
  * usage_month.c
- *		Uniting what several processes encoded of one customer's month.
+ *		Uniting encoded values of one customer's month.
  *
- * In: payloads (usage_value.h), each a whole value without stamp, all of one
- * month.  Out: the one encoding of their union, as cs_usage_merge gives it.  The
- * days of a month are bits of one word, so nothing is sorted: the first build
- * comes here for most months of all customers.
+ * In: payloads (usage_value.h) without stamp, all of one month, each cut to a
+ * range of days.  Out: the one encoding of their union, as cs_usage_merge gives
+ * it.  The days of a month are bits of one word, so nothing is sorted: the first
+ * build comes here for most months of all customers, a change for most that it
+ * writes.
  */
 #include "cs_ext.h"
 
@@ -16,6 +17,7 @@
 /* More events than that are left to cs_usage_merge. */
 #define MONTH_EVENTS 1024
 #define MONTH_PARTS 64
+#define NOWHERE PG_UINT16_MAX
 
 /* One part on its way. */
 typedef struct Walk
@@ -24,7 +26,8 @@ typedef struct Walk
 	CsUsageString name; /* of the event or user it stands at */
 	uint32 length;      /* of that one's list */
 	uint32 left;        /* events or users from there on */
-	uint16 *place;      /* where its next event stands in the union */
+	uint16 *place;      /* where its next event stands in the union, NOWHERE: not in it */
+	uint32 range;       /* the days of the month that are taken */
 } Walk;
 
 struct CsMonthMerge
@@ -45,6 +48,14 @@ cs_month_merge(void)
 	initStringInfo(&m->events);
 	initStringInfo(&m->users);
 	return m;
+}
+
+void
+cs_month_merge_end(CsMonthMerge *m)
+{
+	pfree(m->events.data);
+	pfree(m->users.data);
+	pfree(m);
 }
 
 /*
@@ -71,6 +82,18 @@ least_name(const CsMonthMerge *m, int n, CsUsageString *name, uint64 *those)
 			*those |= UINT64CONST(1) << i;
 	}
 	return *those != 0;
+}
+
+/* The days of the month that lie in [lo, hi). */
+static uint32
+days_in(DateADT month, DateADT lo, DateADT hi)
+{
+	int64 from = Max((int64) lo - month, 0);
+	int64 to = Min((int64) hi - month, 32);
+
+	if (from >= to)
+		return 0;
+	return (uint32) ((UINT64CONST(1) << to) - (UINT64CONST(1) << from));
 }
 
 /* All events; returns how many, -1: not to be done here.  *min_day: the first day of any. */
@@ -103,10 +126,10 @@ unite_events(CsMonthMerge *m, int n, DateADT month, DateADT *min_day)
 		for (; those != 0; those &= those - 1)
 		{
 			Walk *w = &m->walks[pg_rightmost_one_pos64(those)];
+			bool taken = false;
 
 			if (w->r.has_qty)
 				return -1;
-			*w->place++ = nevents;
 			while (w->length-- > 0)
 			{
 				DateADT day;
@@ -117,15 +140,21 @@ unite_events(CsMonthMerge *m, int n, DateADT month, DateADT *min_day)
 				if (day < month || day - month >= 31)
 					return -1;
 				day -= month;
+				if ((w->range & ((uint32) 1 << day)) == 0)
+					continue;
+				taken = true;
 				if ((seen & ((uint32) 1 << day)) == 0)
 					m->counts[day] = count;
 				else if (pg_add_s64_overflow(m->counts[day], count, &m->counts[day]))
 					return -1; /* cs_usage_merge says what is wrong */
 				seen |= (uint32) 1 << day;
 			}
+			*w->place++ = taken ? nevents : NOWHERE;
 			if (--w->left > 0)
 				w->length = cs_usage_read_event(&w->r, &w->name);
 		}
+		if (seen == 0)
+			continue;
 		cs_put_name(&m->events, name.s, name.len);
 		cs_put_varint(&m->events, (uint64) pg_popcount32(seen) * 2);
 		first_day = Min(first_day, pg_rightmost_one_pos32(seen));
@@ -193,6 +222,9 @@ unite_users(CsMonthMerge *m, int n, DateADT month, DateADT min_day)
 					cs_usage_read_chunk(&w->r, &chunk, &bits);
 					days |= (uint32) ((chunk > base ? (uint64) bits << 32 : bits) >> shift);
 				}
+				days &= w->range;
+				if (days == 0 || place == NOWHERE)
+					continue;
 				/* of those between, none has been met */
 				for (; low > place && high >= 0; low--)
 					m->bits[low - 1] = 0;
@@ -209,6 +241,8 @@ unite_users(CsMonthMerge *m, int n, DateADT month, DateADT min_day)
 			if (--w->left > 0)
 				w->length = cs_usage_read_user(&w->r, &w->name);
 		}
+		if (nevents == 0)
+			continue;
 		cs_put_name(&m->users, name.s, name.len);
 		cs_put_varint(&m->users, nevents);
 		for (int e = low; e <= high; e++)
@@ -229,7 +263,8 @@ unite_users(CsMonthMerge *m, int n, DateADT month, DateADT min_day)
  * cs_month_unite: see usage_month.h.
  */
 bool
-cs_month_unite(CsMonthMerge *m, StringInfo buf, const CsUsagePart *parts, int n, DateADT month)
+cs_month_unite(CsMonthMerge *m, StringInfo buf, const CsUsagePart *parts, int n, DateADT month,
+			   const CsUsageHead *head)
 {
 	TimestampTz first = DT_NOEND;
 	TimestampTz last = DT_NOBEGIN;
@@ -248,11 +283,17 @@ cs_month_unite(CsMonthMerge *m, StringInfo buf, const CsUsagePart *parts, int n,
 			return false;
 		first = Min(first, r->first);
 		last = Max(last, r->last);
+		m->walks[i].range = days_in(month, parts[i].lo, parts[i].hi);
+	}
+	if (head != NULL)
+	{
+		first = head->first;
+		last = head->last;
 	}
 	resetStringInfo(&m->events);
 	resetStringInfo(&m->users);
 	nevents = unite_events(m, n, month, &min_day);
-	if (nevents < 0)
+	if (nevents <= 0)
 		return false;
 	nusers = unite_users(m, n, month, min_day);
 

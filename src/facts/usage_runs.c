@@ -157,7 +157,7 @@ cs_runs_next(CsRunsMerge *merge, StringInfo run)
 	usage = cs_run_begin(run, found.id.s, found.id.len, found.month);
 	if (nparts == 1)
 		appendBinaryStringInfoNT(run, merge->parts[0].data, merge->parts[0].len);
-	else if (!cs_month_unite(merge->months, run, merge->parts, nparts, found.month))
+	else if (!cs_month_unite(merge->months, run, merge->parts, nparts, found.month, NULL))
 	{
 		MemoryContext old = MemoryContextSwitchTo(merge->scratch);
 		struct varlena *united = cs_usage_merge(merge->parts, nparts, NULL);

@@ -42,6 +42,7 @@
 
 #include "core/rewrite.h"
 #include "facts/usage.h"
+#include "facts/usage_month.h"
 #include "facts/usage_store.h"
 #include "facts/usage_value.h"
 
@@ -534,10 +535,35 @@ fresh_of(Fresh *f, Datum customer)
 }
 
 /*
- * cs_usage_replaced: see usage_store.h.
+ * unite: parts of one month; scratch NULL: without it.
  */
-struct varlena *
-cs_usage_replaced(struct varlena *old, struct varlena *fresh, DateADT lo, DateADT hi, bool *unsure)
+static struct varlena *
+unite(const CsUsagePart *parts, int n, const CsUsageHead *head, DateADT month,
+	  CsMonthMerge *scratch)
+{
+	StringInfoData buf;
+	Size bytes = VARHDRSZ + 64;
+
+	if (scratch == NULL || !head->has_instants)
+		return cs_usage_merge(parts, n, head);
+	for (int i = 0; i < n; i++)
+		bytes += parts[i].len;
+	initStringInfo(&buf);
+	enlargeStringInfo(&buf, bytes);
+	appendStringInfoSpaces(&buf, VARHDRSZ);
+	if (!cs_month_unite(scratch, &buf, parts, n, month, head))
+		return cs_usage_merge(parts, n, head);
+	SET_VARSIZE(buf.data, buf.len);
+	return (struct varlena *) buf.data;
+}
+
+/*
+ * replaced: see cs_usage_replaced in usage_store.h; scratch: to unite by, the
+ * values are of the month.
+ */
+static struct varlena *
+replaced(struct varlena *old, struct varlena *fresh, DateADT lo, DateADT hi, bool *unsure,
+		 DateADT month, CsMonthMerge *scratch)
 {
 	CsUsagePart parts[3];
 	CsUsageHead head = {0};
@@ -589,12 +615,21 @@ cs_usage_replaced(struct varlena *old, struct varlena *fresh, DateADT lo, DateAD
 		return NULL;
 	}
 	head.has_instants &= !*unsure;
-	result = cs_usage_merge(parts, n, &head);
+	result = unite(parts, n, &head, month, scratch);
 	cs_usage_read_value(&r, result);
 	if (r.nevents > 0)
 		return result;
 	*unsure = false;
 	return NULL;
+}
+
+/*
+ * cs_usage_replaced: see usage_store.h.
+ */
+struct varlena *
+cs_usage_replaced(struct varlena *old, struct varlena *fresh, DateADT lo, DateADT hi, bool *unsure)
+{
+	return replaced(old, fresh, lo, hi, unsure, lo, NULL);
 }
 
 /*
@@ -631,6 +666,7 @@ typedef struct Rows
 	const CsFoundMonths *found; /* NULL: nothing */
 	int next;                   /* of found */
 	bool scanned;               /* this customer is read from the table */
+	CsMonthMerge *scratch;
 } Rows;
 
 static bool
@@ -686,7 +722,7 @@ replace_of(Rows *r, Datum customer, Fresh *fresh, DateADT lo, DateADT hi, CsRewr
 			now = PG_DETOAST_DATUM_PACKED(fresh->slot->tts_values[2]);
 		if (found && row.month == month)
 			was = row;
-		usage = cs_usage_replaced(was.usage, now, lo, hi, &unsure);
+		usage = replaced(was.usage, now, lo, hi, &unsure, month, r->scratch);
 		if (!unsure)
 			write_month(writing, customer, month, &was, usage);
 		sure &= !unsure;
@@ -717,6 +753,7 @@ cs_usage_replace_days(Datum ids, CsResult *rows, DateADT lo, DateADT hi, const C
 	if (found != NULL && r.first == r.last && found->month == r.first)
 		r.found = found;
 	*unsure = 0;
+	r.scratch = cs_month_merge();
 	sort_fresh(&fresh, rows);
 	cs_push_snapshot();
 	open_keyed(&r.months, "usage_month", 2, 3);
@@ -736,5 +773,6 @@ cs_usage_replace_days(Datum ids, CsResult *rows, DateADT lo, DateADT hi, const C
 	PopActiveSnapshot();
 	tuplesort_end(fresh.sort);
 	ExecDropSingleTupleTableSlot(fresh.slot);
+	cs_month_merge_end(r.scratch);
 	return array_of(each, *unsure);
 }
