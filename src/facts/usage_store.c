@@ -59,6 +59,7 @@ typedef struct Keyed
 	AttrNumber month;
 	AttrNumber usage;
 	bool empty;            /* nothing to be found */
+	bool single;           /* at most one row a month */
 	MemoryContext context; /* of the scan, which keeps what it allocates on its way */
 } Keyed;
 
@@ -74,6 +75,7 @@ open_keyed(Keyed *k, const char *table, AttrNumber month, AttrNumber usage)
 	k->empty = RelationGetNumberOfBlocks(k->rel) == 0;
 	list_free(RelationGetIndexList(k->rel)); /* finds the primary key */
 	k->index = index_open(k->rel->rd_pkindex, AccessShareLock);
+	k->single = IndexRelationGetNumberOfKeyAttributes(k->index) == 2;
 	k->slot = table_slot_create(k->rel, NULL);
 	ScanKeyEntryInitialize(&k->keys[0], 0, 1, BTEqualStrategyNumber, InvalidOid, C_COLLATION_OID,
 						   F_TEXTEQ, (Datum) 0);
@@ -323,6 +325,9 @@ add_months(Keyed *k, Parts *p, Datum customer, DateADT from, DateADT day, bool l
 			break;
 		add_days_before(p, usage_of(k), day);
 		oldest = month;
+		/* where a month is one row, the one before need not be looked at */
+		if (k->single && month <= from && month < last_before)
+			break;
 	}
 	return oldest;
 }
