@@ -245,7 +245,9 @@ BEGIN
 	WHERE NOT EXISTS (SELECT FROM cs_internal.job_state o WHERE o.job = j.name
 		AND o.schedule = concat_ws('|', j.every, j.at, j.on_day, coalesce(j.time_zone, p.time_zone), j.enabled))
 	ON CONFLICT (job) DO UPDATE SET schedule = EXCLUDED.schedule, anchor = EXCLUDED.anchor, last_slot = NULL,
-		attempt = 0, not_before = NULL, retry_at = NULL, next_run_at = NULL;
+		attempt = 0, not_before = NULL, retry_at = NULL, next_run_at = NULL
+	-- somebody else has done it since the statement began, and asked for a run
+	WHERE s.schedule <> EXCLUDED.schedule;
 END $$;
 COMMENT ON FUNCTION cs_internal.job_sync() IS
 'Makes job_state agree with cs.job: new and changed schedules start their grid now.';

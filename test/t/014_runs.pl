@@ -53,6 +53,20 @@ is(sql(q(SELECT count(*) FROM public.spans a JOIN public.spans b ON a.job < b.jo
 	'those of one concurrency_group one after the other');
 is(sql(q(SELECT count(*) FROM public.spans a JOIN cs.job_run r ON r.job = 'own' AND a.job ~ 'g' AND a.began < r.ended_at AND r.started_at < a.ended)), '0',
 	'also beside a kind of our own');
+# --- asked for while the worker takes in a new schedule: the request stays -----------------------
+
+sql(q(INSERT INTO cs.job (name, kind, every) VALUES ('raced', 'retention', '30 days')));
+becomes(q(SELECT count(*) = 1 FROM cs_internal.job_state WHERE job = 'raced' AND next_run_at IS NOT NULL), 'a job is taken in');
+my $asker = $node->background_psql('postgres');
+$asker->query_safe(q(BEGIN; SELECT FROM cs_internal.job_state WHERE job = 'raced' FOR UPDATE));
+sql(q(UPDATE cs.job SET every = '31 days' WHERE name = 'raced'));
+becomes(q(SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'cs_ext worker' AND wait_event_type = 'Lock'), 'its new schedule waits');
+$asker->query_safe(q(SELECT cs.run_job('raced')));
+$asker->query_safe('COMMIT');
+$asker->quit;
+becomes(q(SELECT count(*) = 1 FROM cs_internal.job_run WHERE job = 'raced' AND status = 'succeeded'), 'who asked meanwhile gets his run');
+sql(q(DELETE FROM cs.job WHERE name = 'raced'));
+
 sql(q(INSERT INTO cs.job (name, kind, command, run_as, concurrency_group) VALUES ('long', 'sql', 'SELECT pg_sleep(300)', 'reports', 'heavy')));
 sql(q(SELECT cs.run_job('long')));
 becomes(q(SELECT status = 'running' FROM cs.job_run WHERE job = 'long'), 'a long one of the group runs');
