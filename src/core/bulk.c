@@ -8,26 +8,45 @@
  * do so row by row.  Triggers are not called, constraints that are no index not
  * looked at.
  *
+ * Where nothing stood in a table rows may be written past its indexes, which are
+ * made anew over all of them: that costs less than adding to them one by one.
+ * Until the commit nobody sees the rows, so nobody misses them in an index; after
+ * an abort they are dead rows that no index knows, for vacuum.
+ *
  * Cases.  Aborted: rows and entries go with the transaction.  Somebody else
  * writes one of the rows: the unique index waits for him, then raises, as an
- * INSERT does.
+ * INSERT does.  Somebody reads the table and keeps his transaction open: an index
+ * cannot be made anew while he holds it; a gap is looked for for a moment without
+ * standing in anybody's way, then rows are added one by one.
  */
 #include "cs_ext.h"
+
+#include <unistd.h>
 
 #include "access/heapam.h"
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "executor/executor.h"
+#include "miscadmin.h"
+#include "storage/latch.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/wait_event.h"
 
 #include "core/bulk.h"
 
 /* Rows that are written at a time, and bytes of them, where they are long. */
 #define ROWS 1000
 #define BYTES (64 * 1024)
+
+/* How long a gap between readers is looked for, in tries of 100 ms. */
+#define LOCK_TRIES 20
 
 struct CsBulk
 {
@@ -139,4 +158,106 @@ cs_bulk_end(CsBulk *b)
 	rows = b->rows;
 	pfree(b);
 	return rows;
+}
+
+/* Whether all indexes are ours until the end of the transaction; never stands in a queue for them. */
+static bool
+lock_indexes(List *indexes)
+{
+	for (int try = 0; try < LOCK_TRIES; try++)
+	{
+		int n = 0;
+		ListCell *lc;
+
+		foreach (lc, indexes)
+		{
+			if (!ConditionalLockRelationOid(lfirst_oid(lc), AccessExclusiveLock))
+				break;
+			n++;
+		}
+		if (n == list_length(indexes))
+			return true;
+		while (n-- > 0)
+			UnlockRelationOid(list_nth_oid(indexes, n), AccessExclusiveLock);
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 100,
+						 PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+	return false;
+}
+
+/* All rows of the table are put into its indexes, which are empty of them. */
+static void
+index_one_by_one(Relation rel)
+{
+	EState *estate = CreateExecutorState();
+	ResultRelInfo *result = makeNode(ResultRelInfo);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	TableScanDesc scan;
+
+	InitResultRelInfo(result, rel, 0, NULL, 0);
+	ExecOpenIndices(result, false);
+	scan = table_beginscan(rel, GetActiveSnapshot(), 0, NULL);
+	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		CHECK_FOR_INTERRUPTS();
+		(void) cs_insert_index_tuples(result, slot, estate);
+		ResetPerTupleExprContext(estate);
+	}
+	table_endscan(scan);
+	ExecCloseIndices(result);
+	ExecDropSingleTupleTableSlot(slot);
+	FreeExecutorState(estate);
+}
+
+/*
+ * An index is made anew.  in_order: the rows stand in its order, so there is
+ * nothing to sort that workers could share, and uniting theirs would cost as much
+ * again.  Else this process sorts beside them, so one processor is its own.  Never
+ * more workers than the setting grants.
+ */
+static void
+make_index(Oid index, bool in_order)
+{
+	int level = NewGUCNestLevel();
+	int workers = in_order ? 0 : max_parallel_maintenance_workers;
+
+#ifdef _SC_NPROCESSORS_ONLN
+	long processors = sysconf(_SC_NPROCESSORS_ONLN);
+
+	if (processors > 0)
+		workers = Min(workers, processors - 1);
+#endif
+	(void) set_config_option("max_parallel_maintenance_workers", psprintf("%d", workers),
+							 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	cs_exec(psprintf("REINDEX INDEX cs_internal.%s", quote_identifier(get_rel_name(index))),
+			CS_NO_ARGS);
+	AtEOXact_GUC(true, level);
+}
+
+/*
+ * cs_bulk_index: see bulk.h.
+ */
+void
+cs_bulk_index(const char *table, bool in_order)
+{
+	Relation rel =
+		table_open(get_relname_relid(table, get_namespace_oid("cs_internal", false)), NoLock);
+	List *indexes = RelationGetIndexList(rel);
+	ListCell *lc;
+
+	if (lock_indexes(indexes))
+	{
+		foreach (lc, indexes)
+			make_index(lfirst_oid(lc),
+					   in_order && lfirst_oid(lc) == RelationGetPrimaryKeyIndex(rel));
+	}
+	else
+	{
+		PushActiveSnapshot(GetLatestSnapshot());
+		index_one_by_one(rel);
+		PopActiveSnapshot();
+	}
+	table_close(rel, NoLock);
 }

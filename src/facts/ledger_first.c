@@ -38,23 +38,11 @@
  */
 #include "cs_ext.h"
 
-#include <unistd.h>
-
-#include "access/table.h"
-#include "access/tableam.h"
-#include "catalog/namespace.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
-#include "executor/executor.h"
 #include "miscadmin.h"
-#include "storage/latch.h"
-#include "storage/lmgr.h"
 #include "utils/guc.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
-#include "utils/rel.h"
-#include "utils/snapmgr.h"
-#include "utils/wait_event.h"
 
 #include "core/bulk.h"
 #include "core/elapsed.h"
@@ -63,9 +51,6 @@
 #include "facts/ordered.h"
 #include "facts/source_kind.h"
 #include "refresh/refresh.h"
-
-/* How long a gap between readers is looked for, in tries of 100 ms. */
-#define LOCK_TRIES 20
 
 /* A source, row by row in order of customer. */
 typedef struct Stream
@@ -205,105 +190,6 @@ write_member(CsBulk *bulk, const CsMember *member, Datum id)
 		cs_movement_values(m, slot->tts_values + 1, slot->tts_isnull + 1);
 		cs_bulk_put(bulk, 100 + (m->reason ? strlen(m->reason) : 0));
 	}
-}
-
-/* Whether all indexes are ours until the end of the transaction; never stands in a queue for them. */
-static bool
-lock_indexes(List *indexes)
-{
-	for (int try = 0; try < LOCK_TRIES; try++)
-	{
-		int n = 0;
-		ListCell *lc;
-
-		foreach (lc, indexes)
-		{
-			if (!ConditionalLockRelationOid(lfirst_oid(lc), AccessExclusiveLock))
-				break;
-			n++;
-		}
-		if (n == list_length(indexes))
-			return true;
-		while (n-- > 0)
-			UnlockRelationOid(list_nth_oid(indexes, n), AccessExclusiveLock);
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 100,
-						 PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
-	}
-	return false;
-}
-
-/* All rows of the ledger are put into its indexes, which are empty of them. */
-static void
-index_one_by_one(Relation rel)
-{
-	EState *estate = CreateExecutorState();
-	ResultRelInfo *result = makeNode(ResultRelInfo);
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	TableScanDesc scan;
-
-	InitResultRelInfo(result, rel, 0, NULL, 0);
-	ExecOpenIndices(result, false);
-	scan = table_beginscan(rel, GetActiveSnapshot(), 0, NULL);
-	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
-	{
-		CHECK_FOR_INTERRUPTS();
-		(void) cs_insert_index_tuples(result, slot, estate);
-		ResetPerTupleExprContext(estate);
-	}
-	table_endscan(scan);
-	ExecCloseIndices(result);
-	ExecDropSingleTupleTableSlot(slot);
-	FreeExecutorState(estate);
-}
-
-/*
- * An index is made anew.  in_order: the rows stand in its order, so there is
- * nothing to sort that workers could share, and uniting theirs would cost as much
- * again.  Else this process sorts beside them, so one processor is its own.  Never
- * more workers than the setting grants.
- */
-static void
-make_index(Oid index, bool in_order)
-{
-	int level = NewGUCNestLevel();
-	int workers = in_order ? 0 : max_parallel_maintenance_workers;
-
-#ifdef _SC_NPROCESSORS_ONLN
-	long processors = sysconf(_SC_NPROCESSORS_ONLN);
-
-	if (processors > 0)
-		workers = Min(workers, processors - 1);
-#endif
-	(void) set_config_option("max_parallel_maintenance_workers", psprintf("%d", workers),
-							 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-	cs_exec(psprintf("REINDEX INDEX cs_internal.%s", quote_identifier(get_rel_name(index))),
-			CS_NO_ARGS);
-	AtEOXact_GUC(true, level);
-}
-
-/* The indexes get all rows of the ledger. */
-static void
-index_all(void)
-{
-	Relation rel =
-		table_open(get_relname_relid("movement", get_namespace_oid("cs_internal", false)), NoLock);
-	List *indexes = RelationGetIndexList(rel);
-	ListCell *lc;
-
-	if (lock_indexes(indexes))
-	{
-		foreach (lc, indexes)
-			make_index(lfirst_oid(lc), lfirst_oid(lc) == RelationGetPrimaryKeyIndex(rel));
-	}
-	else
-	{
-		PushActiveSnapshot(GetLatestSnapshot());
-		index_one_by_one(rel);
-		PopActiveSnapshot();
-	}
-	table_close(rel, NoLock);
 }
 
 /* ---- putting together -------------------------------------------------------- */
@@ -599,7 +485,7 @@ build_ledger(Stream *streams, int n, const CsPolicy *policy, int level)
 	sweeping = cs_ms_since(begin);
 	INSTR_TIME_SET_CURRENT(begin);
 	if (rows > 0)
-		index_all();
+		cs_bulk_index("movement", true);
 	ereport(level, errmsg("ledger written: %lld movements in %.0f ms, indexed in %.0f ms",
 						  (long long) rows, sweeping, cs_ms_since(begin)));
 	cs_ledger_write_unusable((Datum) 0, b.unusable);

@@ -39,11 +39,12 @@ extern DateADT cs_month_start(DateADT day, int move);
  * The rollup from nothing (usage_first.c), in slices of customers.  begin: for
  * all, because of this source.  position: how far it is, -1: there is nothing
  * to build.  step: the next slice, on the snapshot of the step; says at `level`
- * how long it took.
+ * how long it took.  at_once: the step commits, so that what it locks is locked for
+ * as long as it takes.
  */
 extern void cs_usage_build_begin(const char *source);
 extern int64 cs_usage_build_position(void);
-extern void cs_usage_build_step(int level);
+extern void cs_usage_build_step(bool at_once, int level);
 
 /*
  * Rows (customer_id text, usage cs.usage), one per customer of the batch: the

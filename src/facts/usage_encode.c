@@ -194,6 +194,37 @@ need_scratch(Scratch *w, uint32 n)
 	w->days = MemoryContextAllocHuge(CurrentMemoryContext, mul_size(sizeof(DateADT), w->size));
 }
 
+/*
+ * All labels in order: by their prefixes, which stand in what is sorted and need
+ * not be fetched, then those that have one in common.
+ */
+static void
+order_names(uint32 *order, const Labels *d)
+{
+	SortItem *items =
+		MemoryContextAllocHuge(CurrentMemoryContext, mul_size(sizeof(SortItem), d->n + 1));
+
+	for (uint32 i = 0; i < d->n; i++)
+	{
+		items[i].key = d->labels[i].prefix;
+		items[i].at = i;
+	}
+	sort_items(items, d->n);
+	for (uint32 i = 0; i < d->n; i++)
+		order[i] = items[i].at;
+	for (uint32 i = 0; i < d->n;)
+	{
+		uint32 end = i + 1;
+
+		while (end < d->n && items[end].key == items[i].key)
+			end++;
+		if (end > i + 1)
+			sort_names(order + i, end - i, d->labels);
+		i = end;
+	}
+	pfree(items);
+}
+
 static void
 rank_all(Ranks *r, const Labels *d)
 {
@@ -206,9 +237,7 @@ rank_all(Ranks *r, const Labels *d)
 		MemoryContextAllocExtended(CurrentMemoryContext, bytes, MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
 	r->place = MemoryContextAllocHuge(CurrentMemoryContext, bytes);
 	r->met = MemoryContextAllocHuge(CurrentMemoryContext, bytes);
-	for (uint32 i = 0; i < d->n; i++)
-		r->order[i] = i;
-	sort_names(r->order, d->n, d->labels);
+	order_names(r->order, d);
 	for (uint32 i = 0; i < d->n; i++)
 		r->rank[r->order[i]] = i;
 }
@@ -418,11 +447,11 @@ put_varint(char *to, uint64 v)
  * days are near the first one of the value, so each is one byte.
  */
 static inline char *
-put_few_days(char *to, uint32 distance, uint32 days, int shift)
+put_few_days(char *to, uint32 distance, uint32 days, int ndays, int shift)
 {
 	int next = 0;
 
-	to = put_varint(to, (uint64) distance * 4 + pg_popcount32(days));
+	to = put_varint(to, (uint64) distance * 4 + ndays);
 	for (; days != 0; days &= days - 1)
 	{
 		int day = pg_rightmost_one_pos32(days) - shift;
@@ -463,13 +492,15 @@ put_users_dense(StringInfo buf, Scratch *w, const Record *records, const uint32 
 		for (uint64 left = masks[u]; left != 0; left &= left - 1)
 		{
 			uint32 e = pg_rightmost_one_pos64(left);
+			int ndays = pg_popcount32(bits[e]);
 
-			if (pg_popcount32(bits[e]) <= CS_USAGE_LISTED)
+			if (ndays <= CS_USAGE_LISTED)
 			{
 				if (buf->len + 16 >= buf->maxlen)
 					enlargeStringInfo(buf, 16);
-				buf->len = put_few_days(buf->data + buf->len, e - next, bits[e], min_day - month) -
-						   buf->data;
+				buf->len =
+					put_few_days(buf->data + buf->len, e - next, bits[e], ndays, min_day - month) -
+					buf->data;
 			}
 			else
 				cs_put_month_days(buf, e - next, bits[e], month, min_day);
@@ -661,9 +692,7 @@ cs_pack_encode(Pack *p)
 	/* by customer, in order of their ids: one pass of counting, one of placing */
 	order = palloc(sizeof(uint32) * (ncustomers + 1));
 	start = palloc0(sizeof(uint32) * (ncustomers + 1));
-	for (uint32 i = 0; i < ncustomers; i++)
-		order[i] = i;
-	sort_names(order, ncustomers, p->customers.labels);
+	order_names(order, &p->customers);
 	for (uint32 i = 0; i < p->n; i++)
 		start[p->records[i].customer]++;
 	for (uint32 i = 0; i < ncustomers; i++)

@@ -12,6 +12,9 @@
  * wide as room allows; it is one transaction.  cs_internal.usage_build says
  * how far that is: there is a row for each source that asked for it.
  *
+ * Where no rollup stands, the rows of many events go past its index, which is made
+ * anew over them (bulk.c) in the same transaction.
+ *
  * Cases.
  * Crash, cancel, kill -9: slices that are done are committed, the next refresh
  * goes on behind them.
@@ -22,9 +25,12 @@
  * it can be; the rollup keeps what it has.
  * refresh_customer beside it: waits for the slice, or the slice for it, for both
  * write the same rows.  Who is in a slice to come is read whole.
+ * Somebody writes the rollup at this moment, or refresh(commit => false), whose locks
+ * would last: rows are put into the index as they come.
  */
 #include "cs_ext.h"
 
+#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "core/bulk.h"
 #include "core/elapsed.h"
@@ -33,7 +39,13 @@
 #include "facts/usage.h"
 #include "facts/usage_spill.h"
 #include "facts/usage_unpack.h"
+#include "optimizer/paths.h"
+#include "storage/lmgr.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
+
+/* Bytes of an event, about: where workers do not help, an index need not be made anew. */
+#define EVENT_BYTES 24
 
 /*
  * cs_usage_build_begin: see usage.h.
@@ -167,12 +179,96 @@ new_row(CsBulk *bulk, Datum customer, DateADT month, struct varlena *usage)
 	cs_bulk_put(bulk, VARSIZE(usage));
 }
 
+static bool
+rollup_is_empty(void)
+{
+	return cs_exec("SELECT FROM cs_internal.usage_month LIMIT 1", CS_NO_ARGS) == 0;
+}
+
+/* Nobody else writes this table until the end of the transaction; never stands in a queue for that. */
+static bool
+keep_writers_out(const char *table)
+{
+	return ConditionalLockRelationOid(
+		get_relname_relid(table, get_namespace_oid("cs_internal", false)), ShareRowExclusiveLock);
+}
+
+/*
+ * Whether rows go past the index: there are many, and nobody else writes any until
+ * the end of the transaction.
+ */
+static bool
+index_later(List *packed, bool at_once)
+{
+	int64 events = 0;
+	ListCell *lc;
+
+	foreach (lc, packed)
+	{
+		CsSpillHead head;
+
+		memcpy(&head, VARDATA_ANY(lfirst(lc)), sizeof(head));
+		events += head.events;
+	}
+	return at_once && events * EVENT_BYTES >= (int64) min_parallel_table_scan_size * BLCKSZ &&
+		   keep_writers_out("usage_month");
+}
+
+/*
+ * Pending rows of everybody in relation built, where nobody has any of these
+ * sources: many at a time, in order of the key.  False: some have, or somebody
+ * else may be writing one.
+ */
+static bool
+mark_at_once(void)
+{
+	CsResult *sources;
+	CsResult *customers;
+	TupleTableSlot *source;
+	TupleTableSlot *customer;
+	CsBulk *bulk;
+
+	if (!keep_writers_out("pending") ||
+		cs_exec("SELECT FROM cs_internal.pending JOIN cs_internal.usage_build USING (source)"
+				" LIMIT 1",
+				CS_NO_ARGS) > 0)
+		return false;
+	sources = cs_query("SELECT source FROM cs_internal.usage_build ORDER BY 1", CS_NO_ARGS);
+	customers = cs_query("SELECT DISTINCT customer_id FROM built ORDER BY 1", CS_NO_ARGS);
+	source = MakeSingleTupleTableSlot(sources->desc, &TTSOpsMinimalTuple);
+	customer = MakeSingleTupleTableSlot(customers->desc, &TTSOpsMinimalTuple);
+	bulk = cs_bulk_begin("pending", RowExclusiveLock, true);
+	while (tuplestore_gettupleslot(sources->store, true, false, source))
+	{
+		tuplestore_rescan(customers->store);
+		while (tuplestore_gettupleslot(customers->store, true, false, customer))
+		{
+			TupleTableSlot *slot = cs_bulk_slot(bulk);
+			bool isnull;
+
+			CHECK_FOR_INTERRUPTS();
+			slot->tts_values[0] = slot_getattr(source, 1, &isnull);
+			slot->tts_values[1] = slot_getattr(customer, 1, &isnull);
+			slot->tts_values[2] = TimestampTzGetDatum(DT_NOEND);
+			slot->tts_values[3] = TimestampTzGetDatum(DT_NOBEGIN);
+			memset(slot->tts_isnull, 0, sizeof(bool) * 4);
+			cs_bulk_put(bulk, 64);
+		}
+	}
+	cs_bulk_end(bulk);
+	ExecDropSingleTupleTableSlot(source);
+	ExecDropSingleTupleTableSlot(customer);
+	tuplestore_end(sources->store);
+	tuplestore_end(customers->store);
+	return true;
+}
+
 /*
  * write_slice: the rollup of the slice is what was read; returns how many rows.
  * Where there is no rollup yet, rows go into it as they come.
  */
 static uint64
-write_slice(const FileSet *files, List *packed, int64 lo, int64 width, int64 hi)
+write_slice(const FileSet *files, List *packed, int64 lo, int64 width, int64 hi, bool at_once)
 {
 	bool everybody = lo == 0 && hi == CS_SLICES;
 	const char *in_slice = everybody ? "$1 = $1 AND $2 = $2"
@@ -190,12 +286,17 @@ write_slice(const FileSet *files, List *packed, int64 lo, int64 width, int64 hi)
 	StringInfoData last;
 	CsRunEntry entry;
 	uint64 n = 0;
-	bool empty;
+	bool empty = rollup_is_empty();
+	bool later = false;
 
-	cs_exec("SELECT EXISTS (SELECT FROM cs_internal.usage_month)", CS_NO_ARGS);
-	empty = *cs_value() != 't';
+	if (empty && index_later(packed, at_once))
+	{
+		/* by now somebody may have written and gone */
+		empty = rollup_is_empty();
+		later = empty;
+	}
 	if (empty)
-		bulk = cs_bulk_begin("usage_month", RowExclusiveLock, true);
+		bulk = cs_bulk_begin("usage_month", RowExclusiveLock, !later);
 	initStringInfo(&last);
 	unpack = cs_unpack(files, packed, lo, width, hi, cs_policy(false)->time_zone);
 	while (cs_unpack_next(unpack, &entry))
@@ -226,16 +327,19 @@ write_slice(const FileSet *files, List *packed, int64 lo, int64 width, int64 hi)
 	MemoryContextDelete(row);
 	if (bulk != NULL)
 		cs_bulk_end(bulk);
+	if (later && n > 0)
+		cs_bulk_index("usage_month", false);
 
 	cs_register("part", part);
 	cs_register("built", customers);
-	cs_exec(psprintf("INSERT INTO cs_internal.pending AS p (source, customer_id, since, until)"
-					 " SELECT b.source, c.customer_id, 'infinity', '-infinity'"
-					 " FROM cs_internal.usage_build b, (SELECT customer_id FROM built UNION"
-					 " SELECT m.customer_id FROM cs_internal.usage_month m WHERE $3 AND %s) c"
-					 " ON CONFLICT DO NOTHING",
-					 in_slice),
-			CS_ARGS(cs_int8(lo), cs_int8(hi), cs_bool(!empty)));
+	if (!later || !mark_at_once())
+		cs_exec(psprintf("INSERT INTO cs_internal.pending AS p (source, customer_id, since, until)"
+						 " SELECT b.source, c.customer_id, 'infinity', '-infinity'"
+						 " FROM cs_internal.usage_build b, (SELECT customer_id FROM built UNION"
+						 " SELECT m.customer_id FROM cs_internal.usage_month m WHERE $3 AND %s) c"
+						 " ON CONFLICT DO NOTHING",
+						 in_slice),
+				CS_ARGS(cs_int8(lo), cs_int8(hi), cs_bool(!empty)));
 	cs_exec(psprintf("DELETE FROM cs_internal.usage_delta m WHERE %s", in_slice),
 			CS_ARGS(cs_int8(lo), cs_int8(hi)));
 	if (!empty)
@@ -293,7 +397,7 @@ delete_files(void *files)
  * cs_usage_build_step: see usage.h.
  */
 void
-cs_usage_build_step(int level)
+cs_usage_build_step(bool at_once, int level)
 {
 	MemoryContext slice =
 		AllocSetContextCreate(CurrentMemoryContext, "cs_ext usage slice", ALLOCSET_DEFAULT_SIZES);
@@ -320,7 +424,7 @@ cs_usage_build_step(int level)
 		uint64 rows;
 
 		INSTR_TIME_SET_CURRENT(begin);
-		rows = write_slice(files, packed, lo, CS_SLICES, hi);
+		rows = write_slice(files, packed, lo, CS_SLICES, hi, at_once);
 		ereport(level, errmsg("usage written: %llu months of customers in %.0f ms",
 							  (unsigned long long) rows, cs_ms_since(begin)));
 		if (hi == CS_SLICES)

@@ -183,7 +183,7 @@ step_build(CsRefresh *run)
 {
 	int64 position;
 
-	cs_usage_build_step(run->notice_level);
+	cs_usage_build_step(run->commits, run->notice_level);
 	run->worked = true;
 	position = cs_usage_build_position();
 	cs_progress(run, 1, "build", position < 0 ? 100 : position * 100 / CS_SLICES, 100);

@@ -153,6 +153,63 @@ $other->quit;
 sql('SET min_parallel_table_scan_size = 0; CALL cs.refresh()');
 is(difference(), '', 'the next refresh makes all of it');
 
+# --- rows that go past the index --------------------------------------------------------
+# Where the table is empty and there is much to write the index is made anew; else it stays the same file.
+my $file = "SELECT pg_relation_filenode('cs_internal.usage_month_pkey')";
+# How many rows the table has, and how many its index finds.
+sub rows
+{
+	return sql(q(SET enable_indexscan = off; SET enable_indexonlyscan = off; SET enable_bitmapscan = off; SELECT count(*) FROM cs_internal.usage_month WHERE customer_id >= '';
+	RESET ALL; SET enable_seqscan = off; SELECT count(*) FROM cs_internal.usage_month WHERE customer_id >= ''));
+}
+my $many = sub { sql('SET cs_ext.usage_memory = 65536; SET min_parallel_table_scan_size = 0; CALL cs.rebuild()') };
+my $rows = rows();
+like($rows, qr/^([1-9]\d*)\n\1$/, 'the index has all rows');
+sub emptied { sql('TRUNCATE cs_internal.usage_month'); return sql($file); }
+
+my $old = emptied();
+$many->();
+isnt(sql($file), $old, 'the index of an empty rollup is made anew');
+is(rows(), $rows, 'over all rows');
+is(difference(), '', 'which are what plain SQL says');
+$old = sql($file);
+$many->();
+is(sql($file), $old, 'where rows are, it is not');
+
+$old = emptied();
+$other = $node->background_psql('postgres');
+$other->query_safe('BEGIN; SELECT count(*) FROM cs_internal.usage_month');
+$many->();
+is(sql($file), $old, 'nor where somebody reads and stays');
+is(rows(), $rows, 'then rows are added to it');
+$other->query_safe('COMMIT');
+
+$old = emptied();
+$other->query_safe('BEGIN; LOCK TABLE cs_internal.usage_month IN ROW EXCLUSIVE MODE');
+$many->();
+is(sql($file), $old, 'nor where somebody writes');
+is(rows(), $rows, 'all the same');
+$other->query_safe('COMMIT');
+
+# all rows are written, and the index is made, when somebody's row of the queue stands in the way
+$old = emptied();
+$other->query_safe(q(BEGIN; INSERT INTO cs_internal.pending (source, customer_id) VALUES ('events', '0')));
+$run = $node->background_psql('postgres', on_error_stop => 0);
+$pid = $run->query_safe('SET cs_ext.usage_memory = 65536; SET min_parallel_table_scan_size = 0; SELECT pg_backend_pid()');
+$run->query_until(qr/begun/, "\\echo begun\nCALL cs.rebuild();\n");
+$node->poll_query_until('postgres', "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE pid = $pid AND locktype = 'transactionid' AND NOT granted)") or die 'it did not wait';
+is(sql("SELECT count(*) FROM pg_locks WHERE pid = $pid AND mode = 'AccessExclusiveLock' AND relation = 'cs_internal.usage_month_pkey'::regclass"), '1', 'it is made anew');
+sql("SELECT pg_cancel_backend($pid)");
+ok(gone($pid), 'a cancel ends it');
+$run->quit;
+is(sql($file), $old, 'the index is the one that was');
+is(rows(), "0\n0", 'and nothing was built');
+$other->query_safe('ROLLBACK');
+$other->quit;
+sql('SET min_parallel_table_scan_size = 0; CALL cs.refresh()');
+is(rows(), $rows, 'the next refresh makes all of it');
+is(difference(), '', 'as plain SQL has it');
+
 # --- what a rebuild tells who called it ------------------------------------------------
 my $told;
 $node->psql('postgres', 'CALL cs.rebuild()', stderr => \$told);
