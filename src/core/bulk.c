@@ -21,8 +21,6 @@
  */
 #include "cs_ext.h"
 
-#include <unistd.h>
-
 #include "access/heapam.h"
 #include "access/tableam.h"
 #include "access/xact.h"
@@ -32,7 +30,6 @@
 #include "storage/latch.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
-#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -212,35 +209,10 @@ index_one_by_one(Relation rel)
 }
 
 /*
- * An index is made anew.  in_order: the rows stand in its order, so there is
- * nothing to sort that workers could share, and uniting theirs would cost as much
- * again.  Else this process sorts beside them, so one processor is its own.  Never
- * more workers than the setting grants.
- */
-static void
-make_index(Oid index, bool in_order)
-{
-	int level = NewGUCNestLevel();
-	int workers = in_order ? 0 : max_parallel_maintenance_workers;
-
-#ifdef _SC_NPROCESSORS_ONLN
-	long processors = sysconf(_SC_NPROCESSORS_ONLN);
-
-	if (processors > 0)
-		workers = Min(workers, processors - 1);
-#endif
-	(void) set_config_option("max_parallel_maintenance_workers", psprintf("%d", workers),
-							 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-	cs_exec(psprintf("REINDEX INDEX cs_internal.%s", quote_identifier(get_rel_name(index))),
-			CS_NO_ARGS);
-	AtEOXact_GUC(true, level);
-}
-
-/*
  * cs_bulk_index: see bulk.h.
  */
 void
-cs_bulk_index(const char *table, bool in_order)
+cs_bulk_index(const char *table)
 {
 	Relation rel =
 		table_open(get_relname_relid(table, get_namespace_oid("cs_internal", false)), NoLock);
@@ -250,8 +222,9 @@ cs_bulk_index(const char *table, bool in_order)
 	if (lock_indexes(indexes))
 	{
 		foreach (lc, indexes)
-			make_index(lfirst_oid(lc),
-					   in_order && lfirst_oid(lc) == RelationGetPrimaryKeyIndex(rel));
+			cs_exec(psprintf("REINDEX INDEX cs_internal.%s",
+							 quote_identifier(get_rel_name(lfirst_oid(lc)))),
+					CS_NO_ARGS);
 	}
 	else
 	{

@@ -33,9 +33,9 @@ extern int64 cs_bulk_end(CsBulk *bulk);
  * Rows that were written past the indexes are put into them, which are made anew
  * over all rows of the table; where somebody who reads stands in the way, row by
  * row.  The caller holds ShareRowExclusiveLock on the table since before the first
- * of them, and knows of no other row that is visible.  in_order: they came in the
- * order of the primary key.  Indexes stay locked until the end of the transaction.
+ * of them, and knows of no other row that is visible.  Indexes stay locked
+ * until the end of the transaction.
  */
-extern void cs_bulk_index(const char *table, bool in_order);
+extern void cs_bulk_index(const char *table);
 
 #endif /* CS_BULK_H */

@@ -485,7 +485,7 @@ build_ledger(Stream *streams, int n, const CsPolicy *policy, int level)
 	sweeping = cs_ms_since(begin);
 	INSTR_TIME_SET_CURRENT(begin);
 	if (rows > 0)
-		cs_bulk_index("movement", true);
+		cs_bulk_index("movement");
 	ereport(level, errmsg("ledger written: %lld movements in %.0f ms, indexed in %.0f ms",
 						  (long long) rows, sweeping, cs_ms_since(begin)));
 	cs_ledger_write_unusable((Datum) 0, b.unusable);
