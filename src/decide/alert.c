@@ -33,6 +33,7 @@
 #include "utils/timestamp.h"
 
 #include "cs_ext.h"
+#include "core/texts.h"
 #include "decide/alert.h"
 #include "facts/merge.h"
 
@@ -517,9 +518,7 @@ cs_segment_alerts(TimestampTz as_of)
 	cs_exec("SELECT cs_internal.segments_due($1)", CS_ARGS(cs_tstz(as_of)));
 	if (!DatumGetBool(cs_value_datum(&isnull)))
 		return;
-	batch = cs_decide_batch(
-		PointerGetDatum(construct_array(&nobody, 1, TEXTOID, -1, false, TYPALIGN_INT)), as_of,
-		NULL);
+	batch = cs_decide_batch(cs_text_array(&nobody, 1), as_of, NULL);
 	run_stage(batch, true);
 	cs_unregister("batch");
 	cs_whose_hide();

@@ -26,6 +26,7 @@
 
 #include "cs_ext.h"
 #include "core/period.h"
+#include "core/texts.h"
 #include "decide/alert.h"
 #include "refresh/state.h"
 
@@ -85,8 +86,7 @@ read_customers(const CsBatch *batch, List *candidates)
 		"SELECT u.n - 1, c.owner, s.mrr::float8 FROM unnest($1) WITH ORDINALITY u (customer_id, n)"
 		" JOIN evaluated s ON s.customer_id = u.customer_id COLLATE \"C\""
 		" LEFT JOIN cs_internal.customer c ON c.customer_id = s.customer_id",
-		CS_ARGS(cs_textarray(
-			PointerGetDatum(construct_array(ids, n, TEXTOID, -1, false, TYPALIGN_INT)))));
+		CS_ARGS(cs_textarray(cs_text_array(ids, n))));
 	cs_state_hide();
 	for (uint64 row = 0; row < rows; row++)
 	{
@@ -131,8 +131,7 @@ read_opened(const CsBatch *batch, List *candidates)
 	rows = cs_exec(
 		"SELECT a.rule, a.owner, count(*) FROM cs_internal.alert a"
 		" WHERE a.rule = ANY ($1) AND a.fired_at >= $2 AND a.owner IS NOT NULL GROUP BY 1, 2",
-		CS_ARGS(cs_textarray(
-					PointerGetDatum(construct_array(rules, n, TEXTOID, -1, false, TYPALIGN_INT))),
+		CS_ARGS(cs_textarray(cs_text_array(rules, n)),
 				cs_tstz(cs_local_midnight(batch->as_of_day, batch->policy->time_zone))));
 	for (uint64 i = 0; i < rows; i++)
 	{

@@ -29,6 +29,7 @@
 
 #include "cs_ext.h"
 #include "core/expired.h"
+#include "core/texts.h"
 #include "decide/alert.h"
 #include "facts/merge.h"
 #include "facts/source.h"
@@ -121,9 +122,7 @@ read_rows(RowReading *reading, Datum *ids, int n, ErrorData **error)
 	TupleTableSlot *slot;
 
 	CHECK_FOR_INTERRUPTS();
-	cs_source_keys_of(reading->source, reading->batch->whose,
-					  PointerGetDatum(construct_array(ids, n, TEXTOID, -1, false, TYPALIGN_INT)),
-					  &query);
+	cs_source_keys_of(reading->source, reading->batch->whose, cs_text_array(ids, n), &query);
 	query.search_path = cs_join_paths(query.search_path, reading->rule->search_path);
 	query.sql = reading->sql;
 	query.as_of = reading->batch->as_of;
@@ -267,8 +266,7 @@ cs_row_outcomes(const CsBatch *batch, CsAlertRule *rule, CsAlertKnown known, voi
 	int n;
 	ListCell *lc;
 
-	deconstruct_array(DatumGetArrayTypeP(batch->ids), TEXTOID, -1, false, TYPALIGN_INT, &ids, NULL,
-					  &n);
+	ids = cs_text_elements(batch->ids, &n);
 	foreach (lc, sources_of(rule->source))
 	{
 		ErrorData *error;

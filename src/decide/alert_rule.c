@@ -21,6 +21,7 @@
 #include "utils/timestamp.h"
 
 #include "cs_ext.h"
+#include "core/texts.h"
 #include "decide/alert.h"
 
 /* ---- reading ------------------------------------------------------------ */
@@ -51,8 +52,7 @@ names_cell(uint64 row, int column)
 	Datum *elements;
 	int n;
 
-	deconstruct_array(DatumGetArrayTypeP(value), TEXTOID, -1, false, TYPALIGN_INT, &elements, NULL,
-					  &n);
+	elements = cs_text_elements(value, &n);
 	for (int i = 0; i < n; i++)
 		names = lappend(names, TextDatumGetCString(elements[i]));
 	return names;

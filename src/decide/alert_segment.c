@@ -29,6 +29,7 @@
 #include "utils/builtins.h"
 
 #include "cs_ext.h"
+#include "core/texts.h"
 #include "decide/alert.h"
 
 PG_FUNCTION_INFO_V1(cs_check_segment_rule_sql);
@@ -183,9 +184,7 @@ cs_segment_outcomes(const CsBatch *batch, CsAlertRule *rules, int nrules, CsAler
 
 	for (int i = 0; i < nrules; i++)
 		words[i] = CStringGetTextDatum(rules[i].scope_word);
-	cs_register("segment_state",
-				look(batch, PointerGetDatum(
-								construct_array(words, nrules, TEXTOID, -1, false, TYPALIGN_INT))));
+	cs_register("segment_state", look(batch, cs_text_array(words, nrules)));
 	for (int i = 0; i < nrules; i++)
 		outcomes = list_concat(outcomes, ask(batch, &rules[i]));
 	cs_unregister("segment_state");

@@ -34,6 +34,7 @@
 #include "cs_ext.h"
 #include "core/hold.h"
 #include "core/expired.h"
+#include "core/texts.h"
 #include "decide/rule_call.h"
 #include "decide/rule_text.h"
 #include "refresh/state.h"
@@ -360,20 +361,6 @@ cs_check_rule(const CsRule *rule, const char *what)
 
 /* ---- evaluation --------------------------------------------------------- */
 
-static int
-compare_ids(const void *a, const void *b)
-{
-	return strcmp(*(char *const *) a, *(char *const *) b);
-}
-
-static int
-find_id(const CsRuleValues *out, char *id)
-{
-	char **found = bsearch(&id, out->ids, out->ncustomers, sizeof(char *), compare_ids);
-
-	return found ? (int) (found - out->ids) : -1;
-}
-
 /*
  * run: evaluate the rules of these indexes over customers [from, to) into the
  * matrix; false with *error when something raised.
@@ -401,14 +388,9 @@ run(Evaluation *eval, const int *which, int n, int from, int to, ErrorData **err
 	appendStringInfoString(&sql, " FROM state");
 	if (part)
 	{
-		Datum *ids = palloc(sizeof(Datum) * (to - from));
-
 		appendStringInfoString(&sql, " WHERE customer_id = ANY ($1)");
-		for (int i = from; i < to; i++)
-			ids[i - from] = CStringGetTextDatum(out->ids[i]);
 		query.key_type = TEXTARRAYOID;
-		query.keys =
-			PointerGetDatum(construct_array(ids, to - from, TEXTOID, -1, false, TYPALIGN_INT));
+		query.keys = cs_strings_array(out->ids + from, to - from);
 	}
 	query.sql = sql.data;
 	query.search_path = eval->rules[which[0]].rule->search_path;
@@ -423,7 +405,7 @@ run(Evaluation *eval, const int *which, int n, int from, int to, ErrorData **err
 	{
 		bool isnull;
 		Datum id = slot_getattr(slot, 1, &isnull);
-		int row = find_id(out, TextDatumGetCString(id));
+		int row = cs_find_string(TextDatumGetCString(id), out->ids, out->ncustomers);
 
 		if (row < 0)
 			continue;
@@ -596,17 +578,12 @@ cs_rule_values(const CsBatch *batch, CsRule *rules, int nrules)
 	CsNames *names = read_names();
 	CsFailure *failures = palloc0(sizeof(CsFailure) * (nrules + 1));
 	List *used = NIL;
-	Datum *ids;
 	int cells;
 
-	deconstruct_array(DatumGetArrayTypeP(batch->ids), TEXTOID, -1, false, TYPALIGN_INT, &ids, NULL,
-					  &out->ncustomers);
+	out->ids = cs_text_strings(batch->ids, &out->ncustomers);
 	cells = out->ncustomers * nrules;
 	out->nrules = nrules;
-	out->ids = palloc(sizeof(char *) * (out->ncustomers + 1));
-	for (int i = 0; i < out->ncustomers; i++)
-		out->ids[i] = TextDatumGetCString(ids[i]);
-	qsort(out->ids, out->ncustomers, sizeof(char *), compare_ids);
+	qsort(out->ids, out->ncustomers, sizeof(char *), pg_qsort_strcmp);
 	out->present = palloc0(out->ncustomers + 1);
 	out->values = palloc0(sizeof(Datum) * (cells + 1));
 	out->isnull = palloc(cells + 1);

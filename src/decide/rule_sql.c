@@ -16,6 +16,7 @@
 #include "utils/memutils.h"
 
 #include "cs_ext.h"
+#include "core/texts.h"
 #include "decide/rule.h"
 #include "facts/merge.h"
 #include "refresh/state.h"
@@ -177,7 +178,7 @@ return_names(CsFrame *frame, List *names)
 
 	foreach (lc, names)
 		elements[n++] = CStringGetTextDatum(lfirst(lc));
-	array = PointerGetDatum(construct_array(elements, n, TEXTOID, -1, false, TYPALIGN_INT));
+	array = cs_text_array(elements, n);
 	array = SPI_datumTransfer(array, false, -1);
 	cs_leave(frame);
 	return array;

@@ -36,6 +36,7 @@
 #include "utils/jsonb.h"
 
 #include "cs_ext.h"
+#include "core/texts.h"
 #include "decide/rule.h"
 #include "decide/segment.h"
 #include "refresh/state.h"
@@ -144,8 +145,7 @@ attribute_values(const Level *level, int nattributes)
 			names[n++] = CStringGetTextDatum(level->dimensions[d].name);
 	return cs_query("SELECT * FROM cs_internal.attribute_of($1, $2, $3, true)",
 					CS_ARGS(cs_textarray(level->batch->ids), cs_tstz(level->batch->as_of),
-							cs_textarray(PointerGetDatum(
-								construct_array(names, n, TEXTOID, -1, false, TYPALIGN_INT)))));
+							cs_textarray(cs_text_array(names, n))));
 }
 
 /*

@@ -14,6 +14,7 @@
 #include "utils/datetime.h"
 #include "utils/lsyscache.h"
 
+#include "core/texts.h"
 #include "facts/source_kind.h"
 #include "refresh/refresh.h"
 
@@ -71,10 +72,9 @@ count_unusable(const CsSource *source, Datum ids, bool whole, bool without_custo
 	cs_exec("DELETE FROM cs_internal.unusable WHERE source = $1 AND found_by = 'source' AND ($2 OR "
 			"customer_id = ANY ($3))",
 			CS_ARGS(cs_text(source->name), cs_bool(whole),
-					without_customer ? cs_textarray(PointerGetDatum(
-										   construct_array((Datum[]){CStringGetTextDatum("")}, 1,
-														   TEXTOID, -1, false, TYPALIGN_INT)))
-									 : cs_datum(TEXTARRAYOID, ids, whole)));
+					without_customer
+						? cs_textarray(cs_text_array((Datum[]){CStringGetTextDatum("")}, 1))
+						: cs_datum(TEXTARRAYOID, ids, whole)));
 	cs_exec(
 		"INSERT INTO cs_internal.unusable (source, customer_id, reason, row_count, example) SELECT "
 		"$1, customer_id, reason, row_count, example FROM counted ON CONFLICT (source, "

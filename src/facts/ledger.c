@@ -20,6 +20,7 @@
 #include "utils/array.h"
 #include "utils/memutils.h"
 
+#include "core/texts.h"
 #include "facts/ledger.h"
 #include "facts/ledger_facts.h"
 
@@ -255,8 +256,7 @@ cs_ledger_ingest(Datum ids, const CsPolicy *policy)
 		int next = 0;
 
 		/* both are sorted; who is only read to sweep with others is not written */
-		deconstruct_array(DatumGetArrayTypeP(ids), TEXTOID, -1, false, TYPALIGN_INT, &wanted, NULL,
-						  &nwanted);
+		wanted = cs_text_elements(ids, &nwanted);
 		for (int i = 0; i < facts->nmembers; i++)
 		{
 			CsMember *member = &facts->members[i];

@@ -12,6 +12,7 @@
 #include "funcapi.h"
 #include "utils/array.h"
 
+#include "core/texts.h"
 #include "facts/ledger_facts.h"
 
 PG_FUNCTION_INFO_V1(cs_movement_rows_sql);
@@ -78,8 +79,7 @@ cs_movement_rows_sql(PG_FUNCTION_ARGS)
 	policy = cs_policy(false);
 	rules = cs_sweep_rules(policy);
 	rules.shares = true;
-	facts = cs_ledger_read(
-		PointerGetDatum(construct_array(&id, 1, TEXTOID, -1, false, TYPALIGN_INT)), policy, false);
+	facts = cs_ledger_read(cs_text_array(&id, 1), policy, false);
 	for (int i = 0; i < facts->nmembers; i++)
 	{
 		if (strcmp(facts->members[i].customer, TextDatumGetCString(id)) == 0)

@@ -18,6 +18,7 @@
 #include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
 
+#include "core/texts.h"
 #include "facts/ledger.h"
 #include "facts/ledger_facts.h"
 #include "refresh/refresh.h"
@@ -535,8 +536,7 @@ cs_ledger_read(Datum ids, const CsPolicy *policy, bool keep)
 		return facts;
 	facts->readable = true;
 
-	deconstruct_array(DatumGetArrayTypeP(family), TEXTOID, -1, false, TYPALIGN_INT, &elements, NULL,
-					  &facts->nmembers);
+	elements = cs_text_elements(family, &facts->nmembers);
 	facts->members = palloc0(sizeof(CsMember) * (facts->nmembers + 1));
 	for (int i = 0; i < facts->nmembers; i++)
 		facts->members[i].customer = TextDatumGetCString(elements[i]);

@@ -35,6 +35,7 @@
 #include "lib/qunique.h"
 #include "utils/array.h"
 
+#include "core/texts.h"
 #include "facts/ledger.h"
 #include "facts/ledger_facts.h"
 #include "facts/merge.h"
@@ -203,44 +204,6 @@ cs_merge_reached(Datum ids)
 
 /* ---- whose facts are whose ----------------------------------------------- */
 
-static int
-name_cmp(const void *a, const void *b)
-{
-	return strcmp(*(char *const *) a, *(char *const *) b);
-}
-
-static int
-find_name(char *name, char **names, int n)
-{
-	char **found = bsearch(&name, names, n, sizeof(char *), name_cmp);
-
-	return found ? (int) (found - names) : -1;
-}
-
-static char **
-names_of(Datum ids, int *n)
-{
-	Datum *elements;
-	char **names;
-
-	deconstruct_array(DatumGetArrayTypeP(ids), TEXTOID, -1, false, TYPALIGN_INT, &elements, NULL,
-					  n);
-	names = palloc(sizeof(char *) * (*n + 1));
-	for (int i = 0; i < *n; i++)
-		names[i] = TextDatumGetCString(elements[i]);
-	return names;
-}
-
-static Datum
-ids_of(char **names, int n)
-{
-	Datum *elements = palloc(sizeof(Datum) * (n + 1));
-
-	for (int i = 0; i < n; i++)
-		elements[i] = CStringGetTextDatum(names[i]);
-	return PointerGetDatum(construct_array(elements, n, TEXTOID, -1, false, TYPALIGN_INT));
-}
-
 /* A relation of two columns, the first of which is an id. */
 static CsResult *
 pairs(const char *first, const char *second, Oid type)
@@ -346,19 +309,19 @@ cs_whose(Datum customers, TimestampTz as_of, const CsPolicy *policy)
 	whose->merged = nmerges > 0;
 	if (!whose->merged)
 		return whose;
-	names = names_of(customers, &n);
+	names = cs_text_strings(customers, &n);
 
 	/* with those outside, to whom facts may go */
-	members = names_of(ids, &nmembers);
+	members = cs_text_strings(ids, &nmembers);
 	members = repalloc(members, sizeof(char *) * (nmembers + nmerges));
 	for (int i = 0; i < nmerges; i++)
 		members[nmembers + i] = merges[i].into;
-	qsort(members, nmembers + nmerges, sizeof(char *), name_cmp);
-	nmembers = qunique(members, nmembers + nmerges, sizeof(char *), name_cmp);
+	qsort(members, nmembers + nmerges, sizeof(char *), pg_qsort_strcmp);
+	nmembers = qunique(members, nmembers + nmerges, sizeof(char *), pg_qsort_strcmp);
 	indexed = palloc(sizeof(CsMerge) * nmerges);
 	for (int i = 0; i < nmerges; i++)
-		indexed[i] = (CsMerge){merges[i].at, find_name(merges[i].from, members, nmembers),
-							   find_name(merges[i].into, members, nmembers)};
+		indexed[i] = (CsMerge){merges[i].at, cs_find_string(merges[i].from, members, nmembers),
+							   cs_find_string(merges[i].into, members, nmembers)};
 	nmerges = cs_merges_resolve(indexed, nmerges);
 	owner = owners_of(nmembers, at, indexed, nmerges);
 
@@ -367,7 +330,7 @@ cs_whose(Datum customers, TimestampTz as_of, const CsPolicy *policy)
 	for (int i = 0; i < nmembers; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (find_name(members[owner[i]], names, n) < 0)
+		if (cs_find_string(members[owner[i]], names, n) < 0)
 			continue;
 		whose->facts[whose->n] = members[i];
 		whose->owners[whose->n++] = members[owner[i]];
@@ -375,7 +338,7 @@ cs_whose(Datum customers, TimestampTz as_of, const CsPolicy *policy)
 			put_pair(whose->owner, CStringGetTextDatum(members[i]),
 					 CStringGetTextDatum(members[owner[i]]));
 	}
-	whose->fact_ids = ids_of(whose->facts, whose->n);
+	whose->fact_ids = cs_strings_array(whose->facts, whose->n);
 
 	whose->ahead = palloc(sizeof(CsMergeFact) * nmerges);
 	for (int i = 0; i < nmerges; i++)
@@ -415,12 +378,12 @@ cs_whose_ids(const CsWhose *whose, Datum customers)
 		return customers;
 	if (customers == whose->customers)
 		return whose->fact_ids;
-	names = names_of(customers, &n);
+	names = cs_text_strings(customers, &n);
 	facts = palloc(sizeof(char *) * (whose->n + 1));
 	for (int i = 0; i < whose->n; i++)
-		if (find_name(whose->owners[i], names, n) >= 0)
+		if (cs_find_string(whose->owners[i], names, n) >= 0)
 			facts[nfacts++] = whose->facts[i];
-	return ids_of(facts, nfacts);
+	return cs_strings_array(facts, nfacts);
 }
 
 bool
@@ -430,6 +393,6 @@ cs_counts_for(const CsWhose *whose, const char *fact_id, const char *customer_id
 
 	if (!whose->merged)
 		return strcmp(fact_id, customer_id) == 0;
-	i = find_name((char *) fact_id, whose->facts, whose->n);
+	i = cs_find_string(fact_id, whose->facts, whose->n);
 	return i >= 0 && strcmp(whose->owners[i], customer_id) == 0;
 }

@@ -27,6 +27,7 @@
 #include "cs_ext.h"
 
 #include "catalog/pg_type.h"
+#include "core/texts.h"
 #include "facts/source.h"
 #include "facts/usage.h"
 #include "facts/usage_store.h"
@@ -235,7 +236,7 @@ change_pieces(const char *id, DateADT month, TimestampTz since, TimestampTz unti
 			  const CsPolicy *policy)
 {
 	Datum one[1] = {CStringGetTextDatum(id)};
-	Datum ids = PointerGetDatum(construct_array(one, 1, TEXTOID, -1, false, TYPALIGN_INT));
+	Datum ids = cs_text_array(one, 1);
 	CsArg customer = cs_text(id);
 	CsArg of = cs_date(month);
 	TimestampTz from = cs_local_midnight(month, policy->time_zone);
@@ -341,7 +342,7 @@ static void
 change_large(const char *id, TimestampTz since, TimestampTz until, const CsPolicy *policy)
 {
 	Datum one[1] = {CStringGetTextDatum(id)};
-	Datum ids = PointerGetDatum(construct_array(one, 1, TEXTOID, -1, false, TYPALIGN_INT));
+	Datum ids = cs_text_array(one, 1);
 	DateADT lo = cs_usage_day(since);
 	DateADT hi = cs_usage_day(until);
 	DateADT month = cs_month_start(lo, 0);
@@ -430,8 +431,7 @@ cs_usage_ingest(Datum ids, TimestampTz since, TimestampTz until, const CsPolicy 
 		Datum *each;
 		int count;
 
-		deconstruct_array(DatumGetArrayTypeP(large), TEXTOID, -1, false, TYPALIGN_INT, &each, NULL,
-						  &count);
+		each = cs_text_elements(large, &count);
 		for (int i = 0; i < count; i++)
 			change_large(TextDatumGetCString(each[i]), since, until, policy);
 		ids = cs_ids_from_query(

@@ -41,6 +41,7 @@
 #include "utils/typcache.h"
 
 #include "core/rewrite.h"
+#include "core/texts.h"
 #include "facts/usage.h"
 #include "facts/usage_month.h"
 #include "facts/usage_store.h"
@@ -147,33 +148,6 @@ usage_of(const Keyed *k)
 	return pg_detoast_datum_copy(stored_usage(k));
 }
 
-static Datum *
-each_of(Datum ids, int *n)
-{
-	Datum *each;
-
-	deconstruct_array(DatumGetArrayTypeP(ids), TEXTOID, -1, false, TYPALIGN_INT, &each, NULL, n);
-	return each;
-}
-
-static Datum
-array_of(Datum *each, int n)
-{
-	return PointerGetDatum(construct_array(each, n, TEXTOID, -1, false, TYPALIGN_INT));
-}
-
-static int
-compare_texts(Datum a, Datum b)
-{
-	text *x = DatumGetTextPP(a);
-	text *y = DatumGetTextPP(b);
-	int nx = VARSIZE_ANY_EXHDR(x);
-	int ny = VARSIZE_ANY_EXHDR(y);
-	int c = memcmp(VARDATA_ANY(x), VARDATA_ANY(y), Min(nx, ny));
-
-	return c != 0 ? c : nx - ny;
-}
-
 /* A row of usage_month: where it stands, and its value. */
 typedef struct Month
 {
@@ -238,7 +212,7 @@ cs_usage_large_ones(Datum ids, DateADT first, DateADT last, int *n, CsFoundMonth
 	Keyed months;
 	Keyed pieces;
 	int count;
-	Datum *each = each_of(ids, &count);
+	Datum *each = cs_text_elements(ids, &count);
 	Datum *large = palloc(sizeof(Datum) * (count + 1));
 
 	*n = 0;
@@ -267,7 +241,7 @@ cs_usage_large_ones(Datum ids, DateADT first, DateADT last, int *n, CsFoundMonth
 	PopActiveSnapshot();
 	if (*found != NULL && (*found)->bytes > FOUND_BYTES)
 		*found = NULL;
-	return array_of(large, *n);
+	return cs_text_array(large, *n);
 }
 
 /* ---- for evaluate --------------------------------------------------------- */
@@ -360,7 +334,7 @@ stamped(const Parts *p, DateADT day, bool running)
 static int
 compare_to_id(const void *customer, const void *id)
 {
-	return compare_texts(*(const Datum *) customer, *(const Datum *) id);
+	return cs_compare_texts(*(const Datum *) customer, *(const Datum *) id);
 }
 
 /* The place of an id among the sorted ones, -1: it is none of them. */
@@ -446,7 +420,7 @@ cs_usage_stamped(Datum ids, const CsWhose *whose, DateADT from, DateADT day, boo
 	Keyed pieces;
 	Keyed sealed;
 	int n;
-	Datum *each = each_of(ids, &n);
+	Datum *each = cs_text_elements(ids, &n);
 	List **facts = facts_of(each, n, whose);
 	List **today = running_of(each, n, running);
 
@@ -534,7 +508,7 @@ fresh_of(Fresh *f, Datum customer)
 
 	while (f->there &&
 		   (f->slot->tts_isnull[0] || f->slot->tts_isnull[1] || f->slot->tts_isnull[2] ||
-			(c = compare_texts(f->slot->tts_values[0], customer)) < 0))
+			(c = cs_compare_texts(f->slot->tts_values[0], customer)) < 0))
 		next_fresh(f);
 	return f->there && c == 0;
 }
@@ -689,7 +663,7 @@ first_month(Rows *r, Datum customer, Month *month)
 	const CsFoundMonths *f = r->found;
 	int c = -1;
 
-	while (f != NULL && r->next < f->n && (c = compare_texts(f->ids[r->next], customer)) < 0)
+	while (f != NULL && r->next < f->n && (c = cs_compare_texts(f->ids[r->next], customer)) < 0)
 		r->next++;
 	r->scanned = f == NULL || r->next == f->n || c != 0;
 	if (r->scanned)
@@ -753,7 +727,7 @@ cs_usage_replace_days(Datum ids, CsResult *rows, DateADT lo, DateADT hi, const C
 	CsRewrite *writing;
 	Fresh fresh;
 	int n;
-	Datum *each = each_of(ids, &n);
+	Datum *each = cs_text_elements(ids, &n);
 
 	if (found != NULL && r.first == r.last && found->month == r.first)
 		r.found = found;
@@ -779,5 +753,5 @@ cs_usage_replace_days(Datum ids, CsResult *rows, DateADT lo, DateADT hi, const C
 	tuplesort_end(fresh.sort);
 	ExecDropSingleTupleTableSlot(fresh.slot);
 	cs_month_merge_end(r.scratch);
-	return array_of(each, *unsure);
+	return cs_text_array(each, *unsure);
 }

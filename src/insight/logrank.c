@@ -18,6 +18,7 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 
+#include "core/texts.h"
 #include "insight/survival.h"
 
 /* The variance has the square of this many cells, and each time visits all. */
@@ -300,8 +301,7 @@ cs_logrank_final(PG_FUNCTION_ARGS)
 	values[1] = Int32GetDatum(rank);
 	values[2] = Float8GetDatum(x > 0 && rank > 0 ? chi_square_tail(x, rank) : 1);
 	nulls[0] = nulls[2] = rank == 0;
-	values[3] =
-		PointerGetDatum(construct_array(column[0], s.ngroups, TEXTOID, -1, false, TYPALIGN_INT));
+	values[3] = cs_text_array(column[0], s.ngroups);
 	for (int c = 1; c < 4; c++)
 		values[c + 3] =
 			PointerGetDatum(construct_array(column[c], s.ngroups, c == 3 ? FLOAT8OID : INT8OID, 8,

@@ -23,6 +23,7 @@
 
 #include "core/expired.h"
 #include "core/hold.h"
+#include "core/texts.h"
 #include "decide/decide.h"
 #include "facts/ledger.h"
 #include "facts/source.h"
@@ -140,20 +141,6 @@ cs_metric_item(const CsMetric *metric, List **ago_days)
 
 /* ---- the matrix -------------------------------------------------------- */
 
-static int
-compare_ids(const void *a, const void *b)
-{
-	return strcmp(*(char *const *) a, *(char *const *) b);
-}
-
-static int
-row_of(Matrix *m, char *id)
-{
-	char **found = bsearch(&id, m->ids, m->batch->nids, sizeof(char *), compare_ids);
-
-	return found ? (int) (found - m->ids) : -1;
-}
-
 /*
  * put: a value that is no number is a missing one.
  */
@@ -189,7 +176,7 @@ put_rows(Matrix *m, CsResult *rows, List *metrics, bool everybody)
 		{
 			if (slot->tts_isnull[0])
 				continue;
-			first = last = row_of(m, TextDatumGetCString(slot->tts_values[0]));
+			first = last = cs_state_row(m->batch->state, TextDatumGetCString(slot->tts_values[0]));
 			if (first < 0)
 				continue;
 		}
@@ -470,7 +457,7 @@ one_by_one(Matrix *m, CsMetric *metric, ErrorData *first_error)
 			failed += m->batch->nids - i;
 			break;
 		}
-		single.ids = PointerGetDatum(construct_array(&id, 1, TEXTOID, -1, false, TYPALIGN_INT));
+		single.ids = cs_text_array(&id, 1);
 		single.nids = 1;
 		cs_register("batch", cs_query("SELECT i COLLATE \"C\" AS customer_id FROM unnest($1) i",
 									  CS_ARGS(cs_textarray(single.ids))));

@@ -16,6 +16,7 @@
 #include "utils/array.h"
 #include "utils/snapmgr.h"
 
+#include "core/texts.h"
 #include "decide/decide.h"
 #include "facts/ledger.h"
 #include "facts/merge.h"
@@ -247,7 +248,7 @@ cs_refresh_customer_sql(PG_FUNCTION_ARGS)
 	cs_refresh_start(&run, false);
 	cs_enter(&frame);
 	ids[0] = CStringGetTextDatum(id);
-	customer_ids = PointerGetDatum(construct_array(ids, 1, TEXTOID, -1, false, TYPALIGN_INT));
+	customer_ids = cs_text_array(ids, 1);
 	cs_exec("SELECT pg_advisory_xact_lock_shared($1, 0)", CS_ARGS(cs_int4(CS_LOCK_EVERYBODY)));
 	customer_facts = ids_of_customer(customer_ids, run.as_of);
 	cs_exec("SELECT pg_advisory_xact_lock($1, hashtext(u.i)) FROM unnest($2) u (i)",

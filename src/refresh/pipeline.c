@@ -51,6 +51,7 @@
 
 #include "core/expired.h"
 #include "core/hold.h"
+#include "core/texts.h"
 #include "decide/decide.h"
 #include "facts/ledger.h"
 #include "facts/merge.h"
@@ -89,7 +90,7 @@ cs_ids_from_query(const char *sql, const CsArg *args, int nargs, int *n)
 	for (int i = 0; i < *n; i++)
 		ids[i] = CStringGetTextDatum(cs_cell(i, 1));
 	MemoryContextSwitchTo(context);
-	result = PointerGetDatum(construct_array(ids, *n, TEXTOID, -1, false, TYPALIGN_INT));
+	result = cs_text_array(ids, *n);
 	SPI_freetuptable(SPI_tuptable);
 	return result;
 }

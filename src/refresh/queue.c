@@ -21,17 +21,12 @@
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 
+#include "core/texts.h"
 #include "refresh/queue.h"
 #include "refresh/refresh.h"
 
 /* More customers than that are not locked one by one. */
 #define MAX_LOCKS 2000
-
-static Datum
-array_of(Datum *ids, int n)
-{
-	return PointerGetDatum(construct_array(ids, n, TEXTOID, -1, false, TYPALIGN_INT));
-}
 
 static bool
 try_lock(int32 class, int32 object)
@@ -51,8 +46,7 @@ cs_lock_free(Datum candidates, int *n)
 	Datum *ids;
 	int found;
 
-	deconstruct_array(DatumGetArrayTypeP(candidates), TEXTOID, -1, false, TYPALIGN_INT, &ids, NULL,
-					  &found);
+	ids = cs_text_elements(candidates, &found);
 	if (counted_in != GetCurrentTransactionStartTimestamp())
 	{
 		counted_in = GetCurrentTransactionStartTimestamp();
@@ -73,22 +67,7 @@ cs_lock_free(Datum candidates, int *n)
 		if (try_lock(CS_LOCK_CLASS,
 					 DatumGetInt32(DirectFunctionCall1Coll(hashtext, C_COLLATION_OID, ids[i]))))
 			ids[(*n)++] = ids[i];
-	return *n == found ? candidates : array_of(ids, *n);
-}
-
-/*
- * compare_ids: texts by their bytes, as the arrays are sorted.
- */
-static int
-compare_ids(Datum a, Datum b)
-{
-	text *x = DatumGetTextPP(a);
-	text *y = DatumGetTextPP(b);
-	int nx = VARSIZE_ANY_EXHDR(x);
-	int ny = VARSIZE_ANY_EXHDR(y);
-	int c = memcmp(VARDATA_ANY(x), VARDATA_ANY(y), Min(nx, ny));
-
-	return c != 0 ? c : nx - ny;
+	return *n == found ? candidates : cs_text_array(ids, *n);
 }
 
 /*
@@ -115,28 +94,27 @@ cs_may_evaluate(Datum ids, TimestampTz as_of, int *n)
 		"$1)::text[])"
 		"  AND s.ahead > $2 ORDER BY 1",
 		CS_ARGS(cs_textarray(ids), cs_tstz(as_of)), &nnot);
-	deconstruct_array(DatumGetArrayTypeP(ids), TEXTOID, -1, false, TYPALIGN_INT, &each, NULL,
-					  &count);
+	each = cs_text_elements(ids, &count);
 	*n = count;
 	if (nnot == 0)
 		return ids;
-	deconstruct_array(DatumGetArrayTypeP(not_them), TEXTOID, -1, false, TYPALIGN_INT, &not_each,
-					  NULL, &nnot);
+	not_each = cs_text_elements(not_them, &nnot);
 	*n = 0;
 	for (int i = 0; i < count; i++)
 	{
-		while (skip < nnot && compare_ids(not_each[skip], each[i]) < 0)
+		while (skip < nnot && cs_compare_texts(not_each[skip], each[i]) < 0)
 			skip++;
-		if (skip == nnot || compare_ids(not_each[skip], each[i]) != 0)
+		if (skip == nnot || cs_compare_texts(not_each[skip], each[i]) != 0)
 			each[(*n)++] = each[i];
 	}
-	return array_of(each, *n);
+	return cs_text_array(each, *n);
 }
 
 static int
 compare_pending(const void *a, const void *b)
 {
-	return compare_ids(((const CsPending *) a)->customer_id, ((const CsPending *) b)->customer_id);
+	return cs_compare_texts(((const CsPending *) a)->customer_id,
+							((const CsPending *) b)->customer_id);
 }
 
 /*
@@ -179,5 +157,5 @@ cs_pending_ids(const CsPending *pending, int n)
 
 	for (int i = 0; i < n; i++)
 		ids[i] = pending[i].customer_id;
-	return array_of(ids, n);
+	return cs_text_array(ids, n);
 }

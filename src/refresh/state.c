@@ -23,6 +23,7 @@
 #include "utils/fmgrprotos.h"
 
 #include "core/rewrite.h"
+#include "core/texts.h"
 #include "refresh/state.h"
 
 static const struct
@@ -91,18 +92,10 @@ copy(int column, Datum value)
 	return datumCopy(value, false, columns[column].length);
 }
 
-static int
-compare_ids(const void *a, const void *b)
-{
-	return strcmp(*(char *const *) a, *(char *const *) b);
-}
-
 int
 cs_state_row(const CsState *state, const char *id)
 {
-	char **found = bsearch(&id, state->ids, state->n, sizeof(char *), compare_ids);
-
-	return found ? (int) (found - state->ids) : -1;
+	return cs_find_string(id, state->ids, state->n);
 }
 
 /*
@@ -150,16 +143,11 @@ cs_state_load(CsBatch *batch, bool all)
 		AllocSetContextCreate(CurrentMemoryContext, "cs_ext state", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(memory);
 	CsState *state = palloc0(sizeof(CsState));
-	Datum *ids;
 	Size cells;
 
-	deconstruct_array(DatumGetArrayTypeP(batch->ids), TEXTOID, -1, false, TYPALIGN_INT, &ids, NULL,
-					  &state->n);
+	state->ids = cs_text_strings(batch->ids, &state->n);
 	cells = CS_STATE_CELL(state->n, 0) + 1;
 	state->memory = memory;
-	state->ids = palloc(sizeof(char *) * (state->n + 1));
-	for (int i = 0; i < state->n; i++)
-		state->ids[i] = TextDatumGetCString(ids[i]);
 	state->there = palloc0(state->n + 1);
 	state->is_stored = palloc0(state->n + 1);
 	state->places = palloc0(sizeof(ItemPointerData) * (state->n + 1));
@@ -181,7 +169,7 @@ cs_state_load(CsBatch *batch, bool all)
 		state->there[i] = all || state->is_stored[i];
 		if (!state->is_stored[i])
 		{
-			cs_state_set(state, i, CS_STATE_CUSTOMER_ID, ids[i], false);
+			cs_state_set(state, i, CS_STATE_CUSTOMER_ID, CStringGetTextDatum(state->ids[i]), false);
 			cs_state_set(state, i, CS_STATE_SEGMENTS,
 						 DirectFunctionCall1(jsonb_in, CStringGetDatum("{}")), false);
 		}
