@@ -132,8 +132,18 @@ COMMENT ON FUNCTION cs_internal.churn_choice(text, text) IS
 
 -- ---- rates of other lengths ------------------------------------------------------
 
+-- e^48 is the last that fits in thirty digits, nine of them places.
+CREATE FUNCTION cs_internal.compounded(rate numeric, times numeric) RETURNS numeric
+LANGUAGE sql IMMUTABLE STRICT AS $$
+	SELECT CASE WHEN rate = 1 THEN 1 WHEN rate < 1 AND ln(1 - rate) * times < 48 THEN 1 - power(1 - rate, times) END::numeric(30,9)
+$$;
+COMMENT ON FUNCTION cs_internal.compounded(numeric, numeric) IS
+'What a churn rate comes to after so many times its period: 1 - (1 - rate)^times, nine places. NULL above 1, and where growth would be beyond thirty digits.';
+
 CREATE FUNCTION cs_internal.annualise(p_rate numeric, p_days numeric) RETURNS numeric
 LANGUAGE plpgsql IMMUTABLE STRICT AS $$
+DECLARE
+	a_year numeric;
 BEGIN
 	IF NOT (p_days > 0 AND p_days < 'Infinity') THEN
 		RAISE EXCEPTION 'days must be more than 0, not %', p_days USING ERRCODE = 'invalid_parameter_value',
@@ -143,14 +153,18 @@ BEGIN
 		RAISE EXCEPTION 'a rate of % cannot be annualised', p_rate USING ERRCODE = 'invalid_parameter_value',
 			HINT = 'Rates are fractions: 0.05 is 5 %. Nobody can lose more than everything.';
 	END IF;
-	RETURN (1 - power(1 - p_rate, 365 / p_days))::numeric(30,9);
+	a_year := cs_internal.compounded(p_rate, 365 / p_days);
+	IF a_year IS NULL THEN
+		RAISE EXCEPTION 'a rate of % in % days is beyond all bounds in a year', p_rate, p_days USING ERRCODE = 'numeric_value_out_of_range',
+			HINT = 'Growth of so short a time does not last a year; give a longer period.';
+	END IF;
+	RETURN a_year;
 END $$;
 COMMENT ON FUNCTION cs_internal.annualise(numeric, numeric) IS 'See cs.annualise.';
 
 CREATE FUNCTION cs_internal.rate_of_length(rate numeric, t0 timestamptz, t1 timestamptz, parts integer) RETURNS numeric
 LANGUAGE sql STABLE AS $$
-	SELECT CASE WHEN rate <= 1 AND d.days > 0 AND abs(ln(greatest(1 - rate, 1e-30)) * 365 / parts / d.days) < 60
-		THEN (1 - power(1 - rate, 365 / (parts * d.days)))::numeric(30,9) END
+	SELECT CASE WHEN d.days > 0 THEN cs_internal.compounded(rate, 365 / (parts * d.days)) END
 	FROM (SELECT (extract(epoch FROM (t1 AT TIME ZONE p.time_zone) - (t0 AT TIME ZONE p.time_zone)) / 86400)::numeric AS days FROM cs.policy p) d
 $$;
 COMMENT ON FUNCTION cs_internal.rate_of_length(numeric, timestamptz, timestamptz, integer) IS

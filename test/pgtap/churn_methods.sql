@@ -158,6 +158,8 @@ SELECT is(round(cs.annualise(0.20, 12 * 365), 4), 0.0184, '20 % a year is 1.84 %
 SELECT is(ARRAY[round(cs.annualise(0.028, 12 * 28), 4), round(cs.annualise(0.028, 12 * 31), 4)], ARRAY[0.0304, 0.0275], '2.8 % in February and in a month of 31 days, as of a standard month');
 SELECT is(ARRAY[cs.annualise(0, 30), cs.annualise(1, 30), cs.annualise(NULL, 30), cs.annualise(0.1, 365)], ARRAY[0, 1, NULL, 0.1], 'nobody, everybody, nothing, a year');
 SELECT cmp_ok(cs.annualise(-0.01, 30), '<', -0.12, 'net churn below 0 grows');
+SELECT throws_ok('SELECT cs.annualise(-20, 1)', '22003', 'a rate of -20 in 1 days is beyond all bounds in a year', 'what no number holds is refused');
+SELECT is(ARRAY[cs.annualise(0.999, 0.001), cs.annualise(-20, 24)], ARRAY[1, 1 - round(21 ^ (365 / 24.0::numeric), 9)]::numeric[], 'all but all, often, is all; much growth has many digits');
 SELECT throws_ok(format('SELECT cs.annualise(%s)', a), '22023', NULL, 'refused: ' || a)
 FROM unnest(ARRAY['0.1, 0', '0.1, -1', '1.1, 30', '''NaN'', 30', '0.1, ''NaN''', '0.1, ''Infinity''', '''-Infinity'', 30']) a;
 

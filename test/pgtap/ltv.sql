@@ -38,6 +38,13 @@ SELECT results_eq($$ SELECT rate, month_rate, annual_rate FROM cs.churn('2024-03
 SELECT results_eq($$ SELECT day, month_rate, annual_rate FROM cs.churn_series('2024-02-01', '2024-05-01') $$,
 	$$ VALUES (date '2024-02-01', 0::numeric, 0::numeric), ('2024-03-01', cs.annualise(0.5, 12 * 31), cs.annualise(0.5, 31)), ('2024-04-01', 0, 0) $$, 'in a series too');
 SELECT results_eq($$ SELECT rate, month_rate, annual_rate FROM cs.churn('2024-07', unit => 'net_mrr') $$, $$ SELECT r, cs.annualise(r, 12 * 31), cs.annualise(r, 31) FROM (SELECT round(-91 / 500.0, 9) AS r) x $$, 'growth compounds as well');
+SAVEPOINT few;
+INSERT INTO cs_internal.movement (customer_id, at, seq, kind, delta, mrr_after, active_after) VALUES ('late', '2024-03-01', 0, 'new', 1, 1, true), ('late', '2024-04-20', 0, 'expansion', 399, 400, true);
+DELETE FROM cs_internal.movement WHERE customer_id <> 'late';
+SELECT results_eq($$ SELECT numerator, rate, month_rate IS NOT NULL, annual_rate FROM cs.churn('[2024-04-15,2024-05-01)', unit => 'net_mrr') $$, $$ VALUES (-399::numeric, -399::numeric, true, NULL::numeric) $$, 'growth beyond all bounds is no number');
+INSERT INTO cs_internal.movement (customer_id, at, seq, kind, delta, mrr_after, active_after) VALUES ('late', '2024-05-20', 0, 'churn', -400, 0, false);
+SELECT results_eq($$ SELECT rate, month_rate, annual_rate FROM cs.churn('2024-05') $$, $$ VALUES (1::numeric, 1::numeric, 1::numeric) $$, 'when everybody left it is everybody in a year too');
+ROLLBACK TO few;
 UPDATE cs.policy SET time_zone = 'Europe/Berlin';
 SELECT is((SELECT month_rate FROM cs.churn('[2024-03-01,2024-04-01)')), cs.annualise((SELECT rate FROM cs.churn('[2024-03-01,2024-04-01)')), 12 * 31), 'local days: the hour that summer time takes does not count');
 UPDATE cs.policy SET time_zone = 'UTC';
