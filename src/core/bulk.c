@@ -74,10 +74,9 @@ cs_bulk_begin(const char *table, LOCKMODE lock, bool indexed)
 		b->result = makeNode(ResultRelInfo);
 		InitResultRelInfo(b->result, b->rel, 1, NULL, 0);
 		ExecOpenIndices(b->result, false);
-	}
-	/* rows that have no entries yet will be read at once, and had better stay in shared buffers */
-	if (indexed)
+		/* rows that have no entries yet will be read at once, and had better stay in shared buffers */
 		b->state = GetBulkInsertState();
+	}
 	b->cid = GetCurrentCommandId(true);
 	b->context = CurrentMemoryContext;
 	return b;

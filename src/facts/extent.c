@@ -138,7 +138,6 @@ cs_count_unusable_between(const CsSource *source, Datum ids, TimestampTz since, 
 	else
 	{
 		CsUserQuery query = {0};
-		ErrorData *error = NULL;
 		CsResult *rows;
 
 		cs_source_keys(source, ids, &query);
@@ -149,19 +148,14 @@ cs_count_unusable_between(const CsSource *source, Datum ids, TimestampTz since, 
 			cs_source_id(source, "f.customer_key"),
 			cs_source_facts(source, psprintf("%s = ANY ($1)", cs_source_key(source))), anchor,
 			instant_text(since), anchor, instant_text(until), cs_source_reason(source));
-		rows = cs_user_query(&query, &error);
+		rows = cs_source_find(source, &query);
 		if (rows == NULL)
-		{
-			cs_source_failed(source, error->message);
 			return;
-		}
-		cs_register("counted", rows);
-		ids = cs_ids_from_query("SELECT customer_id FROM counted UNION SELECT customer_id FROM"
+		ids = cs_ids_from_query("SELECT customer_id FROM found UNION SELECT customer_id FROM"
 								" cs_internal.unusable WHERE source = $1 AND customer_id = ANY ($2)"
 								" ORDER BY 1",
 								CS_ARGS(cs_text(source->name), cs_textarray(ids)), &n);
-		cs_unregister("counted");
-		tuplestore_end(rows->store);
+		cs_source_found(rows);
 	}
 	if (n > 0)
 		cs_count_unusable(source, ids, false);

@@ -98,6 +98,29 @@ cs_source_failed(const CsSource *source, const char *error)
 }
 
 /*
+ * cs_source_find, cs_source_found: see source_kind.h.
+ */
+CsResult *
+cs_source_find(const CsSource *source, const CsUserQuery *query)
+{
+	ErrorData *error = NULL;
+	CsResult *rows = cs_user_query(query, &error);
+
+	if (rows == NULL)
+		cs_source_failed(source, error->message);
+	else
+		cs_register("found", rows);
+	return rows;
+}
+
+void
+cs_source_found(CsResult *rows)
+{
+	cs_unregister("found");
+	tuplestore_end(rows->store);
+}
+
+/*
  * cs_build_failed: see source.h.
  */
 void
@@ -181,22 +204,19 @@ verify(CsSource *source, const CsPolicy *policy)
 
 	if (!OidIsValid(source->relid))
 	{
-		cs_source_error(source, psprintf("relation %s does not exist", source->relation));
-		set_needs_scan(source->name);
+		cs_source_failed(source, psprintf("relation %s does not exist", source->relation));
 		return false;
 	}
 	if (!cs_source_may_read(source->relid, policy->run_as_oid))
 	{
-		cs_source_error(source,
-						psprintf("role %s may not read %s", policy->run_as, source->relation));
-		set_needs_scan(source->name);
+		cs_source_failed(source,
+						 psprintf("role %s may not read %s", policy->run_as, source->relation));
 		return false;
 	}
 	error = cs_source_analyse(source, NULL);
 	if (error != NULL)
 	{
-		cs_source_error(source, error->message);
-		set_needs_scan(source->name);
+		cs_source_failed(source, error->message);
 		return false;
 	}
 
@@ -276,7 +296,6 @@ static void
 note_strangers(const CsSource *source, Datum strangers)
 {
 	CsUserQuery query = {0};
-	ErrorData *error = NULL;
 	CsResult *rows;
 
 	if (source->mapping == NULL || !OidIsValid(source->relid) || !can_have_orphans(source))
@@ -285,20 +304,15 @@ note_strangers(const CsSource *source, Datum strangers)
 	query.sql =
 		psprintf("SELECT DISTINCT %s AS customer_id FROM (%s) r",
 				 cs_source_id(source, "r.customer_key"), cs_source_rows(source, true, false));
-	rows = cs_user_query(&query, &error);
+	rows = cs_source_find(source, &query);
 	if (rows == NULL)
-	{
-		cs_source_failed(source, error->message);
 		return;
-	}
 	cs_exec("DELETE FROM cs_internal.orphan WHERE source = $1 AND customer_id = ANY ($2)",
 			CS_ARGS(cs_text(source->name), cs_textarray(strangers)));
-	cs_register("strangers", rows);
 	cs_exec("INSERT INTO cs_internal.orphan (source, customer_id) SELECT $1, customer_id FROM "
-			"strangers ON CONFLICT DO NOTHING",
+			"found ON CONFLICT DO NOTHING",
 			CS_ARGS(cs_text(source->name)));
-	cs_unregister("strangers");
-	tuplestore_end(rows->store);
+	cs_source_found(rows);
 }
 
 /*
@@ -345,7 +359,6 @@ bool
 cs_pending_all(const CsSource *source)
 {
 	CsUserQuery query = {0};
-	ErrorData *error = NULL;
 	CsResult *rows;
 
 	query.sql =
@@ -353,18 +366,13 @@ cs_pending_all(const CsSource *source)
 				 "r) d",
 				 cs_source_id(source, "customer_key"), cs_source_rows(source, false, false));
 	query.search_path = source->search_path;
-	rows = cs_user_query(&query, &error);
+	rows = cs_source_find(source, &query);
 	if (rows == NULL)
-	{
-		cs_source_failed(source, error->message);
 		return false;
-	}
-	cs_register("found", rows);
 	cs_exec("INSERT INTO cs_internal.pending (source, customer_id) SELECT $1, customer_id FROM "
 			"found" CS_UPSERT_PENDING,
 			CS_ARGS(cs_text(source->name)));
-	cs_unregister("found");
-	tuplestore_end(rows->store);
+	cs_source_found(rows);
 	cs_pending_known(source->name);
 	return true;
 }
@@ -413,18 +421,13 @@ static void
 checksums_ingested(const CsSource *source, Datum ids)
 {
 	CsUserQuery query = {0};
-	ErrorData *error = NULL;
 	CsResult *rows;
 
 	cs_source_keys(source, ids, &query);
 	query.sql = checksums_sql(source, true);
-	rows = cs_user_query(&query, &error);
+	rows = cs_source_find(source, &query);
 	if (rows == NULL)
-	{
-		cs_source_failed(source, error->message);
 		return;
-	}
-	cs_register("found", rows);
 	cs_exec("DELETE FROM cs_internal.scan_checksum WHERE source = $1 AND customer_id = ANY ($2)",
 			CS_ARGS(cs_text(source->name), cs_textarray(ids)));
 	cs_exec("INSERT INTO cs_internal.scan_checksum (source, customer_id, checksum) SELECT $1, "
@@ -456,22 +459,16 @@ static void
 read_checksums(const CsSource *source, bool everything)
 {
 	CsUserQuery query = {0};
-	ErrorData *error = NULL;
 	CsResult *rows;
 	CsArg name = cs_text(source->name);
 	bool built; /* from nothing: only who is gone is pending */
 
 	query.sql = checksums_sql(source, false);
 	query.search_path = source->search_path;
-	rows = cs_user_query(&query, &error);
+	rows = cs_source_find(source, &query);
 	if (rows == NULL)
-	{
-		cs_source_error(source, error->message);
-		set_needs_scan(source->name);
 		return;
-	}
 	built = everything && cs_ledger_build_begin(source);
-	cs_register("found", rows);
 	cs_exec("INSERT INTO cs_internal.pending (source, customer_id) SELECT $1, "
 			"coalesce(n.customer_id, o.customer_id) FROM found n FULL JOIN (SELECT * FROM "
 			"cs_internal.scan_checksum WHERE source = $1 AND day = '-infinity') o ON "
@@ -489,8 +486,7 @@ read_checksums(const CsSource *source, bool everything)
 				"UPDATE SET checksum = excluded.checksum WHERE s.checksum <> excluded.checksum",
 				CS_ARGS(name));
 	}
-	cs_unregister("found");
-	tuplestore_end(rows->store);
+	cs_source_found(rows);
 	if (everything && !built)
 		cs_pending_known(source->name);
 	if (everything)

@@ -148,7 +148,13 @@ extern void cs_window_look(const CsSource *source, TimestampTz as_of, bool whole
 extern void cs_window_ingested(const CsSource *source, Datum ids, TimestampTz since,
 							   TimestampTz until);
 
-/* scan.c */
+/*
+ * scan.c: runs a query over a source's relations; what it finds is the relation
+ * "found" until cs_source_found() ends it.  NULL when the source cannot be read,
+ * which is noted.
+ */
+extern CsResult *cs_source_find(const CsSource *source, const CsUserQuery *query);
+extern void cs_source_found(CsResult *rows);
 extern void cs_source_error(const CsSource *source, const char *error);
 extern void cs_pending_known(const char *source);
 extern bool cs_pending_all(const CsSource *source);

@@ -90,27 +90,13 @@ static CsResult *
 read_sums(const CsSource *source, Datum ids, TimestampTz since)
 {
 	CsUserQuery query = {0};
-	ErrorData *error = NULL;
-	CsResult *rows;
 
 	if (ids != (Datum) 0)
 		cs_source_keys(source, ids, &query);
 	query.sql = sums_sql(source, ids != (Datum) 0);
 	query.as_of = since;
 	query.search_path = source->search_path;
-	rows = cs_user_query(&query, &error);
-	if (rows == NULL)
-		cs_source_failed(source, error->message);
-	else
-		cs_register("found", rows);
-	return rows;
-}
-
-static void
-forget_sums(CsResult *rows)
-{
-	cs_unregister("found");
-	tuplestore_end(rows->store);
+	return cs_source_find(source, &query);
 }
 
 /*
@@ -190,7 +176,7 @@ cs_window_look(const CsSource *source, TimestampTz as_of, bool whole)
 				"$1, customer_id, day, checksum FROM found WHERE customer_id = ''",
 				CS_ARGS(name));
 	}
-	forget_sums(rows);
+	cs_source_found(rows);
 	cs_exec("UPDATE cs_internal.source_state SET looked_at = clock_timestamp() WHERE source = $1",
 			CS_ARGS(name));
 }
@@ -227,5 +213,5 @@ cs_window_ingested(const CsSource *source, Datum ids, TimestampTz since, Timesta
 			"customer_id, day, checksum FROM found WHERE day BETWEEN $2 AND $3 OR $4 AND day = "
 			"'-infinity'",
 			CS_ARGS(name, first, last, cs_bool(whole)));
-	forget_sums(rows);
+	cs_source_found(rows);
 }

@@ -316,9 +316,7 @@ SELECT is((SELECT message FROM cs.alert WHERE rule = 'fell' AND customer_id = 'a
 -- ---- a long random walk of facts, time and people ----------------------------------------------
 -- Whatever happens: an unbroken chain of events, their end is the state, one live alert per identity,
 -- and the refresh opens only what holds and resolves only what is clear.
-SELECT coalesce(nullif(current_setting('cs_test.seed', true), ''), (extract(epoch FROM clock_timestamp())::bigint % 1000000)::text) AS seed \gset
-SELECT diag('seed ' || :'seed');
-SELECT setseed(:seed / 1000000.0) IS NULL AS done \gset
+\ir ../lib/seed.sql
 DELETE FROM cs.alert_rule;
 INSERT INTO cs.alert_rule (name, rule, clear_rule, dwell, resolve_after, cooldown, reopen_within, max_new) VALUES
 	('w1', 'x < 3', NULL, '0', '0', '1 day', '3 days', 100), ('w2', 'x < 3', 'x > 6', '1 day', '1 day', '2 days', '0', 100),

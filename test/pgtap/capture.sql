@@ -2,11 +2,7 @@
 -- savepoints, rollbacks, exceptions and truncates, on a
 -- table, a partitioned one, and one whose customers come from users. After each
 -- refresh the rollup must be what the facts say. psql -v seed=N repeats a run.
-\if :{?seed} \else
-SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint % 1000000 AS seed \gset
-\endif
-\echo # seed :seed
-SELECT setseed(:seed / 1000000.0) IS NULL AS seeded \gset
+\ir ../lib/seed.sql
 SET client_min_messages = warning;
 SET TimeZone = 'America/New_York';
 SET jit = off;

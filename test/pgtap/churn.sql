@@ -173,13 +173,7 @@ SELECT results_eq($$ SELECT resume_mrr, expansion_mrr, reactivation_mrr FROM cs.
 
 -- ---- random ledgers, against sums written another way --------------------------
 DELETE FROM cs_internal.movement;
-SELECT :{?seed} AS given \gset
-\if :given
-\else
-SELECT (random() * 1000000)::integer AS seed \gset
-\endif
-\echo # seed :seed
-SELECT setseed(:seed / 1000001.0) IS NULL AS seeded \gset
+\ir ../lib/seed.sql
 
 -- whole days and odd instants, overlaps, gaps, equal starts, trials, pauses, free rows; through the sweep
 CREATE TEMP TABLE row_of AS

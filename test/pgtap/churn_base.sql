@@ -91,12 +91,7 @@ SELECT cs.drop_source('lic'), cs.drop_source('merged') \g /dev/null
 CALL cs.refresh(commit => false);
 
 -- ---- random facts ----------------------------------------------------------------------
-\if :{?seed}
-\else
-SELECT (random() * 1000000)::integer AS seed \gset
-\endif
-\echo # seed :seed
-SELECT setseed(:seed / 1000001.0) IS NULL AS seeded \gset
+\ir ../lib/seed.sql
 TRUNCATE sub, used;
 INSERT INTO sub (c, s, e, mrr, seats, term, status, trial)
 SELECT 'r' || floor(random() * 50)::integer, x.s, CASE WHEN random() < 0.8 THEN x.s + make_interval(days => (random() * 120)::integer) END,

@@ -166,13 +166,7 @@ FROM unnest(ARRAY['0.1, 0', '0.1, -1', '1.1, 30', '''NaN'', 30', '0.1, ''NaN''',
 -- ---- random ledgers ----------------------------------------------------------------
 DELETE FROM cs_internal.movement;
 DELETE FROM cs_internal.membership;
-SELECT :{?seed} AS given \gset
-\if :given
-\else
-SELECT (random() * 1000000)::integer AS seed \gset
-\endif
-\echo # seed :seed
-SELECT setseed(:seed / 1000001.0) IS NULL AS seeded \gset
+\ir ../lib/seed.sql
 
 -- many short stays with gaps, so that people leave and come back within a month; pauses and free rows
 CREATE TEMP TABLE row_of AS

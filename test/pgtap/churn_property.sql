@@ -9,12 +9,7 @@ CREATE ROLE regress_property_run NOLOGIN;
 SET LOCAL client_min_messages = warning;
 SET LOCAL search_path = public;
 SET LOCAL cs_ext.now = '2024-08-20 15:30+00';
-\if :{?seed}
-\else
-SELECT (random() * 1000000)::integer AS seed \gset
-\endif
-\echo # seed :seed
-SELECT setseed(:seed / 1000001.0) IS NULL AS seeded \gset
+\ir ../lib/seed.sql
 
 INSERT INTO cs.policy (run_as, time_zone, currency, week_start, free_is_active, max_pause_days, gap_days_money)
 SELECT 'regress_property_run', (ARRAY['UTC', 'Europe/Berlin', 'Asia/Tokyo', 'America/New_York'])[1 + floor(random() * 4)::integer], 'EUR', 1 + floor(random() * 7)::integer,

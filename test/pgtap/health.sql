@@ -108,9 +108,7 @@ SELECT results_eq($$SELECT measure, weight, contribution, reason FROM cs_interna
 SELECT results_eq($$SELECT measure FROM cs_internal.score_parts(pg_temp.vals(70, 70, 70, 70, 70), 'lowest') WHERE weight > 0 ORDER BY 1$$, $$VALUES ('a1'), ('a2')$$, 'min: among equals the first by name');
 
 -- ---- random scorecards ----------------------------------------------------------
-SELECT coalesce(current_setting('test.seed', true), (extract(epoch FROM clock_timestamp())::bigint % 1000000)::text) AS seed \gset
-SELECT diag('random scorecards with test.seed = ' || :'seed');
-SELECT setseed(:seed / 1000000.0) \g /dev/null
+\ir ../lib/seed.sql
 
 -- What customers are compared with: 30 values with ties, spread as those below.
 INSERT INTO cs.dimension (name, fallback) VALUES ('pool', 'all');

@@ -4,9 +4,7 @@
 SET client_min_messages = warning;
 SET cs_ext.now = '2026-03-01 06:00+01';
 SELECT * FROM no_plan();
-SELECT coalesce(current_setting('test.seed', true), (extract(epoch FROM clock_timestamp())::bigint % 1000000)::text) AS seed \gset
-SELECT diag('random history with test.seed = ' || :'seed');
-SELECT setseed(:seed / 1000000.0) \g /dev/null
+\ir ../lib/seed.sql
 
 CREATE TABLE account (id text PRIMARY KEY, created_at timestamptz);
 CREATE TABLE contract (account_id text, start_at timestamptz, end_at timestamptz, mrr numeric);

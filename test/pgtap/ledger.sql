@@ -4,12 +4,7 @@ SELECT plan(9);
 SET LOCAL TimeZone = 'UTC';
 
 -- :seed can be given to repeat a run
-\if :{?seed}
-\else
-SELECT (random() * 1000000)::int AS seed \gset
-\endif
-SELECT diag('seed ' || :'seed');
-SELECT setseed(:'seed'::int / 1000000.0) \g /dev/null
+\ir ../lib/seed.sql
 
 -- 400 customers with up to 9 rows: whole days over two months, so that starts
 -- and ends coincide, rows touch, and some have no length or no end.

@@ -4,11 +4,7 @@
 -- customers. What cannot be built in one pass is not. The seed is printed:
 -- psql -v seed=N repeats a run.
 \set ON_ERROR_STOP 1
-\if :{?seed} \else
-SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint % 1000000 AS seed \gset
-\endif
-\echo # seed :seed
-SELECT setseed(:seed / 1000000.0) IS NULL AS seeded \gset
+\ir ../lib/seed.sql
 SET client_min_messages = warning;
 SET cs_ext.now = '2026-03-01 09:00Z';
 SET cs_ext.refresh_batch = 7;

@@ -3,11 +3,7 @@
 -- bounds of numeric(20,6) and for random numbers. The seed is printed:
 -- psql -v seed=N repeats a run.
 \set ON_ERROR_STOP 1
-\if :{?seed} \else
-SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint % 1000000 AS seed \gset
-\endif
-\echo # seed :seed
-SELECT setseed(:seed / 1000000.0) IS NULL AS seeded \gset
+\ir ../lib/seed.sql
 SELECT * FROM no_plan();
 
 CREATE FUNCTION pg_temp.fact(mrr numeric, start_at timestamptz DEFAULT '2025-01-01') RETURNS cs_internal.subscription_fact LANGUAGE sql AS

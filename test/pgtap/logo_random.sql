@@ -7,12 +7,7 @@ SELECT no_plan();
 \set run_as regress_logo_random_run
 \ir ../lib/logo_company.sql
 
-\if :{?seed}
-\else
-SELECT floor(random() * 1000000)::integer AS seed \gset
-\endif
-SELECT diag('seed ' || :seed);
-SELECT setseed(:seed / 1000001.0) \g /dev/null
+\ir ../lib/seed.sql
 CREATE TEMP TABLE method AS SELECT unnest(ARRAY['snapshot', 'rolling_base', 'event_over_start', 'event_of_start', 'daily_sum', 'eligible_base', 'activity']) AS method;
 UPDATE cs.policy SET logo_level = 'parent', free_is_active = random() < 0.3, period_edge = CASE WHEN random() < 0.4 THEN 'at' ELSE 'before' END;
 INSERT INTO cust SELECT 'p' || n, CASE WHEN random() < 0.6 THEN 'p' || floor(random() * 50) WHEN random() < 0.1 THEN 'far' || n % 3 END,

@@ -50,12 +50,7 @@ SELECT is((SELECT month_rate FROM cs.churn('[2024-03-01,2024-04-01)')), cs.annua
 UPDATE cs.policy SET time_zone = 'UTC';
 
 -- ---- revenue by a dimension ------------------------------------------------------
-\if :{?seed}
-\else
-SELECT (random() * 1000000)::integer AS seed \gset
-\endif
-\echo # seed :seed
-SELECT setseed(:seed / 1000001.0) IS NULL AS seeded \gset
+\ir ../lib/seed.sql
 DELETE FROM cs_internal.movement;
 INSERT INTO cs.dimension (name, fallback) VALUES ('tier', 'rest');
 INSERT INTO cs_internal.movement (customer_id, at, seq, kind, delta, mrr_after, active_after)

@@ -6,12 +6,7 @@
 SET client_min_messages = warning;
 SET TimeZone = 'America/New_York';
 SET jit = off;
-\if :{?seed}
-\else
-SELECT floor(random() * 1000000)::integer AS seed \gset
-\endif
-\echo # seed :seed
-SELECT setseed(:seed / 1000001.0) \g /dev/null
+\ir ../lib/seed.sql
 SET cs_ext.now = '2024-06-20 12:00Z';
 SELECT cs.setup(time_zone => 'Europe/Berlin', currency => 'EUR', template => NULL) \g /dev/null
 SELECT * FROM no_plan();

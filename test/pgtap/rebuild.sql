@@ -2,11 +2,7 @@
 -- a rebuild at the same instant makes of the facts; decided state is not
 -- touched by the rebuild. The seed is printed: psql -v seed=N repeats a run.
 \ir ../lib/small_company.sql
-\if :{?seed} \else
-SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint % 1000000 AS seed \gset
-\endif
-\echo # seed :seed
-SELECT setseed(:seed / 1000000.0) IS NULL AS seeded \gset
+\ir ../lib/seed.sql
 SET client_min_messages = warning;
 SELECT * FROM no_plan();
 

@@ -5,9 +5,7 @@ SET TimeZone = 'UTC';
 SET cs_ext.now = '2026-06-01 00:00+00';
 SELECT * FROM no_plan();
 SELECT cs.setup(time_zone => 'UTC', currency => 'EUR', template => NULL) IS NULL AS done \gset
-SELECT coalesce(nullif(current_setting('app.seed', true), ''), (random() * 1000000)::integer::text)::integer AS seed \gset
-\echo # seed :seed
-SELECT setseed(:seed / 1000000.0) \gset
+\ir ../lib/seed.sql
 INSERT INTO cs.metric (name, source, expression) VALUES ('x', 'ledger', 'mrr');
 INSERT INTO cs.dimension (name, fallback) VALUES ('size', 'small');
 INSERT INTO cs.segment (dimension, name, rule) VALUES ('size', 'big', 'customer_id < ''c2''');

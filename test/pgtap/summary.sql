@@ -11,12 +11,7 @@ UPDATE cs.policy SET segment_basis = 'stored';
 SET LOCAL cs_ext.now = '2024-06-15 12:00+00';
 SET LOCAL search_path = public;
 
-\if :{?seed}
-\else
-SELECT floor(random() * 1000000)::integer AS seed \gset
-\endif
-SELECT diag('seed ' || :seed);
-SELECT setseed(:seed / 1000000.0) \g /dev/null
+\ir ../lib/seed.sql
 
 CREATE TABLE kind AS SELECT unnest(ARRAY['new', 'expansion', 'contraction', 'churn', 'reactivation', 'pause', 'resume', 'fx', 'merge_in', 'merge_out']) AS kind;
 -- A few random movements of one customer, some on bounds of months, some at one instant.

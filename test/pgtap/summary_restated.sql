@@ -11,12 +11,7 @@ SET LOCAL search_path = public;
 SET LOCAL cs_ext.now = '2024-06-15 12:00+00';
 INSERT INTO cs.policy (run_as, time_zone, currency) VALUES ('regress_summary_run', 'America/New_York', 'EUR');
 
-\if :{?seed}
-\else
-SELECT floor(random() * 1000000)::integer AS seed \gset
-\endif
-SELECT diag('seed ' || :seed);
-SELECT setseed(:seed / 1000000.0) \g /dev/null
+\ir ../lib/seed.sql
 
 CREATE TABLE cust (c text PRIMARY KEY, owner text, attributes jsonb, since timestamptz);
 CREATE TABLE sub (id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY, c text, s timestamptz, e timestamptz, mrr numeric, status text);

@@ -105,12 +105,7 @@ SELECT is((SELECT count(*) FROM tested t JOIN r_test r USING (name) WHERE t.degr
 -- ---- properties on random durations ------------------------------------------------
 
 -- :seed can be given to repeat a run
-\if :{?seed}
-\else
-SELECT (random() * 1000000)::int AS seed \gset
-\endif
-SELECT diag('seed ' || :'seed');
-SELECT setseed(:'seed'::int / 1000000.0) \g /dev/null
+\ir ../lib/seed.sql
 CREATE TABLE life AS
 SELECT x.*, CASE WHEN x.duration > 1 AND random() < 0.5 THEN floor(random() * x.duration) ELSE 0 END AS entry
 FROM (SELECT i, floor(random() * 400)::float8 AS duration, random() < 0.6 AS event, chr(65 + (random() * 3)::int) AS grp FROM generate_series(1, 20000) i) x;

@@ -2,18 +2,13 @@
 -- customers with NULL users and events, negative, fractional and huge
 -- quantities, empty days, a zone with daylight saving, days before 1970; and
 -- hostile bytes, which must be refused or be what they say.
--- Another run with the same events: psql -v seed=0.123
+-- Another run with the same events: psql -v seed=N
 BEGIN;
 SET LOCAL client_min_messages = warning;
 SELECT no_plan();
 SET LOCAL TimeZone = 'America/New_York';
 
-\if :{?seed}
-\else
-SELECT round((extract(epoch FROM clock_timestamp())::numeric % 1000) / 1000, 4) AS seed \gset
-\endif
-SELECT diag('seed ' || :'seed');
-SELECT setseed(:seed);
+\ir ../lib/seed.sql
 
 -- ---- the events -------------------------------------------------------------
 

@@ -3,11 +3,7 @@
 -- union of the pieces is what a rebuild makes of it, and the pieces stay few.
 \set ON_ERROR_STOP 1
 SET client_min_messages = warning;
-\if :{?seed} \else
-SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint % 1000000 AS seed \gset
-\endif
-\echo # seed :seed
-SELECT setseed(:seed / 1000000.0) IS NULL AS seeded \gset
+\ir ../lib/seed.sql
 SELECT * FROM no_plan();
 SET cs_ext.now = '2025-06-28 12:00+02';
 SET cs_ext.usage_large = '2kB';

@@ -3,11 +3,7 @@
 -- After each refresh usage_daily and the metrics are what plain SQL says.
 \set ON_ERROR_STOP 1
 SET client_min_messages = warning;
-\if :{?seed} \else
-SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint % 1000000 AS seed \gset
-\endif
-\echo # seed :seed
-SELECT setseed(:seed / 1000000.0) IS NULL AS seeded \gset
+\ir ../lib/seed.sql
 SELECT * FROM no_plan();
 -- the session's zone must not matter: it is far from the policy's
 SET TimeZone = 'Asia/Tokyo';

@@ -6,11 +6,7 @@
 -- over the raw events says.
 \set ON_ERROR_STOP 1
 SET client_min_messages = warning;
-\if :{?seed} \else
-SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint % 1000000 AS seed \gset
-\endif
-\echo # seed :seed
-SELECT setseed(:seed / 1000000.0) IS NULL AS seeded \gset
+\ir ../lib/seed.sql
 SELECT * FROM no_plan();
 SET TimeZone = 'Asia/Tokyo';
 SET cs_ext.now = '2026-04-20 12:00+00';

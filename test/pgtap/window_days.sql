@@ -5,11 +5,7 @@
 -- midnights. psql -v seed=N repeats a run.
 \set ON_ERROR_STOP 1
 SET client_min_messages = warning;
-\if :{?seed} \else
-SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint % 1000000 AS seed \gset
-\endif
-\echo # seed :seed
-SELECT setseed(:seed / 1000000.0) IS NULL AS seeded \gset
+\ir ../lib/seed.sql
 SELECT * FROM no_plan();
 SET jit = off;
 -- rows that parallel workers read are not in this session's counters
