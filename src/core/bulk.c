@@ -9,7 +9,8 @@
  * looked at.
  *
  * Where nothing stood in a table rows may be written past its indexes, which are
- * made anew over all of them: that costs less than adding to them one by one.
+ * made anew over all of them: that costs less than adding to them one by one, and
+ * least where what they need was kept while the rows were written (bulk_keys.c).
  * Until the commit nobody sees the rows, so nobody misses them in an index; after
  * an abort they are dead rows that no index knows, for vacuum.
  *
@@ -37,6 +38,7 @@
 #include "utils/wait_event.h"
 
 #include "core/bulk.h"
+#include "core/bulk_keys.h"
 
 /* Rows that are written at a time, and bytes of them, where they are long. */
 #define ROWS 1000
@@ -51,6 +53,7 @@ struct CsBulk
 	EState *estate;
 	ResultRelInfo *result; /* NULL: without indexes */
 	BulkInsertState state; /* NULL: pages are not written out while rows come */
+	CsBulkKeys *keys;      /* NULL: not kept */
 	CommandId cid;
 	MemoryContext context; /* where this lives */
 	TupleTableSlot *slots[ROWS];
@@ -77,9 +80,22 @@ cs_bulk_begin(const char *table, LOCKMODE lock, bool indexed)
 		/* rows that have no entries yet will be read at once, and had better stay in shared buffers */
 		b->state = GetBulkInsertState();
 	}
+	/* parallel workers may come while rows are written, and then nobody can take an id */
+	(void) GetCurrentTransactionId();
 	b->cid = GetCurrentCommandId(true);
 	b->context = CurrentMemoryContext;
 	return b;
+}
+
+/*
+ * cs_bulk_keys: see bulk.h.
+ */
+CsBulkKeys *
+cs_bulk_keys(CsBulk *b)
+{
+	Assert(b->result == NULL && b->n == 0 && b->rows == 0);
+	b->keys = cs_keys_begin(b->rel);
+	return b->keys;
 }
 
 /* What was gathered goes into the table and its indexes. */
@@ -96,6 +112,8 @@ flush(CsBulk *b)
 	{
 		if (b->result != NULL)
 			cs_insert_index_tuples(b->result, b->slots[i], b->estate);
+		if (b->keys != NULL)
+			cs_keys_add(b->keys, b->slots[i]);
 		ExecClearTuple(b->slots[i]);
 	}
 	ResetPerTupleExprContext(b->estate);
@@ -120,16 +138,40 @@ cs_bulk_slot(CsBulk *b)
 	return b->slots[b->n];
 }
 
-void
-cs_bulk_put(CsBulk *b, Size bytes)
+/* The row that was filled in is one. */
+static void
+put(CsBulk *b, Size bytes)
 {
-	TupleTableSlot *slot = b->slots[b->n++];
-
-	ExecStoreVirtualTuple(slot);
-	ExecMaterializeSlot(slot);
+	b->n++;
 	b->bytes += bytes;
 	if (b->n == ROWS || b->bytes >= BYTES)
 		flush(b);
+}
+
+void
+cs_bulk_put(CsBulk *b, Size bytes)
+{
+	TupleTableSlot *slot = b->slots[b->n];
+
+	ExecStoreVirtualTuple(slot);
+	ExecMaterializeSlot(slot);
+	put(b, bytes);
+}
+
+/*
+ * cs_bulk_put_tuple: see bulk.h.
+ */
+void
+cs_bulk_put_tuple(CsBulk *b, HeapTupleHeader row, Size bytes)
+{
+	HeapTupleData tuple;
+
+	tuple.t_len = bytes;
+	tuple.t_data = row;
+	tuple.t_tableOid = RelationGetRelid(b->rel);
+	ItemPointerSetInvalid(&tuple.t_self);
+	ExecForceStoreHeapTuple(&tuple, cs_bulk_slot(b), false);
+	put(b, bytes);
 }
 
 /*
@@ -211,7 +253,7 @@ index_one_by_one(Relation rel)
  * cs_bulk_index: see bulk.h.
  */
 void
-cs_bulk_index(const char *table)
+cs_bulk_index(const char *table, CsBulkKeys *keys)
 {
 	Relation rel =
 		table_open(get_relname_relid(table, get_namespace_oid("cs_internal", false)), NoLock);
@@ -221,9 +263,7 @@ cs_bulk_index(const char *table)
 	if (lock_indexes(indexes))
 	{
 		foreach (lc, indexes)
-			cs_exec(psprintf("REINDEX INDEX cs_internal.%s",
-							 quote_identifier(get_rel_name(lfirst_oid(lc)))),
-					CS_NO_ARGS);
+			cs_keys_reindex(keys, rel, lfirst_oid(lc));
 	}
 	else
 	{

@@ -5,17 +5,19 @@
  *
  * In: all rows of all subscription, cancellation and invoice sources, each read
  * once and taken in order of customer (ordered.c: what does not fit into
- * maintenance_work_mem goes to a file), put together one customer at a time.
+ * maintenance_work_mem goes to a file), put together one customer at a time
+ * (ledger_member.c), where there is much by a parallel worker, while this process
+ * writes what it made (ledger_beside.c).
  * Out: movement, customer, the ledger's part of unusable, and the marks of what
  * is left to do.
- * Facts become terms, and terms movements, by the code that ingest uses.
  *
  * cs_internal.ledger_build has a row for each source that was found to be read
  * whole while nothing stood in the ledger; that is instead of a pending row for
  * each of its customers.  The build is one transaction.
  *
  * Movements are written in order of customer, past the indexes, which are made
- * anew over all of them: that is what a first build costs less than adding to
+ * anew over all of them from what was kept while they were written
+ * (core/bulk_keys.c): that is what a first build costs less than adding to
  * a ledger.  Until the commit nobody sees the rows, so nobody misses them in an
  * index; after an abort they are dead rows that no index knows, for vacuum.
  *
@@ -29,6 +31,7 @@
  * Somebody reads the ledger and keeps his transaction open: an index cannot be
  * made anew while he holds it.  The build looks for a gap for a moment without
  * standing in anybody's way, then adds its rows to the indexes one by one.
+ * No worker to be had: this process sweeps itself.
  * A source cannot be read: nothing is built, all who asked are read whole when
  * it can be.
  * Not to be built at once (refresh(commit => false), whose locks would last; merged
@@ -41,6 +44,7 @@
 #include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
+#include "optimizer/paths.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 
@@ -48,6 +52,7 @@
 #include "core/elapsed.h"
 #include "facts/ledger.h"
 #include "facts/ledger_facts.h"
+#include "facts/ledger_member.h"
 #include "facts/ordered.h"
 #include "facts/source_kind.h"
 #include "refresh/refresh.h"
@@ -56,14 +61,35 @@
 typedef struct Stream
 {
 	const CsSource *source;
+	CsRowSource rows;
 	CsOrdered *o;  /* NULL: could not be read */
 	CsResult *ids; /* the customers met, each once; NULL: not wanted */
 } Stream;
 
-/* The rates need the subscription's id, nothing else does. */
-#define TERM_SELECT(id)                                                                       \
-	"SELECT %s AS customer_id, " CS_TERM_COLUMNS ", " id " AS subscription_id, r.term_months" \
-	" FROM (%s) r"
+/* Columns of a subscription by their FACT_ numbers, cast to what cs_term_make takes. */
+static const struct
+{
+	const char *name;
+	const char *sql;
+} term_columns[] = {
+	[FACT_START_AT] = {"start_at", "r.start_at"},
+	[FACT_END_AT] = {"end_at", "r.end_at"},
+	[FACT_MRR] = {NULL, "r.mrr::numeric"}, /* always there: it may be made of others */
+	[FACT_CURRENCY] = {"currency", "r.currency::text"},
+	[FACT_STATUS] = {"status", "r.status::text"},
+	[FACT_IS_TRIAL] = {"is_trial", "r.is_trial"},
+	[FACT_IS_RECURRING] = {"is_recurring", "r.is_recurring"},
+	[FACT_CHANGED_AT] = {"changed_at", "r.changed_at"},
+	[FACT_CANCEL_REQUESTED_AT] = {"cancel_requested_at", "r.cancel_requested_at"},
+	[FACT_CANCEL_REASON] = {"cancel_reason", "r.cancel_reason::text"},
+	[FACT_CHURN_KIND] = {"churn_kind", "r.churn_kind::text"},
+	[FACT_AUTO_RENEW] = {"auto_renew", "r.auto_renew"},
+	[FACT_SUBSCRIPTION_ID] = {"subscription_id", "r.subscription_id::text"},
+	[FACT_TERM_MONTHS] = {"term_months", "r.term_months"},
+};
+
+/* A fact in a table, about. */
+#define FACT_BYTES 80
 
 /* ---- whether ---------------------------------------------------------------- */
 
@@ -157,8 +183,16 @@ open_stream(Stream *s, const CsSource *source, const char *select, const char *t
 	s->source = source;
 	s->o = cs_ordered_open(source, select, then, policy, &error);
 	if (s->o == NULL)
+	{
 		cs_build_failed("ledger_build", source, error);
-	return s->o != NULL;
+		return false;
+	}
+	s->rows.kind = strcmp(source->kind, "subscription") == 0   ? CS_ROW_TERM
+				   : strcmp(source->kind, "cancellation") == 0 ? CS_ROW_CANCELLATION
+															   : CS_ROW_DUE;
+	s->rows.name = source->name;
+	s->rows.desc = s->o->rows->desc;
+	return true;
 }
 
 static bool
@@ -174,107 +208,47 @@ maps(const CsSource *source, const char *column)
 	return false;
 }
 
+/*
+ * What is read of a subscription source: the columns it has, for one that it has
+ * not is NULL in every row, which costs as much as a value on the way here.
+ */
+static char *
+term_select(const CsSource *source, CsRowSource *rows)
+{
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	appendStringInfoString(&sql, "SELECT %s AS customer_id");
+	for (int i = 0; i < lengthof(term_columns); i++)
+	{
+		if (term_columns[i].name != NULL && !maps(source, term_columns[i].name))
+			continue;
+		/* nothing but the rates asks for the id */
+		if (i == FACT_SUBSCRIPTION_ID && !maps(source, "currency"))
+			continue;
+		appendStringInfo(&sql, ", %s", term_columns[i].sql);
+		rows->columns[rows->ncolumns++] = i;
+	}
+	appendStringInfoString(&sql, " FROM (%s) r");
+	return sql.data;
+}
+
 /* ---- writing ---------------------------------------------------------------- */
 
 /* The movements of one customer. */
 static void
-write_member(CsBulk *bulk, const CsMember *member, Datum id)
+write_member(const CsMember *member, const text *id, void *arg)
 {
+	CsBulk *bulk = arg;
+
 	for (int i = 0; i < member->nmovements; i++)
 	{
 		const CsMovement *m = &member->movements[i];
 		TupleTableSlot *slot = cs_bulk_slot(bulk);
 
-		slot->tts_values[0] = id;
-		slot->tts_isnull[0] = false;
-		cs_movement_values(m, slot->tts_values + 1, slot->tts_isnull + 1);
+		cs_movement_row(m, id, slot->tts_values, slot->tts_isnull);
 		cs_bulk_put(bulk, 100 + (m->reason ? strlen(m->reason) : 0));
 	}
-}
-
-/* ---- putting together -------------------------------------------------------- */
-
-typedef struct Build
-{
-	const CsPolicy *policy;
-	CsRates *rates;
-	CsResult *unusable;
-	CsTerm *terms;
-	int terms_size;
-	CsCancellation *cancellations;
-	int cancellations_size;
-	CsDue *dues;
-	int dues_size;
-	int64 done; /* facts */
-} Build;
-
-/* Room for one more in an array that lives as long as the build. */
-#define ROOM(array, n, size)                                                    \
-	do                                                                          \
-	{                                                                           \
-		if ((n) == (size))                                                      \
-			(array) = repalloc_huge((array), sizeof(*(array)) * ((size) *= 2)); \
-	} while (0)
-
-/* All rows of one customer in this stream. */
-static void
-take_terms(Build *b, Stream *s, CsMember *member, const text *id, bool *past_due, bool *foreign)
-{
-	do
-	{
-		CsTerm *term;
-		Datum values[FACT_NCOLUMNS] = {0};
-		bool nulls[FACT_NCOLUMNS];
-		CsTermResult result;
-
-		ROOM(b->terms, member->nterms, b->terms_size);
-		term = &b->terms[member->nterms];
-		slot_getallattrs(s->o->slot);
-		memset(nulls, true, sizeof(nulls));
-		memcpy(values, s->o->slot->tts_values + 1, sizeof(Datum) * (FACT_TERM_MONTHS + 1));
-		memcpy(nulls, s->o->slot->tts_isnull + 1, sizeof(bool) * (FACT_TERM_MONTHS + 1));
-		result = cs_term_make(values, nulls, b->policy->currency, term);
-		if (result == CS_TERM_RANGE)
-			cs_ledger_unusable(b->unusable, s->source->name, member->customer, "MRR out of range");
-		if (result == CS_TERM_OK)
-		{
-			term->source = s->source->name;
-			*past_due |= term->past_due;
-			*foreign |= term->currency != NULL;
-			member->nterms++;
-		}
-		cs_ordered_next(s->o);
-		b->done++;
-	} while (s->o->id != NULL && cs_id_cmp(s->o->id, id) == 0);
-}
-
-static void
-take_cancellations(Build *b, Stream *s, CsMember *member, const text *id)
-{
-	do
-	{
-		ROOM(b->cancellations, member->ncancellations, b->cancellations_size);
-		slot_getallattrs(s->o->slot);
-		if (cs_cancellation_make(s->o->slot->tts_values + 1, s->o->slot->tts_isnull + 1,
-								 &b->cancellations[member->ncancellations]))
-			member->ncancellations++;
-		cs_ordered_next(s->o);
-		b->done++;
-	} while (s->o->id != NULL && cs_id_cmp(s->o->id, id) == 0);
-}
-
-static void
-take_dues(Build *b, Stream *s, const char *customer, const text *id, int *ndues)
-{
-	do
-	{
-		ROOM(b->dues, *ndues, b->dues_size);
-		slot_getallattrs(s->o->slot);
-		if (!s->o->slot->tts_isnull[1])
-			b->dues[(*ndues)++] = (CsDue){customer, DatumGetTimestampTz(s->o->slot->tts_values[1])};
-		cs_ordered_next(s->o);
-		b->done++;
-	} while (s->o->id != NULL && cs_id_cmp(s->o->id, id) == 0);
 }
 
 /* The least customer that a stream stands at, copied; NULL at the end. */
@@ -299,16 +273,19 @@ next_customer(Stream *streams, int n)
 	return copy;
 }
 
-/* All customers, one after the other: the movements of each are written. */
+/*
+ * All rows, customer after customer: their movements are written, here or as
+ * a worker makes them (beside; else maker).
+ */
 static void
-sweep_all(Build *b, Stream *streams, int n, int level, CsBulk *bulk)
+sweep_all(Stream *streams, int n, CsMaker *maker, CsBeside *beside, int level)
 {
-	CsSweepRules rules = cs_sweep_rules(b->policy);
-	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "cs_ext ledger customer",
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "cs_ext ledger customer id",
 												  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
 	text *id;
 	int64 facts = 0;
+	int64 done = 0;
 	int64 tenth = 0;
 	instr_time begin;
 
@@ -317,15 +294,10 @@ sweep_all(Build *b, Stream *streams, int n, int level, CsBulk *bulk)
 		facts += streams[i].o->rows->nrows;
 	while ((id = next_customer(streams, n)) != NULL)
 	{
-		CsMember member = {0};
 		Datum id_datum = PointerGetDatum(id);
-		bool past_due = false;
-		bool foreign = false;
-		int ndues = 0;
 		bool isnull = false;
 
 		CHECK_FOR_INTERRUPTS();
-		member.customer = text_to_cstring(id);
 		for (int i = 0; i < n; i++)
 		{
 			Stream *s = &streams[i];
@@ -337,35 +309,37 @@ sweep_all(Build *b, Stream *streams, int n, int level, CsBulk *bulk)
 				tuplestore_putvalues(s->ids->store, s->ids->desc, &id_datum, &isnull);
 				s->ids->nrows++;
 			}
-			if (strcmp(s->source->kind, "subscription") == 0)
-				take_terms(b, s, &member, id, &past_due, &foreign);
-			else if (strcmp(s->source->kind, "cancellation") == 0)
-				take_cancellations(b, s, &member, id);
-			else
-				take_dues(b, s, member.customer, id, &ndues);
-		}
-		if (member.nterms > 0)
-		{
-			member.terms = b->terms;
-			member.cancellations = b->cancellations;
-			if (past_due)
-				cs_ledger_end_grace(&member, b->dues, ndues, b->policy->grace_days);
-			if (foreign)
-				cs_ledger_convert(&member, b->rates, b->policy, b->unusable);
-			cs_sweep(&member, 1, NULL, 0, &rules);
-			if (cs_ledger_fits(&member, b->unusable))
-				write_member(bulk, &member, id_datum);
+			do
+			{
+				if (beside != NULL)
+					cs_beside_row(beside, i, s->o->slot);
+				else
+					cs_maker_row(maker, &s->rows, s->o->slot);
+				cs_ordered_next(s->o);
+				done++;
+			} while (s->o->id != NULL && cs_id_cmp(s->o->id, id) == 0);
 		}
 		MemoryContextReset(context);
-		if (b->done * 10 / facts > tenth)
+		if (done * 10 / facts > tenth)
 		{
-			tenth = b->done * 10 / facts;
-			ereport(level, errmsg("ledger: %lld of %lld facts after %.1f s", (long long) b->done,
+			tenth = done * 10 / facts;
+			ereport(level, errmsg("ledger: %lld of %lld facts after %.1f s", (long long) done,
 								  (long long) facts, cs_ms_since(begin) / 1000));
 		}
 	}
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
+}
+
+/* A worker takes its time to start, so there had better be as much as workers read a table for. */
+static bool
+worth_a_worker(const Stream *streams, int n)
+{
+	int64 facts = 0;
+
+	for (int i = 0; i < n; i++)
+		facts += streams[i].o->rows->nrows;
+	return facts * FACT_BYTES >= (int64) min_parallel_table_scan_size * BLCKSZ;
 }
 
 /* What is left to do of everybody, and for whom nothing more is known of the sources that asked. */
@@ -420,11 +394,12 @@ open_streams(Stream *streams, int *n, const CsPolicy *policy, List **met)
 		const CsSource *source = lfirst(lc);
 		Stream *s = &streams[(*n)++];
 
-		if (!open_stream(s, source,
-						 maps(source, "currency") ? TERM_SELECT("r.subscription_id::text")
-												  : TERM_SELECT("NULL::text"),
-						 NULL, policy))
+		CsRowSource rows = {CS_ROW_TERM};
+
+		if (!open_stream(s, source, term_select(source, &rows), NULL, policy))
 			return false;
+		memcpy(s->rows.columns, rows.columns, sizeof(rows.columns));
+		s->rows.ncolumns = rows.ncolumns;
 		s->ids = id_result();
 		*met = lappend(*met, s->ids);
 		past_due |= maps(source, "status");
@@ -462,34 +437,54 @@ close_streams(Stream *streams, int n)
 static void
 build_ledger(Stream *streams, int n, const CsPolicy *policy, int level)
 {
-	Build b = {0};
+	CsRates *rates = cs_rates_load(policy);
+	CsResult *unusable = cs_ledger_unusable_result();
+	CsRowSource *sources = palloc(sizeof(CsRowSource) * n);
 	CsBulk *bulk;
+	CsBulkKeys *keys;
+	CsBeside *beside = NULL;
 	int64 rows;
 	instr_time begin;
 	double sweeping;
 
 	INSTR_TIME_SET_CURRENT(begin);
-	b.policy = policy;
-	b.rates = cs_rates_load(policy);
-	b.unusable = cs_ledger_unusable_result();
-	b.terms_size = b.cancellations_size = b.dues_size = 64;
-	b.terms = palloc(sizeof(CsTerm) * b.terms_size);
-	b.cancellations = palloc(sizeof(CsCancellation) * b.cancellations_size);
-	b.dues = palloc(sizeof(CsDue) * b.dues_size);
 	/* of who was refreshed on his own meanwhile */
 	cs_exec("DELETE FROM cs_internal.movement", CS_NO_ARGS);
 	/* nobody else may write, for his rows would be in indexes that are made anew */
 	bulk = cs_bulk_begin("movement", ShareRowExclusiveLock, false);
-	sweep_all(&b, streams, n, level, bulk);
+	keys = cs_bulk_keys(bulk);
+	for (int i = 0; i < n; i++)
+		sources[i] = streams[i].rows;
+	if (worth_a_worker(streams, n))
+		beside = cs_beside_begin(sources, n, policy, rates, bulk, unusable);
+	if (beside != NULL)
+	{
+		sweep_all(streams, n, NULL, beside, level);
+		cs_beside_end(beside);
+	}
+	else
+	{
+		CsMaker *maker = cs_maker_begin(policy, rates, unusable, write_member, bulk);
+
+		sweep_all(streams, n, maker, NULL, level);
+		cs_maker_end(maker);
+	}
 	rows = cs_bulk_end(bulk);
+	/* their memory is the indexes' now */
+	for (int i = 0; i < n; i++)
+	{
+		cs_ordered_close(streams[i].o);
+		streams[i].o = NULL;
+	}
 	sweeping = cs_ms_since(begin);
 	INSTR_TIME_SET_CURRENT(begin);
 	if (rows > 0)
-		cs_bulk_index("movement");
-	ereport(level, errmsg("ledger written: %lld movements in %.0f ms, indexed in %.0f ms",
-						  (long long) rows, sweeping, cs_ms_since(begin)));
-	cs_ledger_write_unusable((Datum) 0, b.unusable);
-	tuplestore_end(b.unusable->store);
+		cs_bulk_index("movement", keys);
+	ereport(level, errmsg("ledger written: %lld movements in %.0f ms%s, indexed in %.0f ms",
+						  (long long) rows, sweeping, beside != NULL ? " beside a worker" : "",
+						  cs_ms_since(begin)));
+	cs_ledger_write_unusable((Datum) 0, unusable);
+	tuplestore_end(unusable->store);
 }
 
 /* Everything, as cs_ledger_build_step promises. */

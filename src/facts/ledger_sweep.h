@@ -223,6 +223,10 @@ typedef enum CsTermResult
 typedef struct CsRates CsRates;
 
 extern CsRates *cs_rates_load(const CsPolicy *policy);
+
+/* The rates as one piece of memory, and made of it again, which stays where it is. */
+extern char *cs_rates_pack(const CsRates *rates, Size *size);
+extern CsRates *cs_rates_unpack(char *packed, const char *currency, const char *time_zone);
 extern CsTermResult cs_term_make(const Datum *values, const bool *nulls, const char *currency,
 								 CsTerm *term);
 extern bool cs_cancellation_make(const Datum *values, const bool *nulls,

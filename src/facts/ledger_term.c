@@ -63,6 +63,67 @@ cs_rates_load(const CsPolicy *policy)
 	return rates;
 }
 
+/* A rate in a piece of memory: its currency, then the number, each aligned. */
+typedef struct PackedRate
+{
+	DateADT valid_from;
+	int number_at; /* where the rate stands behind this */
+	int next_at;   /* and the next one; 0: this is none */
+} PackedRate;
+
+/*
+ * cs_rates_pack, cs_rates_unpack: see ledger_sweep.h.
+ */
+char *
+cs_rates_pack(const CsRates *rates, Size *size)
+{
+	Size total = sizeof(PackedRate);
+	char *packed;
+	char *to;
+
+	for (int i = 0; i < rates->nrates; i++)
+		total += MAXALIGN(sizeof(PackedRate)) + MAXALIGN(strlen(rates->rates[i].currency) + 1) +
+				 MAXALIGN(VARSIZE_ANY(DatumGetPointer(rates->rates[i].rate)));
+	packed = to = palloc_extended(total, MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+	for (int i = 0; i < rates->nrates; i++)
+	{
+		const Rate *r = &rates->rates[i];
+		PackedRate *p = (PackedRate *) to;
+		Size bytes = VARSIZE_ANY(DatumGetPointer(r->rate));
+
+		p->valid_from = r->valid_from;
+		p->number_at = MAXALIGN(sizeof(PackedRate)) + MAXALIGN(strlen(r->currency) + 1);
+		p->next_at = p->number_at + MAXALIGN(bytes);
+		strcpy(to + MAXALIGN(sizeof(PackedRate)), r->currency);
+		memcpy(to + p->number_at, DatumGetPointer(r->rate), bytes);
+		to += p->next_at;
+	}
+	*size = total;
+	return packed;
+}
+
+CsRates *
+cs_rates_unpack(char *packed, const char *currency, const char *time_zone)
+{
+	CsRates *rates = palloc0(sizeof(CsRates));
+	int n = 0;
+
+	rates->currency = currency;
+	rates->time_zone = time_zone;
+	for (char *p = packed; ((PackedRate *) p)->next_at != 0; p += ((PackedRate *) p)->next_at)
+		n++;
+	rates->rates = palloc(sizeof(Rate) * (n + 1));
+	for (char *p = packed; ((PackedRate *) p)->next_at != 0; p += ((PackedRate *) p)->next_at)
+	{
+		Rate *r = &rates->rates[rates->nrates++];
+
+		r->currency = p + MAXALIGN(sizeof(PackedRate));
+		r->valid_from = ((PackedRate *) p)->valid_from;
+		r->rate = PointerGetDatum(p + ((PackedRate *) p)->number_at);
+	}
+	return rates;
+}
+
 /*
  * The rate in force on the local day of an instant.  Currencies are in upper
  * case.  False: no such rate.

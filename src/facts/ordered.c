@@ -25,6 +25,7 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 
+#include "core/radix.h"
 #include "facts/ordered.h"
 
 /* What a row takes in memory, about: it stands in a tuplestore, and its place in the order, twice. */
@@ -36,12 +37,6 @@
  * of several only when they are asked for in one go.
  */
 #define AHEAD 32
-
-struct CsOrderedRow
-{
-	uint64 head; /* the first bytes of the id, zeros behind them: compares as the id does */
-	MinimalTuple tuple;
-};
 
 /*
  * cs_id_cmp: see ordered.h.
@@ -78,6 +73,16 @@ cs_user_query_whole(const CsUserQuery *query, ErrorData **error)
 
 /* ---- in memory ----------------------------------------------------------------- */
 
+/*
+ * A row in memory.  Its key is the first bytes of the id, zeros behind them, which
+ * compare as the id does.
+ */
+static inline MinimalTuple
+tuple_of(const CsRadix *row)
+{
+	return (MinimalTuple) (uintptr_t) row->item;
+}
+
 /* The id that a row begins with; it is not NULL. */
 static const text *
 id_of(MinimalTuple tuple)
@@ -86,76 +91,36 @@ id_of(MinimalTuple tuple)
 }
 
 static inline int
-row_cmp(const CsOrderedRow *a, const CsOrderedRow *b)
+row_cmp(const CsRadix *a, const CsRadix *b)
 {
-	if (a->head != b->head)
-		return a->head < b->head ? -1 : 1;
+	if (a->key != b->key)
+		return a->key < b->key ? -1 : 1;
 	/* a zero at its end: the whole id is in it */
-	if ((a->head & 0xFF) == 0)
+	if ((a->key & 0xFF) == 0)
 		return 0;
-	return cs_id_cmp(id_of(a->tuple), id_of(b->tuple));
+	return cs_id_cmp(id_of(tuple_of(a)), id_of(tuple_of(b)));
 }
 
 #define ST_SORT sort_alike
-#define ST_ELEMENT_TYPE CsOrderedRow
+#define ST_ELEMENT_TYPE CsRadix
 #define ST_COMPARE(a, b) row_cmp(a, b)
 #define ST_SCOPE static
 #define ST_CHECK_FOR_INTERRUPTS
 #define ST_DEFINE
 #include "lib/sort_template.h"
 
-/*
- * Rows in order of their heads, byte by byte from the last: many rows are so in
- * less time than by comparing them.  Bytes that all rows share cost nothing.
- * Returns where they stand: in `rows` or in `other`, which has as much room.
- */
-static CsOrderedRow *
-sort_by_head(CsOrderedRow *rows, CsOrderedRow *other, uint64 n)
-{
-	uint64(*counts)[256] = palloc0(sizeof(uint64[sizeof(rows->head)][256]));
-
-	for (uint64 i = 0; i < n; i++)
-	{
-		for (int byte = 0; byte < sizeof(rows->head); byte++)
-			counts[byte][(rows[i].head >> (8 * byte)) & 0xFF]++;
-	}
-	for (int byte = 0; byte < sizeof(rows->head); byte++)
-	{
-		uint64 *place = counts[byte];
-		uint64 before = 0;
-		CsOrderedRow *sorted = other;
-
-		CHECK_FOR_INTERRUPTS();
-		if (n == 0 || place[(rows[0].head >> (8 * byte)) & 0xFF] == n)
-			continue;
-		for (int value = 0; value < 256; value++)
-		{
-			uint64 count = place[value];
-
-			place[value] = before;
-			before += count;
-		}
-		for (uint64 i = 0; i < n; i++)
-			sorted[place[(rows[i].head >> (8 * byte)) & 0xFF]++] = rows[i];
-		other = rows;
-		rows = sorted;
-	}
-	pfree(counts);
-	return rows;
-}
-
-/* Rows in order of their ids; returns where they stand, as sort_by_head does. */
-static CsOrderedRow *
-sort_rows(CsOrderedRow *rows, CsOrderedRow *other, uint64 n)
+/* Rows in order of their ids; returns where they stand, as cs_radix_sort does. */
+static CsRadix *
+sort_rows(CsRadix *rows, CsRadix *other, uint64 n)
 {
 	uint64 end;
 
-	rows = sort_by_head(rows, other, n);
+	rows = cs_radix_sort(rows, other, n);
 	for (uint64 begin = 0; begin < n; begin = end)
 	{
-		for (end = begin + 1; end < n && rows[end].head == rows[begin].head;)
+		for (end = begin + 1; end < n && rows[end].key == rows[begin].key;)
 			end++;
-		if (end - begin > 1 && (rows[begin].head & 0xFF) != 0)
+		if (end - begin > 1 && (rows[begin].key & 0xFF) != 0)
 			sort_alike(&rows[begin], end - begin);
 	}
 	return rows;
@@ -182,13 +147,13 @@ may_fit(Oid relid)
 static void
 sort_in_memory(CsOrdered *o)
 {
-	Size size = sizeof(CsOrderedRow) * (o->rows->nrows + 1);
-	CsOrderedRow *rows = MemoryContextAllocHuge(CurrentMemoryContext, size);
-	CsOrderedRow *other = MemoryContextAllocHuge(CurrentMemoryContext, size);
+	Size size = sizeof(CsRadix) * (o->rows->nrows + 1);
+	CsRadix *rows = MemoryContextAllocHuge(CurrentMemoryContext, size);
+	CsRadix *other = MemoryContextAllocHuge(CurrentMemoryContext, size);
 
 	while (tuplestore_gettupleslot(o->rows->store, true, false, o->slot))
 	{
-		CsOrderedRow *row = &rows[o->nsorted];
+		CsRadix *row = &rows[o->nsorted];
 		bool isnull;
 		bool should_free;
 		const text *id;
@@ -199,11 +164,11 @@ sort_in_memory(CsOrdered *o)
 		id = (const text *) DatumGetPointer(slot_getattr(o->slot, 1, &isnull));
 		if (isnull)
 			continue;
-		row->tuple = ExecFetchSlotMinimalTuple(o->slot, &should_free);
-		Assert(!should_free && id == id_of(row->tuple));
+		row->item = (uintptr_t) ExecFetchSlotMinimalTuple(o->slot, &should_free);
+		Assert(!should_free && id == id_of(tuple_of(row)));
 		len = VARSIZE_ANY_EXHDR(id);
 		memcpy(&head, VARDATA_ANY(id), Min(len, sizeof(head)));
-		row->head = pg_ntoh64(head);
+		row->key = pg_ntoh64(head);
 		o->nsorted++;
 	}
 	ExecClearTuple(o->slot);
@@ -276,7 +241,7 @@ fetch_ahead(const CsOrdered *o)
 
 	for (uint64 i = o->next + AHEAD; i < end; i++)
 	{
-		const char *tuple = (const char *) o->sorted[i].tuple;
+		const char *tuple = (const char *) tuple_of(&o->sorted[i]);
 
 		__builtin_prefetch(tuple);
 		__builtin_prefetch(tuple + PG_CACHE_LINE_SIZE / 2);
@@ -299,7 +264,7 @@ cs_ordered_next(CsOrdered *o)
 			return;
 		if (o->next % AHEAD == 0)
 			fetch_ahead(o);
-		ExecStoreMinimalTuple(o->sorted[o->next++].tuple, o->slot, false);
+		ExecStoreMinimalTuple(tuple_of(&o->sorted[o->next++]), o->slot, false);
 		o->id = (text *) DatumGetPointer(slot_getattr(o->slot, 1, &isnull));
 		return;
 	}

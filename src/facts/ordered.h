@@ -9,9 +9,8 @@
 
 #include "executor/tuptable.h"
 
+#include "core/radix.h"
 #include "facts/source.h"
-
-typedef struct CsOrderedRow CsOrderedRow;
 
 /* Rows of one source, standing at one of them. */
 typedef struct CsOrdered
@@ -19,7 +18,7 @@ typedef struct CsOrdered
 	CsResult *rows;
 	TupleTableSlot *slot; /* the row */
 	text *id;             /* its first column; NULL: there are no more */
-	CsOrderedRow *sorted; /* NULL: they stand in order in the store */
+	CsRadix *sorted;      /* NULL: they stand in order in the store */
 	uint64 nsorted;
 	uint64 next;
 } CsOrdered;

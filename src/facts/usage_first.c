@@ -328,7 +328,7 @@ write_slice(const FileSet *files, List *packed, int64 lo, int64 width, int64 hi,
 	if (bulk != NULL)
 		cs_bulk_end(bulk);
 	if (later && n > 0)
-		cs_bulk_index("usage_month");
+		cs_bulk_index("usage_month", NULL);
 
 	cs_register("part", part);
 	cs_register("built", customers);

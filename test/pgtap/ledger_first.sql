@@ -96,6 +96,13 @@ SELECT ok(count(DISTINCT r ->> 'reason') >= 6, 'of unusable rows too: ' || strin
 SELECT ok(count(*) >= 2, 'of ids that are no customers') FROM app.kept WHERE tab = 'orphan' AND way = 'first' AND r ->> 'customer_id' = 'nobody';
 SELECT set_has('SELECT r ->> ''kind'' FROM app.kept WHERE tab = ''movement'' AND way = ''first''', $$VALUES ('new'), ('expansion'), ('contraction'), ('churn'), ('reactivation'), ('pause'), ('resume'), ('fx')$$, 'all kinds are among them');
 
+-- the same where a worker sweeps
+SET min_parallel_table_scan_size = 0;
+CALL app.both(NULL, NULL) \gset
+SELECT is(:transactions::bigint, 1::bigint, 'of one transaction, with a worker beside it');
+SELECT is_empty($$SELECT * FROM app.difference('first', 'ingest')$$, 'a worker makes what ingest makes');
+RESET min_parallel_table_scan_size;
+
 -- the same with the ledger's indexes, which were made anew
 CALL app.empty();
 CALL cs.refresh();
@@ -146,5 +153,8 @@ SELECT count(*) FROM cs.add_source('leaving', 'cancellation', 'app.leaving', '{"
 CALL app.both(NULL, NULL) \gset
 SELECT is(:transactions::bigint, 1::bigint, 'built in one transaction from facts that do not fit into memory');
 SELECT is_empty($$SELECT * FROM app.difference('first', 'ingest')$$, 'with the same outcome');
+SET min_parallel_table_scan_size = 0;
+CALL app.both(NULL, NULL) \gset
+SELECT is_empty($$SELECT * FROM app.difference('first', 'ingest')$$, 'the same where a worker sweeps');
 SELECT ok(count(*) > 0, 'long reasons are among them') FROM cs_internal.movement WHERE length(reason) >= 5000;
 SELECT * FROM finish();

@@ -126,6 +126,24 @@ is(at_once(), '1', 'built in one transaction');
 is(difference(), '', 'all is what ingest makes, where the indexes were made anew');
 is(sql('SELECT count(*) FROM cs_internal.progress'), '0', 'progress is empty');
 
+# --- with a worker beside it, and without ---------------------------------------------------
+sub built
+{
+	sql('TRUNCATE cs_internal.movement; UPDATE cs_internal.source_state SET needs_scan = true');
+	my ($out, $said) = ('', '');
+	$node->psql('postgres', "SET client_min_messages = debug1; $_[0] CALL cs.refresh()", stdout => \$out, stderr => \$said);
+	return $said =~ /ledger written: [1-9]\d* movements in \d+ ms( beside a worker)?, indexed/ ? ($1 ? 'beside' : 'alone') : $said;
+}
+is(built(''), 'alone', 'few facts are not worth a worker');
+is(built('SET min_parallel_table_scan_size = 0;'), 'beside', 'a worker sweeps');
+is(at_once(), '1', 'built in one transaction');
+is(difference(), '', 'all is what ingest makes, where a worker swept');
+for my $none ('max_parallel_workers', 'max_parallel_maintenance_workers')
+{
+	is(built("SET min_parallel_table_scan_size = 0; SET $none = 0;"), 'alone', "without one where $none is 0");
+	is(difference(), '', 'all is what ingest makes');
+}
+
 # --- a customer who is gone by then ---------------------------------------------------------
 sql('DELETE FROM app.sub WHERE customer_id IN (17, 18); TRUNCATE cs_internal.movement; UPDATE cs_internal.source_state SET needs_scan = true');
 sql('CALL cs.refresh()');
