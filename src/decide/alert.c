@@ -33,6 +33,7 @@
 #include "utils/timestamp.h"
 
 #include "cs_ext.h"
+#include "core/empty.h"
 #include "core/texts.h"
 #include "decide/alert.h"
 #include "facts/merge.h"
@@ -78,15 +79,20 @@ bool_cell(uint64 row, int column)
 static void
 read_alerts(Stage *stage)
 {
-	uint64 n = cs_exec(
-		"SELECT a.id, a.rule, a.customer_id, a.key, a.severity, a.state, a.message, a.cause,"
-		" a.pending_since, a.held_by, a.opened_at, a.fired_at, a.acknowledged_at, a.snoozed_until,"
-		" a.clear_since, a.resolved_at, a.rearmed, a.due_at,"
-		" a.ack_due_at, a.resolve_due_at, a.ack_missed, a.resolve_missed, a.escalated_to, "
-		"a.escalated_at, a.fact_id"
-		" FROM cs_internal.alert a WHERE a.live"
-		" AND a.customer_id = ANY ((SELECT $1)::text[]) ORDER BY a.id FOR UPDATE",
-		CS_ARGS(cs_textarray(stage->batch->ids)));
+	uint64 n =
+		cs_is_empty("alert")
+			? 0
+			: cs_exec("SELECT a.id, a.rule, a.customer_id, a.key, a.severity, a.state, a.message, "
+					  "a.cause,"
+					  " a.pending_since, a.held_by, a.opened_at, a.fired_at, a.acknowledged_at, "
+					  "a.snoozed_until,"
+					  " a.clear_since, a.resolved_at, a.rearmed, a.due_at,"
+					  " a.ack_due_at, a.resolve_due_at, a.ack_missed, a.resolve_missed, "
+					  "a.escalated_to, "
+					  "a.escalated_at, a.fact_id"
+					  " FROM cs_internal.alert a WHERE a.live"
+					  " AND a.customer_id = ANY ((SELECT $1)::text[]) ORDER BY a.id FOR UPDATE",
+					  CS_ARGS(cs_textarray(stage->batch->ids)));
 
 	stage->nalerts = (int) n;
 	stage->alerts = palloc0(sizeof(CsAlert *) * (n + 1));

@@ -36,6 +36,7 @@
 #include "utils/jsonb.h"
 
 #include "cs_ext.h"
+#include "core/empty.h"
 #include "core/texts.h"
 #include "decide/rule.h"
 #include "decide/segment.h"
@@ -646,9 +647,10 @@ end_gone(const CsBatch *batch, const CsDimensions *defs)
 						 gone),
 				at, 2);
 	}
-	cs_exec("DELETE FROM cs_internal.segment_assignment a"
-			" WHERE a.customer_id = ANY ((SELECT $2)::text[]) AND a.expires_at <= $1",
-			at, 2);
+	if (!cs_is_empty("segment_assignment"))
+		cs_exec("DELETE FROM cs_internal.segment_assignment a"
+				" WHERE a.customer_id = ANY ((SELECT $2)::text[]) AND a.expires_at <= $1",
+				at, 2);
 }
 
 /*

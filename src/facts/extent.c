@@ -14,6 +14,7 @@
 #include "utils/datetime.h"
 #include "utils/lsyscache.h"
 
+#include "core/empty.h"
 #include "core/texts.h"
 #include "facts/source_kind.h"
 #include "refresh/refresh.h"
@@ -131,10 +132,14 @@ cs_count_unusable_between(const CsSource *source, Datum ids, TimestampTz since, 
 		return;
 	}
 	if (strcmp(source->kind, "usage_event") == 0 && cs_usage_is_usable(source))
+	{
+		if (cs_is_empty("unusable"))
+			return;
 		ids = cs_ids_from_query("SELECT DISTINCT customer_id FROM cs_internal.unusable"
 								" WHERE source = $1 AND customer_id = ANY ((SELECT $2)::text[])"
 								" ORDER BY 1",
 								CS_ARGS(cs_text(source->name), cs_textarray(ids)), &n);
+	}
 	else
 	{
 		CsUserQuery query = {0};

@@ -34,6 +34,7 @@
 #include "utils/lsyscache.h"
 
 #include "core/bulk.h"
+#include "core/empty.h"
 #include "facts/ledger.h"
 #include "facts/merge.h"
 #include "facts/source_kind.h"
@@ -325,9 +326,10 @@ cs_orphans_ingest(const CsSource *source, Datum ids)
 	bool isnull;
 	ListCell *lc;
 
-	cs_exec("DELETE FROM cs_internal.orphan o USING cs_internal.customer c WHERE c.customer_id = "
-			"o.customer_id AND o.customer_id = ANY ($1)",
-			CS_ARGS(cs_textarray(ids)));
+	if (!cs_is_empty("orphan"))
+		cs_exec("DELETE FROM cs_internal.orphan o USING cs_internal.customer c WHERE c.customer_id "
+				"= o.customer_id AND o.customer_id = ANY ($1)",
+				CS_ARGS(cs_textarray(ids)));
 	cs_exec("SELECT array_agg(i) FROM unnest($1) i WHERE NOT EXISTS (SELECT 1 FROM "
 			"cs_internal.customer c WHERE c.customer_id = i)",
 			CS_ARGS(cs_textarray(ids)));

@@ -177,13 +177,7 @@ extern void cs_usage_read(CsUsageReader *r, const char *data, Size len, int sqls
 /* Only up to the instants and stamp; the rest may be cut off. */
 extern void cs_usage_read_head(CsUsageReader *r, const char *data, Size len, int sqlstate);
 extern void cs_usage_read_value(CsUsageReader *r, struct varlena *value);
-extern uint32 cs_usage_read_event(CsUsageReader *r, CsUsageString *name); /* number of days */
-extern void cs_usage_read_day(CsUsageReader *r, DateADT *day, int64 *count, CsQty *q);
 extern void cs_usage_read_users(CsUsageReader *r);
-extern uint32 cs_usage_read_user(CsUsageReader *r, CsUsageString *name); /* number of events */
-/* Number of chunks; one and the same may come several times, one after the other. */
-extern uint32 cs_usage_read_user_event(CsUsageReader *r, uint32 *index);
-extern void cs_usage_read_chunk(CsUsageReader *r, int32 *chunk, uint32 *bits);
 extern void cs_usage_read_end(CsUsageReader *r);
 extern void cs_usage_same_stamps(const CsUsageReader *a, const CsUsageReader *b);
 
@@ -220,6 +214,175 @@ cs_chunk_mask(int32 chunk, DateADT lo, DateADT hi)
 /* All days there are, as a half-open range. */
 #define CS_DAY_MIN (DATETIME_MIN_JULIAN - POSTGRES_EPOCH_JDATE)
 #define CS_DAY_END (DATE_END_JULIAN - POSTGRES_EPOCH_JDATE)
+
+/* ---- steps of the walk that are taken for each day of each user ------- */
+
+/* Raises: the value is no encoding; what: why. */
+CS_NORETURN extern void cs_usage_damaged(const CsUsageReader *r, const char *what);
+extern uint64 cs_usage_read_long_varint(CsUsageReader *r);
+extern void cs_usage_read_qty(CsUsageReader *r, CsQty *q);
+
+/* Most numbers are one byte. */
+static inline uint64
+cs_usage_read_varint(CsUsageReader *r)
+{
+	if (r->p < r->end && *r->p < 0x80)
+		return *r->p++;
+	return cs_usage_read_long_varint(r);
+}
+
+static inline int64
+cs_usage_read_zigzag(CsUsageReader *r)
+{
+	uint64 v = cs_usage_read_varint(r);
+
+	return (int64) (v >> 1) ^ -(int64) (v & 1);
+}
+
+/* The length of a list; each element takes at least a byte. */
+static inline uint32
+cs_usage_read_length(CsUsageReader *r)
+{
+	uint64 n = cs_usage_read_varint(r);
+
+	if (n > (uint64) (r->end - r->p) || n > PG_INT32_MAX)
+		cs_usage_damaged(r, "List longer than the value");
+	return (uint32) n;
+}
+
+static inline void
+cs_usage_read_name(CsUsageReader *r, CsUsageString *name)
+{
+	uint64 n = cs_usage_read_varint(r);
+
+	name->s = NULL;
+	name->len = 0;
+	if (n == 0)
+		return;
+	if (n - 1 > (uint64) (r->end - r->p))
+		cs_usage_damaged(r, "Name longer than the value");
+	name->s = (const char *) r->p;
+	name->len = (int) (n - 1);
+	r->p += n - 1;
+}
+
+static inline DateADT
+cs_usage_check_day(CsUsageReader *r, int64 day)
+{
+	if (day < CS_DAY_MIN || day >= CS_DAY_END)
+		cs_usage_damaged(r, "Day out of range");
+	return (DateADT) day;
+}
+
+/* Next event: its name and the number of its days, which must be read before the next step. */
+static inline uint32
+cs_usage_read_event(CsUsageReader *r, CsUsageString *name)
+{
+	uint64 n;
+
+	cs_usage_read_name(r, name);
+	n = cs_usage_read_varint(r);
+	r->has_qty = n & 1;
+	r->fresh = true;
+	n >>= 1;
+	if (n == 0 || n > (uint64) (r->end - r->p))
+		cs_usage_damaged(r, "Wrong number of days");
+	return (uint32) n;
+}
+
+/* Next day of the event.  A quantity beyond int64 is palloc'd. */
+static inline void
+cs_usage_read_day(CsUsageReader *r, DateADT *day, int64 *count, CsQty *q)
+{
+	*q = (CsQty){0};
+	if (r->fresh)
+		r->day = cs_usage_read_zigzag(r);
+	else
+	{
+		uint64 distance = cs_usage_read_varint(r);
+
+		if (distance > PG_UINT32_MAX)
+			cs_usage_damaged(r, "Day out of range");
+		r->day += 1 + (int64) distance;
+	}
+	r->fresh = false;
+	*day = cs_usage_check_day(r, r->day);
+	r->min_day = Min(r->min_day, *day);
+	*count = cs_usage_read_zigzag(r);
+	if (r->has_qty)
+		cs_usage_read_qty(r, q);
+}
+
+/* Next user: the name and the number of its events. */
+static inline uint32
+cs_usage_read_user(CsUsageReader *r, CsUsageString *name)
+{
+	uint32 n;
+
+	cs_usage_read_name(r, name);
+	n = cs_usage_read_length(r);
+	if (n == 0)
+		cs_usage_damaged(r, "User without events");
+	r->index = -1;
+	return n;
+}
+
+/*
+ * Next event of the user: its place among the events and the number of chunks of
+ * days; one and the same may come several times, one after the other.  Where the
+ * days are a list, each is a chunk.
+ */
+static inline uint32
+cs_usage_read_user_event(CsUsageReader *r, uint32 *index)
+{
+	uint64 distance = cs_usage_read_varint(r);
+	uint32 n = distance % 4;
+
+	distance /= 4;
+	if (distance >= r->nevents || r->index + 1 + (int64) distance >= r->nevents)
+		cs_usage_damaged(r, "Event out of range");
+	r->index += 1 + (int64) distance;
+	*index = (uint32) r->index;
+	r->listed = n > 0;
+	if (r->listed)
+	{
+		r->next = r->min_day;
+		return n;
+	}
+	n = cs_usage_read_length(r);
+	if (n == 0)
+		cs_usage_damaged(r, "User event without days");
+	r->chunk = (int64) cs_chunk_of(r->min_day) - 1;
+	return n;
+}
+
+/* Next chunk of the user's event. */
+static inline void
+cs_usage_read_chunk(CsUsageReader *r, int32 *chunk, uint32 *bits)
+{
+	uint64 distance = cs_usage_read_varint(r);
+	uint64 days;
+
+	if (distance > PG_UINT32_MAX)
+		cs_usage_damaged(r, "Day out of range");
+	if (r->listed)
+	{
+		DateADT day = cs_usage_check_day(r, r->next + (int64) distance);
+
+		r->next = (int64) day + 1;
+		*chunk = cs_chunk_of(day);
+		*bits = cs_bit_of(day);
+		return;
+	}
+	r->chunk += 1 + (int64) distance;
+	if (r->chunk < cs_chunk_of(CS_DAY_MIN) || r->chunk > cs_chunk_of(CS_DAY_END - 1))
+		cs_usage_damaged(r, "Day out of range");
+	days = cs_usage_read_varint(r);
+	if (days == 0 || days > PG_UINT32_MAX)
+		cs_usage_damaged(r, "Wrong days of a chunk");
+	*chunk = (int32) r->chunk;
+	*bits = (uint32) days;
+}
 
 /* ---- writing ---------------------------------------------------------- */
 

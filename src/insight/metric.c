@@ -21,6 +21,7 @@
 #include "utils/array.h"
 #include "utils/lsyscache.h"
 
+#include "core/empty.h"
 #include "core/expired.h"
 #include "core/hold.h"
 #include "core/texts.h"
@@ -223,6 +224,8 @@ mark_failing(Matrix *m, const CsMetric *metric, ErrorData *error, int64 customer
 static void
 mark_working(Matrix *m, const CsMetric *metric)
 {
+	if (cs_is_empty("definition_status"))
+		return;
 	cs_exec("DELETE FROM cs_internal.definition_status d WHERE d.table_name = 'metric'"
 			" AND d.key = $4 AND d.status = 'failing' AND " CS_TRIED_AGAIN,
 			CS_ARGS(cs_textarray(m->batch->ids), cs_int8(m->batch->nids), cs_int8(cs_refresh_batch),

@@ -21,6 +21,7 @@
 #include "utils/jsonb.h"
 #include "utils/memutils.h"
 
+#include "core/empty.h"
 #include "decide/rule.h"
 #include "insight/scorecard.h"
 #include "refresh/state.h"
@@ -589,7 +590,7 @@ is_news(const Found *was, int row, const Datum *out, const bool *nulls)
 		{WAS_VERSION, OUT_VERSION, 8},
 	};
 
-	if (was->rows[row] == NULL)
+	if (was->table == NULL || was->rows[row] == NULL)
 		return nulls[OUT_SCORE_REASON] || strcmp(TextDatumGetCString(out[OUT_SCORE_REASON]),
 												 cs_score_reason_name(CS_SCORE_INACTIVE)) != 0;
 	for (int i = 0; i < lengthof(kept); i++)
@@ -657,12 +658,16 @@ cs_stage_health(CsBatch *batch)
 	{
 		CsArg args[] = {cs_tstz(batch->as_of), cs_textarray(batch->ids)};
 
-		cs_exec("UPDATE cs_internal.health_override o SET ended_at = o.expires_at"
-				" WHERE o.customer_id = ANY ((SELECT $2)::text[]) AND o.ended_at IS NULL AND "
-				"o.expires_at <= $1",
-				args, lengthof(args));
-		was = find(batch, health_sql, CS_ARGS(cs_textarray(batch->ids)));
-		overrides = find(batch, override_sql, args, lengthof(args));
+		if (!cs_is_empty("health"))
+			was = find(batch, health_sql, CS_ARGS(cs_textarray(batch->ids)));
+		if (!cs_is_empty("health_override"))
+		{
+			cs_exec("UPDATE cs_internal.health_override o SET ended_at = o.expires_at"
+					" WHERE o.customer_id = ANY ((SELECT $2)::text[]) AND o.ended_at IS NULL AND "
+					"o.expires_at <= $1",
+					args, lengthof(args));
+			overrides = find(batch, override_sql, args, lengthof(args));
+		}
 	}
 	sql = carried_sql(cards, batch);
 	if (sql != NULL)

@@ -14,6 +14,7 @@
 #include "lib/stringinfo.h"
 #include "utils/array.h"
 
+#include "core/empty.h"
 #include "facts/merge.h"
 #include "facts/source_kind.h"
 #include "facts/usage.h"
@@ -110,12 +111,18 @@ cs_stage_due(CsBatch *batch)
 	}
 	merges_ahead(batch);
 	/* deadlines of alerts and assignments, ends of overrides */
-	cs_exec("SELECT d.customer_id, d.due_at FROM cs_internal.alert_due($1) d",
-			CS_ARGS(cs_textarray(batch->ids)));
-	sooner(batch);
-	cs_exec("SELECT d.customer_id, d.due_at FROM cs_internal.health_due($1) d",
-			CS_ARGS(cs_textarray(batch->ids)));
-	sooner(batch);
+	if (!cs_is_empty("alert") || !cs_is_empty("segment_assignment") || !cs_is_empty("membership"))
+	{
+		cs_exec("SELECT d.customer_id, d.due_at FROM cs_internal.alert_due($1) d",
+				CS_ARGS(cs_textarray(batch->ids)));
+		sooner(batch);
+	}
+	if (!cs_is_empty("health_override"))
+	{
+		cs_exec("SELECT d.customer_id, d.due_at FROM cs_internal.health_due($1) d",
+				CS_ARGS(cs_textarray(batch->ids)));
+		sooner(batch);
+	}
 
 	foreach (lc, cs_sources(NULL))
 	{

@@ -59,6 +59,7 @@
 #include "facts/usage.h"
 #include "facts/usage_spill.h"
 #include "insight/scorecard.h"
+#include "refresh/mark.h"
 #include "refresh/queue.h"
 #include "refresh/refresh.h"
 #include "refresh/summary.h"
@@ -213,10 +214,11 @@ says_who(const CsSource *source)
 }
 
 /*
- * ingest_chunk: what a kind of fact changes, for some customers.
+ * ingest_chunk: what a kind of fact changes, for some customers; last: the
+ * transaction commits behind it.
  */
 static void
-ingest_chunk(const CsSource *source, const CsPending *pending, int n)
+ingest_chunk(const CsSource *source, const CsPending *pending, int n, bool last)
 {
 	CsPolicy *policy = cs_policy(false);
 	Datum ids = cs_pending_ids(pending, n);
@@ -238,11 +240,7 @@ ingest_chunk(const CsSource *source, const CsPending *pending, int n)
 	if (says_who(source))
 		cs_identity_ingest(ids);
 	cs_orphans_ingest(source, ids);
-	cs_exec("INSERT INTO cs_internal.dirty (customer_id, marked_at)"
-			" SELECT i, clock_timestamp() FROM unnest($1) i ON CONFLICT (customer_id) DO UPDATE "
-			"SET cause = NULL"
-			" WHERE dirty.cause IS NOT NULL",
-			CS_ARGS(cs_textarray(cs_merge_reached(ids))));
+	cs_mark_dirty(cs_merge_reached(ids), last);
 }
 
 /*
@@ -340,7 +338,7 @@ step_ingest(CsRefresh *run)
 	if (n == 0)
 		return true; /* another refresher had them meanwhile */
 
-	ingest_chunk(source, pending, n);
+	ingest_chunk(source, pending, n, run->commits && !gone);
 	if (gone)
 	{
 		cs_merge_ingest(source, cs_pending_ids(pending, n));
@@ -679,8 +677,9 @@ cs_refresh_step(CsRefresh *run)
 		case PHASE_EVALUATE:
 			if (run->to_evaluate < 0)
 				run->to_evaluate = count_of(
-					"SELECT count(*) FROM (SELECT customer_id FROM cs_internal.dirty"
-					" UNION SELECT customer_id FROM cs_internal.state WHERE due_at <= $1) w",
+					"SELECT (SELECT count(*) FROM cs_internal.dirty) + (SELECT count(*)"
+					" FROM cs_internal.state s WHERE s.due_at <= $1 AND NOT EXISTS"
+					" (SELECT 1 FROM cs_internal.dirty d WHERE d.customer_id = s.customer_id))",
 					run);
 			if (choose_batch(run))
 				cs_with_snapshot(step_evaluate, run, true);
