@@ -73,23 +73,9 @@ COMMENT ON FUNCTION cs_internal.attribute_of(text[], timestamptz, text[], boolea
 -- Merged customers: from when to when the facts of an id count for whom. Ids
 -- that were never merged have no row.
 CREATE FUNCTION cs_internal.merge_span() RETURNS TABLE (id text, owner text, since timestamptz, until timestamptz)
-LANGUAGE sql STABLE AS $$
-	WITH RECURSIVE once AS MATERIALIZED (
-		-- of several merges the first counts, as in the ledger
-		SELECT DISTINCT ON (m.from_id) m.from_id, m.into_id, m.at FROM cs_internal.merge m ORDER BY m.from_id, m.at, m.into_id
-	), way AS (
-		SELECT o.from_id, o.into_id, o.at FROM once o
-		UNION
-		SELECT w.from_id, o.into_id, greatest(w.at, o.at) FROM way w JOIN once o ON o.from_id = w.into_id
-	), step AS (
-		SELECT w.from_id AS id, w.into_id AS owner, w.at AS since FROM way w WHERE w.into_id <> w.from_id
-		UNION ALL
-		SELECT DISTINCT w.from_id, w.from_id, timestamptz '-infinity' FROM way w
-	)
-	SELECT s.id, s.owner, s.since, lead(s.since, 1, 'infinity') OVER (PARTITION BY s.id ORDER BY s.since, s.owner)
-	FROM step s
-$$;
-COMMENT ON FUNCTION cs_internal.merge_span() IS 'For ids that were merged: whose facts theirs are, from when to when.';
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'cs_merge_span_sql';
+COMMENT ON FUNCTION cs_internal.merge_span() IS
+'For ids that were merged: whose facts theirs are, from when to when (-infinity, infinity: ever).';
 
 -- Subscription and licence rows that count, cut where customers were merged:
 -- cut_start and cut_end say that a bound is such a cut, row_start where the row

@@ -9,8 +9,8 @@
  *
  * The facts themselves stay under the id they were written with, and so do the
  * rollup and what capture notes; who reads them asks here whom they count for
- * (CsWhose).  A customer is merged away once: of several merges the first counts
- * (cs_merges_resolve).
+ * (CsWhose, cs_internal.merge_span).  A merge takes along what the customer has at its
+ * instant; of several at one instant the first counts (cs_merges_resolve).
  *
  * Cases.
  * Nobody is merged: one probe of an empty table for each batch.
@@ -32,7 +32,9 @@
 
 #include "catalog/pg_collation_d.h"
 #include "catalog/pg_type.h"
+#include "funcapi.h"
 #include "lib/qunique.h"
+#include "miscadmin.h"
 #include "utils/array.h"
 
 #include "core/texts.h"
@@ -41,6 +43,8 @@
 #include "facts/merge.h"
 #include "facts/source_kind.h"
 #include "refresh/refresh.h"
+
+PG_FUNCTION_INFO_V1(cs_merge_span_sql);
 
 /*
  * any_merge: the usual answer is no, and costs a probe of an empty table.
@@ -240,6 +244,19 @@ merged_into(Datum ids, int *n)
 							 CS_ARGS(cs_textarray(ids)), n);
 }
 
+/* These merges by the place of the ids among sorted ones, those that count. */
+static CsMerge *
+merges_between(const CsMergeFact *facts, int *nmerges, char *const *ids, int n)
+{
+	CsMerge *merges = palloc(sizeof(CsMerge) * (*nmerges + 1));
+
+	for (int i = 0; i < *nmerges; i++)
+		merges[i] = (CsMerge){facts[i].at, cs_find_string(facts[i].from, ids, n),
+							  cs_find_string(facts[i].into, ids, n)};
+	*nmerges = cs_merges_resolve(merges, *nmerges);
+	return merges;
+}
+
 /*
  * owners_of: for whom the facts of each member count at an instant, by index; the
  * answer of cs_merge_owner for all of them.
@@ -282,6 +299,85 @@ owners_of(int n, TimestampTz at, const CsMerge *merges, int nmerges)
 	return result;
 }
 
+/* An id, whose its facts are, from when to when. */
+static void
+put_span(ReturnSetInfo *rsinfo, const char *id, const char *owner, TimestampTz since,
+		 TimestampTz until)
+{
+	Datum values[4] = {CStringGetTextDatum(id), CStringGetTextDatum(owner),
+					   TimestampTzGetDatum(since), TimestampTzGetDatum(until)};
+	bool nulls[4] = {false, false, false, false};
+
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+}
+
+/*
+ * cs_internal.merge_span(): see there.  Each merge, in order of time, takes along
+ * all facts that its customer has by then.
+ */
+Datum
+cs_merge_span_sql(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	Datum ids;
+	char **names;
+	CsMerge *merges;
+	int *owner;
+	int *first; /* of the facts that a member has */
+	int *next;
+	TimestampTz *since; /* DT_NOBEGIN: never merged */
+	int n;
+	int nmerges;
+	CsFrame frame;
+
+	InitMaterializedSRF(fcinfo, 0);
+	cs_enter(&frame);
+	ids = cs_ids_from_query("SELECT from_id FROM cs_internal.merge UNION SELECT into_id FROM"
+							" cs_internal.merge ORDER BY 1",
+							CS_NO_ARGS, &n);
+	if (n == 0)
+	{
+		cs_leave(&frame);
+		return (Datum) 0;
+	}
+	names = cs_text_strings(ids, &n);
+	merges = merges_between(merges_from(ids, &nmerges), &nmerges, names, n);
+	owner = palloc(sizeof(int) * n);
+	first = palloc(sizeof(int) * n);
+	next = palloc(sizeof(int) * n);
+	since = palloc(sizeof(TimestampTz) * n);
+	for (int i = 0; i < n; i++)
+	{
+		owner[i] = first[i] = i;
+		next[i] = -1;
+		since[i] = DT_NOBEGIN;
+	}
+	for (int i = 0; i < nmerges; i++)
+	{
+		const CsMerge *m = &merges[i];
+		int last = -1;
+
+		for (int k = first[m->from]; k >= 0; k = next[k])
+		{
+			CHECK_FOR_INTERRUPTS();
+			put_span(rsinfo, names[k], names[owner[k]], since[k], m->at);
+			owner[k] = m->into;
+			since[k] = m->at;
+			last = k;
+		}
+		if (last < 0)
+			continue;
+		next[last] = first[m->into];
+		first[m->into] = first[m->from];
+		first[m->from] = -1;
+	}
+	for (int i = 0; i < n; i++)
+		if (since[i] > DT_NOBEGIN)
+			put_span(rsinfo, names[i], names[owner[i]], since[i], DT_NOEND);
+	cs_leave(&frame);
+	return (Datum) 0;
+}
+
 /*
  * cs_whose: see merge.h.
  */
@@ -318,11 +414,7 @@ cs_whose(Datum customers, TimestampTz as_of, const CsPolicy *policy)
 		members[nmembers + i] = merges[i].into;
 	qsort(members, nmembers + nmerges, sizeof(char *), pg_qsort_strcmp);
 	nmembers = qunique(members, nmembers + nmerges, sizeof(char *), pg_qsort_strcmp);
-	indexed = palloc(sizeof(CsMerge) * nmerges);
-	for (int i = 0; i < nmerges; i++)
-		indexed[i] = (CsMerge){merges[i].at, cs_find_string(merges[i].from, members, nmembers),
-							   cs_find_string(merges[i].into, members, nmembers)};
-	nmerges = cs_merges_resolve(indexed, nmerges);
+	indexed = merges_between(merges, &nmerges, members, nmembers);
 	owner = owners_of(nmembers, at, indexed, nmerges);
 
 	whose->facts = palloc(sizeof(char *) * nmembers);

@@ -210,4 +210,20 @@ SELECT set_eq('SELECT customer_id, mrr, seats, "values" FROM cs_internal.state',
 SELECT cs.drop_source('merged') \g /dev/null
 CALL cs.refresh();
 SELECT is(now_of('9', 'mrr', 'events', 'tickets') || ' ' || now_of('6', 'events', 'tickets'), 'mrr=90 events=10 tickets=1 events=7 tickets=1', 'without the source nobody is merged');
+
+-- ---- from when to when ------------------------------------------------------------
+CREATE FUNCTION public.spans(merges text) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+	DELETE FROM cs_internal.merge;
+	INSERT INTO cs_internal.merge (source, from_id, into_id, at) SELECT 'm', left(m, 1), substr(m, 2, 1), date '2024-01-01' + substr(m, 3)::int FROM unnest(string_to_array(merges, ' ')) m;
+	RETURN (SELECT string_agg(id || owner || CASE WHEN isfinite(since) THEN (since::date - date '2024-01-01')::text ELSE '' END || CASE WHEN isfinite(until) THEN '-' || (until::date - date '2024-01-01')::text ELSE '' END, ' ' ORDER BY id COLLATE "C", since) FROM cs_internal.merge_span());
+END $$;
+SELECT is(spans(''), NULL, 'nobody is merged: no spans');
+SELECT is(spans('ab3'), 'aa-3 ab3', 'once');
+SELECT is(spans('ab3 bc5'), 'aa-3 ab3-5 ac5 bb-5 bc5', 'and on');
+SELECT is(spans('bc3 ab5'), 'aa-5 ab5 bb-3 bc3', 'into one who went before: only what he had then went with him');
+SELECT is(spans('ab3 ba5'), 'aa-3 ab3-5 aa5 bb-5 ba5', 'there and back');
+SELECT is(spans('ab3 ac5'), 'aa-3 ab3', 'away once: there is nothing left to go');
+SELECT is(spans('ab3 bc3'), 'aa-3 ac3 bb-3 bc3', 'at one instant: where it ends up');
+SELECT is(spans('ab3 ba3'), 'aa-3 ab3', 'a circle at one instant is none');
 SELECT * FROM finish();

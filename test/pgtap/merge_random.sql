@@ -35,7 +35,7 @@ CREATE FUNCTION public.more(n int) RETURNS void LANGUAGE sql VOLATILE AS $$
 	INSERT INTO app.issue (customer, opened_at, resolved_at) SELECT who()::text, t, CASE WHEN random() < 0.6 THEN t + make_interval(hours => who() * 9) END FROM (SELECT day(100) AS t FROM generate_series(1, n)) x;
 	INSERT INTO app.answer (customer, at, score) SELECT who(), day(100), who() % 11 FROM generate_series(1, n);
 	INSERT INTO app.sub SELECT who(), day(100), CASE WHEN random() < 0.4 THEN day(20, -30) END, who() FROM generate_series(1, n / 3);
-	INSERT INTO app.merge (f, i, at) SELECT who(), who(), day(40) FROM generate_series(1, n / 6);
+	INSERT INTO app.merge (f, i, at) SELECT who(), who(), day(40) FROM generate_series(1, n / 3);
 $$;
 INSERT INTO app.cust SELECT generate_series(1, 24);
 SELECT more(36) \g /dev/null
@@ -100,6 +100,13 @@ SELECT is_empty('SELECT * FROM wrong_now()', 'the first refresh');
 -- as of any instant: some at random, some a microsecond around and on merges
 SELECT is_empty(format('SELECT * FROM wrong(%L)', t), 'as of ' || t) FROM (SELECT day(50) AS t FROM generate_series(1, 4) UNION ALL
 	SELECT at + make_interval(secs => n / 1e6) FROM (SELECT at FROM app.merge ORDER BY id LIMIT 2) m, generate_series(-1, 1) n) x;
+-- what cuts terms, renewals and use by time says the same as these walks, instant by instant
+CREATE FUNCTION public.wrong_spans() RETURNS TABLE (id int, at timestamptz, got text, want text) LANGUAGE sql AS $$
+	SELECT c.id, t.at, coalesce(o.owner, c.id::text), owner_of(c.id, t.at)::text
+	FROM app.cust c CROSS JOIN (SELECT at + make_interval(secs => n / 1e6) AS at FROM app.merge, generate_series(-1, 1) n UNION SELECT 'infinity') t
+	LEFT JOIN cs_internal.merge_span() o ON o.id = c.id::text AND CASE (SELECT period_edge FROM cs.policy) WHEN 'at' THEN o.since <= t.at AND t.at < o.until OR o.until = t.at AND t.at = 'infinity' ELSE o.since < t.at AND t.at <= o.until END
+	WHERE coalesce(o.owner, c.id::text) <> owner_of(c.id, t.at)::text $$;
+SELECT is_empty('SELECT * FROM wrong_spans()', 'from when to when the facts of an id count for whom');
 -- MRR goes the way the ledger says, as before
 SELECT is((SELECT sum(s.mrr) FROM cs_internal.state s), (SELECT sum(mrr) FROM app.sub WHERE s < t AND (e IS NULL OR e >= t)), 'no money is made or lost')
 FROM (SELECT current_setting('cs_ext.now')::timestamptz AS t) n WHERE (SELECT period_edge = 'before' FROM cs.policy);
@@ -137,6 +144,7 @@ SELECT is_empty('SELECT * FROM wrong_now()', 'beside customers refreshed on thei
 SET cs_ext.now = '2024-06-24 05:00Z';
 CALL cs.refresh();
 SELECT is_empty('SELECT * FROM wrong_now()', 'when nothing lies ahead any more');
+SELECT is_empty('SELECT * FROM wrong_spans()', 'of all merges, corrected and added');
 SELECT is_empty('SELECT * FROM cs.check()', 'the invariants hold');
 CREATE TEMP TABLE incremental AS SELECT customer_id, mrr, "values" FROM cs_internal.state;
 CALL cs.rebuild();
