@@ -33,15 +33,11 @@
 #include "utils/array.h"
 #include "utils/lsyscache.h"
 
-#include "core/bulk.h"
 #include "core/empty.h"
 #include "facts/ledger.h"
 #include "facts/merge.h"
 #include "facts/source_kind.h"
 #include "facts/usage.h"
-
-/* Change log rows that are handled at a time, which bounds memory. */
-#define CHUNK 50000
 
 /* ---- what a source looks like now ----------------------------------------- */
 
@@ -497,191 +493,7 @@ read_checksums(const CsSource *source, bool everything)
 	done_reading(source);
 }
 
-/* ---- the change log ------------------------------------------------------- */
-
-/*
- * names_in: sources in the relation "changes" for which the condition holds.
- */
-static List *
-names_in(const char *condition)
-{
-	List *names = NIL;
-	uint64 n =
-		cs_exec(psprintf("SELECT DISTINCT source FROM changes WHERE %s", condition), CS_NO_ARGS);
-
-	for (uint64 i = 0; i < n; i++)
-		names = lappend(names, cs_cell(i, 1));
-	return names;
-}
-
-static bool
-named(List *names, const char *name)
-{
-	ListCell *lc;
-
-	foreach (lc, names)
-	{
-		if (strcmp(lfirst(lc), name) == 0)
-			return true;
-	}
-	return false;
-}
-
-/*
- * users_to_customers: change log rows of a source that maps user_id: all
- * customers that the users ever belonged to are pending.  Users that no user
- * source knows are found when their user row appears.
- */
-static void
-users_to_customers(const CsSource *source)
-{
-	ListCell *lc;
-	Datum ids;
-	bool isnull;
-
-	cs_exec("SELECT array_agg(customer_key) FROM changes WHERE source = $1 AND customer_key <> '' "
-			"AND since <= until",
-			CS_ARGS(cs_text(source->name)));
-	ids = cs_value_datum(&isnull);
-	if (isnull)
-		return;
-	ids = PointerGetDatum(DatumGetArrayTypePCopy(ids));
-	foreach (lc, CS_MAPPING(source)->users)
-	{
-		CsSource *users = lfirst(lc);
-		CsMapped *user_id = cs_mapped(users, "user_id");
-		bool native = user_id->attnum > 0 && OidIsValid(user_id->type) &&
-					  cs_native_key_type(getBaseType(user_id->type));
-		CsUserQuery query = {0};
-		ErrorData *error = NULL;
-		CsResult *rows;
-
-		cs_user_keys(native ? getBaseType(user_id->type) : TEXTOID, ids, &query);
-		query.sql = psprintf("SELECT customer_id, user_id FROM (%s) u WHERE %s = ANY ($1)",
-							 cs_source_rows(users, false, false),
-							 native ? "user_key" : "(user_id COLLATE \"C\")");
-		query.search_path = users->search_path;
-		rows = cs_user_query(&query, &error);
-		if (rows == NULL)
-		{
-			cs_source_error(users, error->message);
-			cs_source_failed(source, error->message);
-			continue;
-		}
-		cs_register("members", rows);
-		cs_exec("INSERT INTO cs_internal.pending (source, customer_id, since, until) SELECT $1, "
-				"m.customer_id, min(c.since), max(c.until) FROM members m JOIN changes c ON "
-				"c.source = $1 "
-				"AND c.customer_key = m.user_id AND c.since <= c.until GROUP BY "
-				"m.customer_id" CS_UPSERT_PENDING,
-				CS_ARGS(cs_text(source->name)));
-		cs_unregister("members");
-		tuplestore_end(rows->store);
-	}
-}
-
-/*
- * customers_pending: change log rows of a source that maps customer_id.  Mostly
- * nobody is pending for it yet: then they are written in order and many at a
- * time.  Only who has the refresher's turn writes here.
- */
-static void
-customers_pending(const CsSource *source)
-{
-	CsBulk *bulk;
-	uint64 n;
-
-	if (cs_exec("SELECT FROM cs_internal.pending WHERE source = $1 LIMIT 1",
-				CS_ARGS(cs_text(source->name))) > 0)
-	{
-		cs_exec("INSERT INTO cs_internal.pending (source, customer_id, since, until) SELECT "
-				"source, customer_key, since, until FROM changes WHERE source = $1 AND "
-				"customer_key <> '' AND since <= until" CS_UPSERT_PENDING,
-				CS_ARGS(cs_text(source->name)));
-		return;
-	}
-	n = cs_exec("SELECT source, customer_key, since, until FROM changes WHERE source = $1 AND "
-				"customer_key <> '' AND since <= until ORDER BY customer_key COLLATE \"C\"",
-				CS_ARGS(cs_text(source->name)));
-	bulk = cs_bulk_begin("pending", RowExclusiveLock, true);
-	for (uint64 i = 0; i < n; i++)
-	{
-		TupleTableSlot *slot = cs_bulk_slot(bulk);
-
-		CHECK_FOR_INTERRUPTS();
-		for (int c = 0; c < 4; c++)
-			slot->tts_values[c] = cs_cell_datum(i, c + 1, &slot->tts_isnull[c]);
-		cs_bulk_put(bulk, 64);
-	}
-	(void) cs_bulk_end(bulk);
-	SPI_freetuptable(SPI_tuptable);
-}
-
-/*
- * take_chunk: some change log rows, in the relation "changes"; false when none
- * are left.  What concerns a whole source is added to *whole.
- */
-static bool
-take_chunk(List *all, List **whole)
-{
-	CsResult *changes;
-	List *keyed;
-	List *without_customer;
-	ListCell *lc;
-
-	changes = cs_query(
-		"WITH d AS (DELETE FROM cs_internal.change_log WHERE ctid = ANY (ARRAY(SELECT ctid "
-		"FROM cs_internal.change_log LIMIT $1)) RETURNING *) SELECT source, customer_key "
-		"COLLATE \"C\" AS customer_key, min(coalesce(since, '-infinity')) AS since, "
-		"max(coalesce(until, 'infinity')) AS until, sum(refused)::bigint AS refused FROM d GROUP "
-		"BY 1, 2",
-		CS_ARGS(cs_int4(CHUNK)));
-	if (changes->nrows == 0)
-		return false;
-	cs_register("changes", changes);
-
-	if (named(names_in("source = '*'"), "*"))
-		cs_exec("INSERT INTO cs_internal.dirty (customer_id, marked_at, cause) SELECT customer_id, "
-				"clock_timestamp(), 'definition' FROM cs_internal.customer ON CONFLICT DO NOTHING",
-				CS_NO_ARGS);
-	cs_exec(
-		"UPDATE cs_internal.seal s SET corrections = s.corrections + c.n, corrected_at = "
-		"clock_timestamp() FROM (SELECT source, sum(refused)::bigint AS n FROM changes GROUP BY "
-		"source) c WHERE s.source = c.source AND c.n > 0",
-		CS_NO_ARGS);
-	*whole = list_concat(*whole, names_in("customer_key IS NULL AND source <> '*'"));
-	keyed = names_in("customer_key <> '' AND since <= until");
-	without_customer = names_in("customer_key = '' AND since <= until");
-	cs_exec(
-		"UPDATE cs_internal.source_state t SET changed_since = least(t.changed_since, c.since), "
-		"changed_until = greatest(t.changed_until, c.until) FROM (SELECT source, min(since) AS "
-		"since, max(until) AS until FROM changes WHERE since <= until GROUP BY source) c WHERE "
-		"c.source = t.source",
-		CS_NO_ARGS);
-
-	foreach (lc, all)
-	{
-		CsSource *source = lfirst(lc);
-
-		if (!named(keyed, source->name))
-			continue;
-		if (source->by_user)
-			users_to_customers(source);
-		else
-			customers_pending(source);
-	}
-
-	foreach (lc, all)
-	{
-		CsSource *source = lfirst(lc);
-
-		if (named(without_customer, source->name))
-			cs_count_without_customer(source);
-	}
-	cs_unregister("changes");
-	tuplestore_end(changes->store);
-	return true;
-}
+/* ---- collecting -------------------------------------------------------- */
 
 /*
  * scan_due: a scanned source is to be re-read.
@@ -769,7 +581,7 @@ cs_collect(TimestampTz as_of, bool force_scan)
 	}
 	foreach (lc, readable)
 		look_for_new(lfirst(lc));
-	while (take_chunk(readable, &whole))
+	while (cs_take_changes(readable, &whole))
 		CHECK_FOR_INTERRUPTS();
 
 	foreach (lc, readable)
@@ -779,7 +591,7 @@ cs_collect(TimestampTz as_of, bool force_scan)
 
 		cs_exec("SELECT needs_scan FROM cs_internal.source_state WHERE source = $1",
 				CS_ARGS(cs_text(source->name)));
-		needs_scan = *cs_value() == 't' || named(whole, source->name);
+		needs_scan = *cs_value() == 't' || cs_is_named(whole, source->name);
 		if (strcmp(source->capture, "scan") == 0)
 		{
 			if (needs_scan || scan_due(source, force_scan))

@@ -141,6 +141,13 @@ extern CsBounds cs_anchor_bounds(const CsSource *source);
 	" ON CONFLICT (source, customer_id) DO UPDATE SET since = least(pending.since, " \
 	"excluded.since), until = greatest(pending.until, excluded.until)"
 
+/*
+ * change_log.c: some rows of the log become pending rows of these sources; false:
+ * none are left.  Names of sources that are to be read whole are added to *whole.
+ */
+extern bool cs_take_changes(List *sources, List **whole);
+extern bool cs_is_named(List *names, const char *name);
+
 /* window.c: the days of a source's window that changed are pending; whole: all of them, it is read whole */
 extern void cs_window_look(const CsSource *source, TimestampTz as_of, bool whole);
 

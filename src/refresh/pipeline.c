@@ -62,6 +62,7 @@
 #include "refresh/mark.h"
 #include "refresh/queue.h"
 #include "refresh/refresh.h"
+#include "refresh/state.h"
 #include "refresh/summary.h"
 
 enum
@@ -412,7 +413,7 @@ choose_batch(CsRefresh *run)
 			continue;
 		cs_exec("SELECT ($1)[array_length($1, 1)]", CS_ARGS(cs_textarray(candidates)));
 		remember(&run->after, cs_value());
-		chosen_ids = cs_may_evaluate(cs_lock_free(candidates, &chosen_n), run->as_of, &chosen_n);
+		chosen_ids = cs_may_evaluate(cs_lock_free(candidates, &chosen_n), &chosen_n);
 		return true;
 	}
 	return false;
@@ -430,8 +431,9 @@ retire(Datum ids, int *n, TimestampTz as_of)
 
 	gone = cs_ids_from_query(
 		"SELECT i FROM unnest($1) WITH ORDINALITY u(i, o) WHERE NOT EXISTS"
-		" (SELECT 1 FROM cs_internal.customer c WHERE c.customer_id = i) ORDER BY o",
-		CS_ARGS(cs_textarray(ids)), &ngone);
+		" (SELECT 1 FROM cs_internal.customer c WHERE c.customer_id = i) AND NOT EXISTS"
+		" (SELECT 1 FROM cs_internal.state s WHERE s.customer_id = i AND s.ahead > $2) ORDER BY o",
+		CS_ARGS(cs_textarray(ids), cs_tstz(as_of)), &ngone);
 	if (ngone == 0)
 		return ids;
 	cs_exec("DELETE FROM cs_internal.state WHERE customer_id = ANY ($1)",
@@ -449,6 +451,11 @@ retire(Datum ids, int *n, TimestampTz as_of)
 		CS_ARGS(cs_textarray(ids), cs_textarray(gone)), n);
 }
 
+/*
+ * step_evaluate: the chosen batch.  Who was refreshed on his own after this run
+ * began is left to the next one: at the run's instant, what opened his alert
+ * would not have happened yet.
+ */
 static bool
 step_evaluate(CsRefresh *run)
 {
@@ -459,6 +466,11 @@ step_evaluate(CsRefresh *run)
 	if (n == 0)
 		return true;
 	batch = cs_batch_make(ids, n, run->as_of, false);
+	n = cs_state_not_ahead(batch, &ids);
+	if (n == 0)
+		return true;
+	if (n < batch->nids)
+		batch = cs_batch_make(ids, n, run->as_of, false);
 	batch->cause = passes[run->pass].cause;
 	cs_evaluate(batch);
 	cs_exec("DELETE FROM cs_internal.dirty WHERE customer_id = ANY ((SELECT $1)::text[])",

@@ -76,7 +76,7 @@ cs_lock_free(Datum candidates, int *n)
  * nearly none.
  */
 Datum
-cs_may_evaluate(Datum ids, TimestampTz as_of, int *n)
+cs_may_evaluate(Datum ids, int *n)
 {
 	int nnot;
 	Datum not_them;
@@ -85,25 +85,17 @@ cs_may_evaluate(Datum ids, TimestampTz as_of, int *n)
 	int count;
 	int skip = 0;
 
-	if (cs_is_empty("alert"))
-		not_them =
-			cs_ids_from_query("SELECT s.customer_id FROM cs_internal.state s WHERE s.ahead > $2"
-							  " AND s.customer_id = ANY ((SELECT $1)::text[]) ORDER BY 1",
-							  CS_ARGS(cs_textarray(ids), cs_tstz(as_of)), &nnot);
-	else
-		not_them = cs_ids_from_query(
-			"WITH got AS MATERIALIZED (SELECT a.id FROM cs_internal.alert a WHERE a.live"
-			"  AND a.customer_id = ANY ((SELECT $1)::text[]) ORDER BY a.id FOR UPDATE SKIP LOCKED)"
-			" SELECT a.customer_id FROM cs_internal.alert a WHERE a.live"
-			"  AND a.customer_id = ANY ((SELECT $1)::text[])"
-			"  AND NOT EXISTS (SELECT 1 FROM got g WHERE g.id = a.id)"
-			" UNION SELECT s.customer_id FROM cs_internal.state s WHERE s.customer_id = ANY "
-			"((SELECT "
-			"$1)::text[])"
-			"  AND s.ahead > $2 ORDER BY 1",
-			CS_ARGS(cs_textarray(ids), cs_tstz(as_of)), &nnot);
 	each = cs_text_elements(ids, &count);
 	*n = count;
+	if (cs_is_empty("alert"))
+		return ids;
+	not_them = cs_ids_from_query(
+		"WITH got AS MATERIALIZED (SELECT a.id FROM cs_internal.alert a WHERE a.live"
+		"  AND a.customer_id = ANY ((SELECT $1)::text[]) ORDER BY a.id FOR UPDATE SKIP LOCKED)"
+		" SELECT DISTINCT a.customer_id FROM cs_internal.alert a WHERE a.live"
+		"  AND a.customer_id = ANY ((SELECT $1)::text[])"
+		"  AND NOT EXISTS (SELECT 1 FROM got g WHERE g.id = a.id) ORDER BY 1",
+		CS_ARGS(cs_textarray(ids)), &nnot);
 	if (nnot == 0)
 		return ids;
 	not_each = cs_text_elements(not_them, &nnot);

@@ -28,11 +28,8 @@ extern Datum cs_lock_free(Datum candidates, int *n);
  * somebody else, with their alerts locked now.  Who acknowledges in a long
  * transaction holds up neither the refresh, which would wait for him with others
  * locked, nor falls into a deadlock with it.
- *
- * Who was refreshed on his own after this run began is left out too: at the
- * run's instant, what opened his alert would not have happened yet.
  */
-extern Datum cs_may_evaluate(Datum ids, TimestampTz as_of, int *n);
+extern Datum cs_may_evaluate(Datum ids, int *n);
 
 /*
  * Of these customers those who wait for the source, in order of their ids; they

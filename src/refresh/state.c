@@ -179,6 +179,27 @@ cs_state_load(CsBatch *batch, bool all)
 }
 
 /*
+ * cs_state_not_ahead: see state.h.
+ */
+int
+cs_state_not_ahead(const CsBatch *batch, Datum *ids)
+{
+	const CsState *state = batch->state;
+	char **those = palloc(sizeof(char *) * (state->n + 1));
+	int n = 0;
+
+	for (int i = 0; i < state->n; i++)
+	{
+		Size cell = CS_STATE_CELL(i, CS_STATE_AHEAD);
+
+		if (state->nulls[cell] || DatumGetTimestampTz(state->values[cell]) <= batch->as_of)
+			those[n++] = state->ids[i];
+	}
+	*ids = n == state->n ? batch->ids : cs_strings_array(those, n);
+	return n;
+}
+
+/*
  * cs_state_set: see state.h.
  */
 void

@@ -57,6 +57,12 @@ typedef struct CsState
 /* Reads the rows of a batch, whose relation is registered.  all: who has none gets one. */
 extern void cs_state_load(CsBatch *batch, bool all);
 
+/*
+ * How many customers of a batch that was just loaded are not ahead of its instant;
+ * *ids: these (sorted text[]).
+ */
+extern int cs_state_not_ahead(const CsBatch *batch, Datum *ids);
+
 /* The row of a customer, -1: not of the batch. */
 extern int cs_state_row(const CsState *state, const char *id);
 
