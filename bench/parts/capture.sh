@@ -3,7 +3,7 @@
 # Taken in turns, the best of each; the tables are emptied between.
 rows=$(sized 2000000)
 seconds=$(if [ -n "$BENCH_QUICK" ]; then echo 1; else echo 6; fi)
-turns=$(if [ -n "$BENCH_QUICK" ]; then echo 1; else echo 3; fi)
+turns=$(if [ -n "$BENCH_QUICK" ]; then echo 1; else echo 5; fi)
 
 database
 sql >/dev/null <<'SQL'

@@ -1,12 +1,15 @@
 # server.pl: a server with cs_ext preloaded and short words for what a test asks of
-# it, in the database postgres. A test declares `our $node`, made by preloaded() or itself.
+# it. A test declares `our $node`, made by preloaded() or itself, and `our $database`
+# where that is not postgres.
 use strict;
 use warnings;
 
 use PostgreSQL::Test::Cluster;
 use Test::More;
+use Time::HiRes;
 
 our $node;
+our $database = 'postgres';
 
 # A server that runs, with more lines of configuration and options of its init.
 sub preloaded
@@ -19,13 +22,25 @@ sub preloaded
 	return $node;
 }
 
-sub sql { return $node->safe_psql('postgres', $_[0]); }
+sub sql { return $node->safe_psql($database, $_[0]); }
 
 # A query becomes true, within the bound of poll_query_until.
 sub becomes
 {
 	my ($query, $name) = @_;
-	return ok($node->poll_query_until('postgres', $query), $name);
+	return ok($node->poll_query_until($database, $query), $name);
+}
+
+# Calls until it is true, for at most a minute.
+sub wait_for
+{
+	my ($what) = @_;
+	for (1 .. 600)
+	{
+		return 1 if $what->();
+		Time::HiRes::sleep(0.1);
+	}
+	return 0;
 }
 
 # The extension, set up with the standard template, and so many customers with tickets, of whom there are none.

@@ -209,16 +209,7 @@ LANGUAGE sql AS $$
 	LEFT JOIN LATERAL (SELECT * FROM cs_internal.movement m WHERE m.customer_id = c.customer_id AND (m.at < s.t0 OR (edge_at AND m.at = s.t0)) ORDER BY m.at DESC, m.seq DESC LIMIT 1) b0 ON true
 	LEFT JOIN LATERAL (SELECT * FROM cs_internal.movement m WHERE m.customer_id = c.customer_id AND (m.at < s.t1 OR (edge_at AND m.at = s.t1)) ORDER BY m.at DESC, m.seq DESC LIMIT 1) b1 ON true
 $$;
--- bag_eq for queries whose columns have no names of their own
-CREATE FUNCTION pg_temp.same(have text, want text, name text) RETURNS text LANGUAGE plpgsql AS $$
-DECLARE
-	extra text; missing text;
-BEGIN
-	EXECUTE format('SELECT x::text FROM ((%s) EXCEPT ALL (%s)) AS x LIMIT 1', have, want) INTO extra;
-	EXECUTE format('SELECT x::text FROM ((%s) EXCEPT ALL (%s)) AS x LIMIT 1', want, have) INTO missing;
-	RETURN ok(extra IS NULL AND missing IS NULL, name)
-		|| CASE WHEN extra IS NULL AND missing IS NULL THEN '' ELSE E'\n' || diag(format('have %s', extra), format(', want %s', missing)) END;
-END $$;
+\ir ../lib/same.sql
 CREATE FUNCTION pg_temp.compare(edge text) RETURNS SETOF text LANGUAGE plpgsql AS $$
 BEGIN
 	UPDATE cs.policy SET period_edge = edge;

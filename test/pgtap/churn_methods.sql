@@ -18,16 +18,7 @@ CREATE FUNCTION pg_temp.move(customer text, moment timestamptz, what text, mrr n
 		mrr - coalesce((array_agg(m.mrr_after ORDER BY m.at DESC, m.seq DESC))[1], 0), mrr, coalesce(active, mrr > 0)
 	FROM cs_internal.movement m WHERE m.customer_id = customer
 $$;
--- bag_eq for queries whose columns have no names of their own
-CREATE FUNCTION pg_temp.same(have text, want text, name text) RETURNS text LANGUAGE plpgsql AS $$
-DECLARE
-	extra text; missing text;
-BEGIN
-	EXECUTE format('SELECT x::text FROM ((%s) EXCEPT ALL (%s)) AS x LIMIT 1', have, want) INTO extra;
-	EXECUTE format('SELECT x::text FROM ((%s) EXCEPT ALL (%s)) AS x LIMIT 1', want, have) INTO missing;
-	RETURN ok(extra IS NULL AND missing IS NULL, name)
-		|| CASE WHEN extra IS NULL AND missing IS NULL THEN '' ELSE E'\n' || diag(format('have %s', extra), format(', want %s', missing)) END;
-END $$;
+\ir ../lib/same.sql
 CREATE TABLE method AS SELECT unnest(ARRAY['snapshot', 'rolling_base', 'event_over_start', 'event_of_start', 'daily_sum']) AS method;
 CREATE TABLE unit AS SELECT unnest(ARRAY['logo', 'gross_mrr', 'net_mrr']) AS unit;
 

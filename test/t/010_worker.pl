@@ -7,12 +7,15 @@
 use strict;
 use warnings;
 
+use FindBin;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time);
 
-my $node = PostgreSQL::Test::Cluster->new('worker');
+require "$FindBin::Bin/../lib/server.pl";
+
+our $node = PostgreSQL::Test::Cluster->new('worker');
 $node->init;
 $node->append_conf('postgresql.conf', <<'CONF');
 shared_preload_libraries = 'cs_ext'
@@ -23,7 +26,7 @@ CONF
 $node->start;
 
 # Polls a query in database postgres, which has no extension at first.
-sub becomes
+sub becomes_in
 {
 	my ($db, $query, $name) = @_;
 	my $begin = time;
@@ -35,49 +38,49 @@ my $worker = q(SELECT pid FROM pg_stat_activity WHERE backend_type = 'cs_ext wor
 
 # --- launcher, discovery, leaving ---------------------------------------------
 
-becomes('postgres', q(SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'cs_ext launcher'),
+becomes_in('postgres', q(SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'cs_ext launcher'),
 	'the launcher runs');
 is($node->safe_psql('postgres', q(SELECT datname IS NULL FROM pg_stat_activity WHERE backend_type = 'cs_ext launcher')),
 	't', 'it is connected to no database');
 
 $node->safe_psql('postgres', 'CREATE DATABASE one');
 $node->safe_psql('one', 'CREATE EXTENSION cs_ext; CREATE ROLE runner LOGIN');
-becomes('one', q(SELECT count(*) = 1 FROM cs.workers() WHERE database = 'one' AND pid IS NULL AND message ~ 'not set up'),
+becomes_in('one', q(SELECT count(*) = 1 FROM cs.workers() WHERE database = 'one' AND pid IS NULL AND message ~ 'not set up'),
 	'a database that is not set up is left alone');
 
 my $policy = q(INSERT INTO cs.policy (run_as, time_zone, currency) VALUES ('runner', 'UTC', 'EUR'));
 my $mark = $node->safe_psql('one', 'SELECT clock_timestamp()');
 $node->safe_psql('one', $policy);
-becomes('one', qq(SELECT since > '$mark' FROM cs.workers() WHERE database = 'one' AND message IS NULL),
+becomes_in('one', qq(SELECT since > '$mark' FROM cs.workers() WHERE database = 'one' AND message IS NULL),
 	'set-up wakes a worker');
-becomes('one', q(SELECT pid IS NULL AND next_due > clock_timestamp() FROM cs.workers() WHERE database = 'one' AND message IS NULL),
+becomes_in('one', q(SELECT pid IS NULL AND next_due > clock_timestamp() FROM cs.workers() WHERE database = 'one' AND message IS NULL),
 	'it ends when idle, and says when it comes again');
 
 # --- nothing while off or held ---------------------------------------------------
 
 my $ticks = q(SELECT count(*) FROM cs.job_run WHERE job = 'tick' AND status = 'succeeded');
 $node->safe_psql('one', q(INSERT INTO cs.job (name, kind, every) VALUES ('tick', 'retention', '1 second')));
-becomes('one', "SELECT ($ticks) > 1", 'a job runs');
+becomes_in('one', "SELECT ($ticks) > 1", 'a job runs');
 
 $node->append_conf('postgresql.conf', 'cs_ext.scheduler = off');
 $node->reload;
-becomes('one', "SELECT NOT EXISTS ($worker)", 'scheduler off: the worker ends');
+becomes_in('one', "SELECT NOT EXISTS ($worker)", 'scheduler off: the worker ends');
 my $count = $node->safe_psql('one', $ticks);
 $node->safe_psql('one', q(UPDATE cs.job SET description = 'changed'));
 $node->safe_psql('one', q(SELECT pg_sleep(2.5)));    # what must not happen can only be waited for
 is($node->safe_psql('one', $ticks), $count, 'scheduler off: no job runs');
 $node->append_conf('postgresql.conf', 'cs_ext.scheduler = on');
 $node->reload;
-becomes('one', "SELECT ($ticks) > $count", 'scheduler on by reload: jobs go on');
+becomes_in('one', "SELECT ($ticks) > $count", 'scheduler on by reload: jobs go on');
 
 $node->safe_psql('one', q(INSERT INTO cs_internal.hold (reason, since) VALUES ('restore', now())));
-becomes('one', q(SELECT count(*) = 1 FROM cs.workers() WHERE database = 'one' AND pid IS NULL AND message ~ 'held'),
+becomes_in('one', q(SELECT count(*) = 1 FROM cs.workers() WHERE database = 'one' AND pid IS NULL AND message ~ 'held'),
 	'a held database is left alone');
 $count = $node->safe_psql('one', $ticks);
 $node->safe_psql('one', q(SELECT pg_sleep(2.5)));
 is($node->safe_psql('one', $ticks), $count, 'held: no job runs');
 $node->safe_psql('one', 'SELECT cs.release_hold()');
-becomes('one', "SELECT ($ticks) > $count", 'released: jobs go on');
+becomes_in('one', "SELECT ($ticks) > $count", 'released: jobs go on');
 
 # --- the library of another version ------------------------------------------------
 
@@ -86,7 +89,7 @@ my $offset = -s $node->logfile;
 $node->safe_psql('one', q(UPDATE pg_extension SET extversion = '0.0.1' WHERE extname = 'cs_ext'));
 my $said = qr/cs_ext does not serve database "one": library of version \Q$version\E, extension of version 0.0.1/;
 ok(wait_for(sub { slurp_file($node->logfile, $offset) =~ $said }), 'SQL of another version: the worker says so');
-becomes('one', "SELECT NOT EXISTS ($worker)", 'and ends');
+becomes_in('one', "SELECT NOT EXISTS ($worker)", 'and ends');
 my ($woken_status, undef, $mismatch) = $node->psql('one', "SELECT cs.mrr()");
 like($mismatch, qr/library of cs_ext is of version \Q$version\E, the extension in this database of version 0.0.1.*HINT:  Run ALTER EXTENSION cs_ext UPDATE/s,
 	'functions fail with a clear hint');
@@ -98,22 +101,22 @@ my @lines = slurp_file($node->logfile, $offset) =~ /$said/g;
 is(scalar @lines, 1, 'with one log line');
 $node->safe_psql('one', "UPDATE pg_extension SET extversion = '$version' WHERE extname = 'cs_ext'; SELECT cs_internal.wake_scheduler()");
 $count = $node->safe_psql('one', $ticks);
-becomes('one', "SELECT ($ticks) > $count", 'the right version again: jobs go on');
+becomes_in('one', "SELECT ($ticks) > $count", 'the right version again: jobs go on');
 
 # --- terminated, killed -----------------------------------------------------------
 
-becomes('one', "SELECT EXISTS ($worker)", 'a worker is there');
+becomes_in('one', "SELECT EXISTS ($worker)", 'a worker is there');
 $count = $node->safe_psql('one', $ticks);
 $node->safe_psql('one', "SELECT pg_terminate_backend(pid) FROM ($worker) w");
-becomes('one', "SELECT ($ticks) > $count", 'a terminated worker is followed by another');
+becomes_in('one', "SELECT ($ticks) > $count", 'a terminated worker is followed by another');
 
 my $launcher = $node->safe_psql('postgres', q(SELECT pid FROM pg_stat_activity WHERE backend_type = 'cs_ext launcher'));
 $count = $node->safe_psql('one', $ticks);
 $node->safe_psql('postgres', "SELECT pg_terminate_backend($launcher)");
-becomes('one', "SELECT ($ticks) > $count + 1 AND count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'cs_ext launcher' AND pid <> $launcher",
+becomes_in('one', "SELECT ($ticks) > $count + 1 AND count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'cs_ext launcher' AND pid <> $launcher",
 	'a terminated launcher is started again');
 
-becomes('one', "SELECT EXISTS ($worker)", 'a worker is there again');
+becomes_in('one', "SELECT EXISTS ($worker)", 'a worker is there again');
 my $pid = $node->safe_psql('one', $worker);
 $count = $node->safe_psql('one', $ticks);
 kill 9, $pid;
@@ -124,30 +127,30 @@ ok(wait_for(sub {
 
 # --- dropping ------------------------------------------------------------------------
 
-becomes('one', "SELECT EXISTS ($worker)", 'a worker is there before DROP EXTENSION');
+becomes_in('one', "SELECT EXISTS ($worker)", 'a worker is there before DROP EXTENSION');
 my $start = time;
 $node->safe_psql('one', 'BEGIN; DROP EXTENSION cs_ext; ROLLBACK');
 $count = $node->safe_psql('one', $ticks);
-becomes('one', "SELECT ($ticks) > $count", 'DROP EXTENSION rolled back: jobs go on');
+becomes_in('one', "SELECT ($ticks) > $count", 'DROP EXTENSION rolled back: jobs go on');
 $node->safe_psql('one', 'DROP EXTENSION cs_ext');
 cmp_ok(time - $start, '<', 20, 'DROP EXTENSION takes seconds');
-becomes('one', "SELECT NOT EXISTS ($worker)", 'the worker ends');
+becomes_in('one', "SELECT NOT EXISTS ($worker)", 'the worker ends');
 
 $node->safe_psql('one', "CREATE EXTENSION cs_ext; $policy;
 	INSERT INTO cs.job (name, kind, every) VALUES ('tick', 'retention', '1 second')");
-becomes('one', "SELECT ($ticks) > 0", 'created again: jobs run');
+becomes_in('one', "SELECT ($ticks) > 0", 'created again: jobs run');
 
-becomes('postgres', "SELECT EXISTS ($worker)", 'a worker is there before CREATE DATABASE TEMPLATE');
+becomes_in('postgres', "SELECT EXISTS ($worker)", 'a worker is there before CREATE DATABASE TEMPLATE');
 $node->safe_psql('postgres', 'CREATE DATABASE two TEMPLATE one');
-becomes('two', q(SELECT count(*) > 0 FROM cs.workers() WHERE database = 'two'), 'the copy is found');
-becomes('two', "SELECT ($ticks) > 0", 'and served');
+becomes_in('two', q(SELECT count(*) > 0 FROM cs.workers() WHERE database = 'two'), 'the copy is found');
+becomes_in('two', "SELECT ($ticks) > 0", 'and served');
 $node->safe_psql('postgres', 'ALTER DATABASE two RENAME TO three');
-becomes('three', "SELECT ($ticks) > 2", 'renamed while it is served: goes on');
+becomes_in('three', "SELECT ($ticks) > 2", 'renamed while it is served: goes on');
 $start = time;
 $node->safe_psql('postgres', 'DROP DATABASE three');
 $node->safe_psql('postgres', 'DROP DATABASE one WITH (FORCE)');
 cmp_ok(time - $start, '<', 20, 'DROP DATABASE takes seconds while it is served');
-becomes('postgres', q(SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'cs_ext worker' AND datname <> 'postgres'),
+becomes_in('postgres', q(SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'cs_ext worker' AND datname <> 'postgres'),
 	'no worker is left');
 
 # --- a plain role ------------------------------------------------------------------------
@@ -162,15 +165,3 @@ $start = time;
 $node->stop('fast');
 cmp_ok(time - $start, '<', 20, 'fast shutdown takes seconds');
 done_testing();
-
-# Calls until it is true, for at most a minute.
-sub wait_for
-{
-	my ($what) = @_;
-	for (1 .. 600)
-	{
-		return 1 if $what->();
-		Time::HiRes::sleep(0.1);
-	}
-	return 0;
-}

@@ -2,12 +2,15 @@
 use strict;
 use warnings;
 
+use FindBin;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes;
 
-my $node = PostgreSQL::Test::Cluster->new('jobs');
+require "$FindBin::Bin/../lib/server.pl";
+
+our $node = PostgreSQL::Test::Cluster->new('jobs');
 $node->init;
 $node->append_conf('postgresql.conf', <<'CONF');
 shared_preload_libraries = 'cs_ext'
@@ -28,14 +31,6 @@ GRANT runner TO writer;
 CREATE TABLE public.log (who text, what text, at timestamptz DEFAULT clock_timestamp());
 GRANT INSERT, SELECT ON public.log TO worker_role;
 SQL
-
-sub sql { return $node->safe_psql('postgres', $_[0]); }
-
-sub becomes
-{
-	my ($query, $name) = @_;
-	ok($node->poll_query_until('postgres', $query), $name);
-}
 
 # Fails with this SQLSTATE, as this role.
 sub refused
@@ -158,15 +153,3 @@ becomes(q(SELECT count(*) = 6 FROM cs.job_run WHERE job = 'fails'), 'other jobs 
 
 $node->stop;
 done_testing();
-
-# Calls until it is true, for at most a minute.
-sub wait_for
-{
-	my ($what) = @_;
-	for (1 .. 600)
-	{
-		return 1 if $what->();
-		Time::HiRes::sleep(0.1);
-	}
-	return 0;
-}

@@ -3,12 +3,16 @@
 use strict;
 use warnings;
 
+use FindBin;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time);
 
-my $node = PostgreSQL::Test::Cluster->new('lifecycle');
+require "$FindBin::Bin/../lib/server.pl";
+
+our $database = 'company';
+our $node = PostgreSQL::Test::Cluster->new('lifecycle');
 $node->init;
 $node->append_conf('postgresql.conf', <<'CONF');
 shared_preload_libraries = 'cs_ext'
@@ -19,16 +23,6 @@ log_statement = none
 CONF
 $node->start;
 $node->safe_psql('postgres', 'CREATE DATABASE company');
-
-sub sql { return $node->safe_psql('company', $_[0]); }
-
-sub becomes
-{
-	my ($query, $name) = @_;
-	my $begin = time;
-	ok($node->poll_query_until('company', $query), $name);
-	note(sprintf('%.1f s', time - $begin));
-}
 
 my $quiet = q(NOT EXISTS (SELECT FROM cs_internal.change_log) AND NOT EXISTS (SELECT FROM cs_internal.pending)
 	AND NOT EXISTS (SELECT FROM cs_internal.dirty));
@@ -168,15 +162,3 @@ becomes(q(SELECT pid IS NULL FROM cs.workers() WHERE database = 'company'), 'and
 
 $node->stop;
 done_testing();
-
-# Calls until it is true, for at most a minute.
-sub wait_for
-{
-	my ($what) = @_;
-	for (1 .. 600)
-	{
-		return 1 if $what->();
-		Time::HiRes::sleep(0.1);
-	}
-	return 0;
-}

@@ -3,16 +3,17 @@
 use strict;
 use warnings;
 
+use FindBin;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $node = PostgreSQL::Test::Cluster->new('race');
+require "$FindBin::Bin/../lib/server.pl";
+
+our $node = PostgreSQL::Test::Cluster->new('race');
 $node->init;
 $node->append_conf('postgresql.conf', "max_prepared_transactions = 4\ncs_ext.now = '2026-03-02 12:00+00'\n");
 $node->start;
-
-sub sql { return $node->safe_psql('postgres', $_[0]); }
 
 # state of an alert, and who moved it how
 sub state_of { return sql("SELECT state FROM cs.alert WHERE id = $_[0]"); }

@@ -9,21 +9,22 @@
 use strict;
 use warnings;
 
+use FindBin;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+
+require "$FindBin::Bin/../lib/server.pl";
 
 my $seed = $ENV{CS_EXT_SEED} // int(rand(1_000_000));
 diag("seed $seed");
 srand($seed);
 
-my $node = PostgreSQL::Test::Cluster->new('main');
+our $node = PostgreSQL::Test::Cluster->new('main');
 $node->init;
 # What the tests look at must not depend on when autovacuum comes by.
 $node->append_conf('postgresql.conf', "fsync = off\nautovacuum = off\nmax_prepared_transactions = 8\nmax_parallel_workers_per_gather = 0\n");
 $node->start;
-sub sql { return $node->safe_psql('postgres', $_[0]); }
-
 sql(<<'SQL');
 CREATE EXTENSION cs_ext;
 SELECT cs.setup(time_zone => 'Asia/Tokyo', currency => 'JPY', template => NULL);

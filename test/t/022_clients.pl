@@ -12,6 +12,8 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time usleep);
 
+require "$FindBin::Bin/../lib/server.pl";
+
 my $dir = PostgreSQL::Test::Utils::tempdir();
 my $modules = "$dir/node";
 mkdir $modules;
@@ -28,10 +30,9 @@ my $seed = $ENV{CS_EXT_SEED} // int(rand(1_000_000));
 diag("seed $seed");
 srand($seed);
 
-my $node = PostgreSQL::Test::Cluster->new('clients');
+our $node = PostgreSQL::Test::Cluster->new('clients');
 $node->init;
 $node->start;
-sub sql { return $node->safe_psql('postgres', $_[0]); }
 sql(<<'SQL');
 CREATE EXTENSION cs_ext;
 SELECT cs.setup(time_zone => 'UTC', currency => 'EUR', template => NULL);

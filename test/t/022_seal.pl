@@ -5,15 +5,17 @@
 use strict;
 use warnings;
 
+use FindBin;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $node = PostgreSQL::Test::Cluster->new('main');
+require "$FindBin::Bin/../lib/server.pl";
+
+our $node = PostgreSQL::Test::Cluster->new('main');
 $node->init;
 $node->append_conf('postgresql.conf', "fsync = off\ncs_ext.now = '2024-06-15 12:00+02'\n");
 $node->start;
-sub sql { return $node->safe_psql('postgres', $_[0]); }
 sub refused
 {
 	my ($sql, $like, $label) = @_;

@@ -15,10 +15,12 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
+require "$FindBin::Bin/../lib/server.pl";
+
 my $seed = $ENV{CS_EXT_SEED} // int(rand(1_000_000));
 diag("seed $seed");
 
-my $node = PostgreSQL::Test::Cluster->new('incremental');
+our $node = PostgreSQL::Test::Cluster->new('incremental');
 $node->init;
 $node->append_conf('postgresql.conf', <<'CONF');
 cs_ext.now = '2025-06-20 09:00+02'
@@ -29,8 +31,6 @@ deadlock_timeout = 50ms
 log_statement = none
 CONF
 $node->start;
-sub sql { return $node->safe_psql('postgres', $_[0]); }
-
 # Again when it met a writer in a deadlock, as any application does.
 sub change
 {

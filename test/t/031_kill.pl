@@ -15,11 +15,13 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time usleep);
 
+require "$FindBin::Bin/../lib/server.pl";
+
 my $seed = $ENV{CS_EXT_SEED} // int(rand(1_000_000));
 diag("seed $seed");
 srand($seed);
 
-my $node = PostgreSQL::Test::Cluster->new('kill');
+our $node = PostgreSQL::Test::Cluster->new('kill');
 $node->init;
 $node->append_conf('postgresql.conf', <<'CONF');
 cs_ext.now = '2025-06-20 09:00+02'
@@ -29,7 +31,6 @@ restart_after_crash = on
 log_statement = none
 CONF
 $node->start;
-sub sql { return $node->safe_psql('postgres', $_[0]); }
 $node->safe_psql('postgres', slurp_file("$FindBin::Bin/../lib/busy_company.sql"));
 sql("INSERT INTO cs.outbox_topic (name, event) VALUES ('segments', 'segment'), ('bands', 'band'), ('alerts', 'alert')");
 my $begin = time;

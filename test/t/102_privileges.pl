@@ -11,7 +11,9 @@ use PostgreSQL::Test::Utils;
 use FindBin;
 use Test::More;
 
-my $node = PostgreSQL::Test::Cluster->new('privileges');
+require "$FindBin::Bin/../lib/server.pl";
+
+our $node = PostgreSQL::Test::Cluster->new('privileges');
 $node->init;
 $node->append_conf('postgresql.conf', <<'CONF');
 shared_preload_libraries = 'cs_ext'
@@ -20,8 +22,6 @@ cs_ext.now = '2025-07-01 06:00:00+02'
 log_statement = none
 CONF
 $node->start;
-sub sql { return $node->safe_psql('postgres', $_[0]); }
-
 sub as
 {
 	my ($role, $query) = @_;

@@ -9,7 +9,9 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $node = PostgreSQL::Test::Cluster->new('cron');
+require "$FindBin::Bin/../lib/server.pl";
+
+our $node = PostgreSQL::Test::Cluster->new('cron');
 my $share = $node->config_data('--sharedir');
 chomp $share;
 plan skip_all => 'pg_cron is not installed' unless -e "$share/extension/pg_cron.control";
@@ -22,13 +24,6 @@ cs_ext.now = '2025-07-01 06:00:00+02'
 log_statement = none
 CONF
 $node->start;
-sub sql { return $node->safe_psql('postgres', $_[0]); }
-
-sub becomes
-{
-	my ($query, $name) = @_;
-	ok($node->poll_query_until('postgres', $query), $name);
-}
 sql('CREATE EXTENSION pg_cron; CREATE EXTENSION cs_ext');
 is($node->psql('postgres', slurp_file("$FindBin::Bin/../lib/small_company.sql")), 0, 'a company is set up');
 

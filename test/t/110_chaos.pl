@@ -17,6 +17,8 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time usleep);
 
+require "$FindBin::Bin/../lib/server.pl";
+
 my %want = (
 	terminate => $ENV{CS_EXT_CHAOS_TERMINATES} // 150,
 	kill => $ENV{CS_EXT_CHAOS_KILLS} // 50,
@@ -26,7 +28,7 @@ my $seed = $ENV{CS_EXT_SEED} // int(rand(1_000_000));
 diag("seed $seed");
 srand($seed);
 
-my $node = PostgreSQL::Test::Cluster->new('chaos');
+our $node = PostgreSQL::Test::Cluster->new('chaos');
 $node->init;
 $node->append_conf('postgresql.conf', <<'CONF');
 shared_preload_libraries = 'cs_ext'
@@ -40,7 +42,6 @@ log_line_prefix = '%m [%p] {%b} '
 shared_buffers = 32MB
 CONF
 $node->start;
-sub sql { return $node->safe_psql('postgres', $_[0]); }
 $node->safe_psql('postgres', slurp_file("$FindBin::Bin/../lib/busy_company.sql"));
 sql(q(CREATE ROLE toucher LOGIN; CREATE TABLE app.touched (at timestamptz); GRANT USAGE ON SCHEMA app TO toucher; GRANT INSERT ON app.touched TO toucher;
 	INSERT INTO cs.job (name, kind, every, command, run_as, retry_after) VALUES ('touches', 'sql', '1 second', 'INSERT INTO app.touched VALUES (now())', 'toucher', '1 second');

@@ -10,11 +10,13 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time usleep);
+
+require "$FindBin::Bin/../lib/server.pl";
 require "$FindBin::Bin/../lib/turns.pl";
 
 my $databases = $ENV{CS_EXT_DATABASES} // 50;
 my $want = $ENV{CS_EXT_TURNS} // 10_000;
-my $node = PostgreSQL::Test::Cluster->new('fifty');
+our $node = PostgreSQL::Test::Cluster->new('fifty');
 $node->init;
 $node->append_conf('postgresql.conf', <<'CONF');
 shared_preload_libraries = 'cs_ext'
@@ -25,8 +27,6 @@ fsync = off
 log_statement = none
 CONF
 $node->start;
-sub sql { return $node->safe_psql('postgres', $_[0]); }
-
 # One company, then copies: every one has facts, a source and a job every second.
 sql('CREATE DATABASE d1');
 $node->append_conf('postgresql.conf', 'cs_ext.scheduler = off');
