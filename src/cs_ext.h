@@ -207,6 +207,9 @@ extern CsPolicy *cs_policy(bool missing_ok);
 /* cs_ext.now or the clock, never before the last evaluated instant. */
 extern TimestampTz cs_now(void);
 extern DateADT cs_local_day(TimestampTz t, const char *time_zone);
+/*
+ * The first instant of a day; also where clocks go back from 01:00 to 00:00, so that it has two midnights.
+ */
 extern TimestampTz cs_local_midnight(DateADT day, const char *time_zone);
 
 /* ---- errors (core/error.c) -------------------------------------------- */

@@ -173,16 +173,26 @@ cs_local_day(TimestampTz t, const char *time_zone)
 	return date2j(tm.tm_year, tm.tm_mon, tm.tm_mday) - POSTGRES_EPOCH_JDATE;
 }
 
+/*
+ * cs_local_midnight: see cs_ext.h.
+ */
 TimestampTz
 cs_local_midnight(DateADT day, const char *time_zone)
 {
+	pg_tz *zone = zone_of(time_zone);
 	struct pg_tm tm = {0};
+	struct pg_tm before;
+	fsec_t fsec;
 	TimestampTz result;
 	int tz;
 
 	j2date(day + POSTGRES_EPOCH_JDATE, &tm.tm_year, &tm.tm_mon, &tm.tm_mday);
-	tz = DetermineTimeZoneOffset(&tm, zone_of(time_zone));
+	tz = DetermineTimeZoneOffset(&tm, zone);
 	if (tm2timestamp(&tm, 0, &tz, &result) != 0)
 		ereport(ERROR, errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE), errmsg("date out of range"));
+	/* of two midnights that is the second */
+	if (timestamp2tm(result - 1, &tz, &before, &fsec, NULL, zone) == 0 &&
+		before.tm_mday == tm.tm_mday)
+		(void) tm2timestamp(&tm, 0, &tz, &result);
 	return result;
 }

@@ -131,7 +131,8 @@ note_changes(const CsSource *source, CsArg first)
 	{
 		cs_register("changed", changed);
 		cs_exec("INSERT INTO cs_internal.pending (source, customer_id, since, until) SELECT $1, "
-				"customer_id, min(day)::timestamptz, CASE WHEN min(day) = '-infinity' THEN "
+				"customer_id, (min(day) - 1 + time '23:59:59.999999')::timestamptz + interval '1 "
+				"microsecond', CASE WHEN min(day) = '-infinity' THEN "
 				"'infinity' ELSE max(day) + time '23:59:59.999999' END::timestamptz FROM changed "
 				"WHERE customer_id <> '' GROUP BY customer_id" CS_UPSERT_PENDING,
 				CS_ARGS(name));
