@@ -271,6 +271,7 @@ BEGIN
 		PERFORM cs_internal.scorecard_word('band', 'of the override', band, '{red,yellow,green}');
 	END IF;
 
+	PERFORM cs_internal.lock_customer(customer);
 	UPDATE cs_internal.health_override o SET ended_at = now_at
 		WHERE o.customer_id = override_health.customer AND o.ended_at IS NULL AND o.expires_at > now_at;
 	INSERT INTO cs_internal.health_override (customer_id, value, delta, band, reason, actor, created_at, expires_at)

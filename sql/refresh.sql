@@ -51,6 +51,17 @@ CREATE TABLE cs_internal.dirty (
 	cause text                                          -- NULL or 'definition'
 );
 
+-- A mark counts for what its batch sees. Who decides something about a customer
+-- and marks him takes his lock first, as cs.refresh_customer does: a batch that is
+-- at him commits before that, and one that begins later leaves him and his mark
+-- alone until the decision is committed.
+CREATE FUNCTION cs_internal.lock_customer(customer text) RETURNS void
+LANGUAGE sql AS $$
+	SELECT pg_advisory_xact_lock_shared(1668509799, 0);
+	SELECT pg_advisory_xact_lock(1668509797, hashtext(customer COLLATE "C"));
+$$;
+COMMENT ON FUNCTION cs_internal.lock_customer(text) IS 'Keeps the refresh away from a customer until the end of the transaction; waits for a batch that is at him.';
+
 -- Decided, one row: the last instant evaluated, and when that was by the clock.
 CREATE TABLE cs_internal.clock (
 	id boolean PRIMARY KEY DEFAULT true CHECK (id),

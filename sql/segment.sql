@@ -329,6 +329,7 @@ BEGIN
 			HINT = 'Customers are the ids of customer and subscription sources, known after the next refresh.';
 	END IF;
 	PERFORM cs_internal.must_be_defined(dimension, enabled => true);
+	PERFORM cs_internal.lock_customer(customer);
 	IF segment IS NULL THEN
 		DELETE FROM cs_internal.segment_assignment a
 		WHERE a.customer_id = assign_segment.customer AND a.dimension = assign_segment.dimension;
