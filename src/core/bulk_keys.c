@@ -64,7 +64,6 @@ struct CsBulkKeys
 	int64 chunks_size;
 	int64 nrows;
 	bool lost; /* too many */
-	const TableAmRoutine *am;
 };
 
 /* Whose keys are handed out; NULL: nobody's. */

@@ -95,10 +95,10 @@ cs_money(Datum numeric, CsMoney *money)
 }
 
 /*
- * cs_money_numeric: see money.h.
+ * cs_money_put: see money.h.
  */
-Datum
-cs_money_numeric(CsMoney money)
+int
+cs_money_put(CsMoney money, char *to)
 {
 	unsigned __int128 rest = money < 0 ? -(unsigned __int128) money : (unsigned __int128) money;
 	uint16 digits[16];
@@ -106,7 +106,6 @@ cs_money_numeric(CsMoney money)
 	int last = lengthof(digits);  /* behind them */
 	int weight = -1 - SCALE / 4;
 	uint16 header = 0x8000 | (SCALE << 7);
-	struct varlena *result;
 	uint64 low;
 
 	/* from the last digit, which millionths fill by half; divisions of 128 bits are dear */
@@ -144,9 +143,19 @@ cs_money_numeric(CsMoney money)
 		header |= 0x2000;
 	header |= (weight < 0 ? 0x40 : 0) | (weight & 0x3F);
 
-	result = palloc(VARHDRSZ + sizeof(header) + (last - first) * sizeof(uint16));
-	SET_VARSIZE(result, VARHDRSZ + sizeof(header) + (last - first) * sizeof(uint16));
-	memcpy(VARDATA(result), &header, sizeof(header));
-	memcpy(VARDATA(result) + sizeof(header), digits + first, (last - first) * sizeof(uint16));
+	memcpy(to, &header, sizeof(header));
+	memcpy(to + sizeof(header), digits + first, (last - first) * sizeof(uint16));
+	return sizeof(header) + (last - first) * sizeof(uint16);
+}
+
+/*
+ * cs_money_numeric: see money.h.
+ */
+Datum
+cs_money_numeric(CsMoney money)
+{
+	struct varlena *result = palloc(VARHDRSZ + CS_MONEY_BYTES);
+
+	SET_VARSIZE(result, VARHDRSZ + cs_money_put(money, VARDATA(result)));
 	return PointerGetDatum(result);
 }

@@ -23,6 +23,10 @@ extern bool cs_money(Datum numeric, CsMoney *money);
 /* The numeric of it, with six digits after the point, palloc'd. */
 extern Datum cs_money_numeric(CsMoney money);
 
+/* The same without the length that a varlena begins with; how many bytes it is. */
+#define CS_MONEY_BYTES 34
+extern int cs_money_put(CsMoney money, char *to);
+
 /* Whether numeric(20,6) holds it: less than 10^14 on either side. */
 static inline bool
 cs_money_fits(CsMoney money)

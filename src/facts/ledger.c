@@ -47,32 +47,6 @@ movement_result(void)
 }
 
 /*
- * cs_movement_values: see ledger_sweep.h.
- */
-void
-cs_movement_values(const CsMovement *m, Datum *values, bool *nulls)
-{
-	memset(nulls, 0, sizeof(bool) * MOVEMENT_COLUMNS);
-	values[0] = TimestampTzGetDatum(m->at);
-	values[1] = Int16GetDatum(m->seq);
-	values[2] = CStringGetTextDatum(m->kind);
-	values[3] = cs_money_numeric(m->delta);
-	values[4] = cs_money_numeric(m->mrr_after);
-	values[5] = BoolGetDatum(m->active_after);
-	nulls[6] = m->churn_kind == NULL;
-	values[6] = nulls[6] ? (Datum) 0 : CStringGetTextDatum(m->churn_kind);
-	nulls[7] = m->reason == NULL;
-	values[7] = nulls[7] ? (Datum) 0 : CStringGetTextDatum(m->reason);
-	values[8] = BoolGetDatum(m->term_extension);
-	nulls[9] = m->service_end == DT_NOEND;
-	values[9] = TimestampTzGetDatum(m->service_end);
-	nulls[10] = m->requested == DT_NOEND;
-	values[10] = TimestampTzGetDatum(m->requested);
-	nulls[11] = m->effective == DT_NOEND;
-	values[11] = TimestampTzGetDatum(m->effective);
-}
-
-/*
  * cs_ledger_fits: see ledger_facts.h.
  */
 bool

@@ -103,19 +103,31 @@ start_message(Message *m)
 	m->len = 0;
 }
 
-/* Place for some bytes, aligned, whose number stands before them. */
+/* Place for so many bytes at most, aligned; their number will stand before them. */
 static char *
-add_to_message(Message *m, Size bytes)
+make_room(Message *m, Size bytes)
 {
 	Size end = m->len + MAXALIGN(sizeof(Size)) + MAXALIGN(bytes);
-	char *place;
 
 	if (end > m->size)
 		m->data = repalloc_huge(m->data, m->size = Max(end, m->size * 2));
-	place = m->data + m->len;
-	memcpy(place, &bytes, sizeof(bytes));
-	m->len = end;
-	return place + MAXALIGN(sizeof(Size));
+	return m->data + m->len + MAXALIGN(sizeof(Size));
+}
+
+/* So many are there. */
+static void
+add_to_message(Message *m, Size bytes)
+{
+	memcpy(m->data + m->len, &bytes, sizeof(bytes));
+	m->len += MAXALIGN(sizeof(Size)) + MAXALIGN(bytes);
+}
+
+/* A copy of some bytes is added. */
+static void
+copy_to_message(Message *m, const void *data, Size bytes)
+{
+	memcpy(make_room(m, bytes), data, bytes);
+	add_to_message(m, bytes);
 }
 
 /* What was added, one after the other, from *at on. */
@@ -135,6 +147,7 @@ typedef struct Worker
 {
 	shm_mq_handle *back;
 	TupleDesc movement;
+	bool packs;
 	Message message;
 } Worker;
 
@@ -155,21 +168,38 @@ start_back(Worker *w, Kind kind)
 	memcpy(w->message.data, &kind, sizeof(kind));
 }
 
-/* The movements of a customer, as they will stand in the table. */
+/* A movement, as it will stand in the table. */
+static void
+add_movement(Worker *w, const CsMovement *movement, const text *id)
+{
+	Size len = 0;
+
+	if (w->packs)
+		len = cs_movement_pack(movement, id, w->movement,
+							   (HeapTupleHeader) make_room(&w->message, CS_PACKED_MOVEMENT));
+	if (len > 0)
+		add_to_message(&w->message, len);
+	else
+	{
+		Datum values[MOVEMENT_COLUMNS + 1];
+		bool nulls[MOVEMENT_COLUMNS + 1];
+		HeapTuple tuple;
+
+		cs_movement_row(movement, id, values, nulls);
+		tuple = heap_form_tuple(w->movement, values, nulls);
+		copy_to_message(&w->message, tuple->t_data, tuple->t_len);
+	}
+}
+
+/* The movements of a customer. */
 static void
 send_movements(const CsMember *member, const text *id, void *arg)
 {
 	Worker *w = arg;
-	Datum values[MOVEMENT_COLUMNS + 1];
-	bool nulls[MOVEMENT_COLUMNS + 1];
 
 	for (int i = 0; i < member->nmovements; i++)
 	{
-		HeapTuple tuple;
-
-		cs_movement_row(&member->movements[i], id, values, nulls);
-		tuple = heap_form_tuple(w->movement, values, nulls);
-		memcpy(add_to_message(&w->message, tuple->t_len), tuple->t_data, tuple->t_len);
+		add_movement(w, &member->movements[i], id);
 		if (w->message.len >= MESSAGE)
 		{
 			send_back(w);
@@ -190,7 +220,7 @@ send_unusable(Worker *w, CsResult *unusable)
 		bool should_free;
 		MinimalTuple tuple = ExecFetchSlotMinimalTuple(slot, &should_free);
 
-		memcpy(add_to_message(&w->message, tuple->t_len), tuple, tuple->t_len);
+		copy_to_message(&w->message, tuple, tuple->t_len);
 		if (w->message.len >= MESSAGE)
 		{
 			send_back(w);
@@ -242,6 +272,7 @@ cs_ledger_beside_main(dsm_segment *seg, shm_toc *toc)
 	}
 	/* the last descriptor is the table's */
 	w.movement = shm_toc_lookup(toc, KEY_SOURCE + 2 * shared->nsources, false);
+	w.packs = cs_movement_packs(w.movement);
 	maker = cs_maker_begin(
 		&policy,
 		cs_rates_unpack(shm_toc_lookup(toc, KEY_RATES, false), policy.currency, policy.time_zone),
@@ -475,10 +506,12 @@ cs_beside_row(CsBeside *b, int source, TupleTableSlot *slot)
 {
 	bool should_free;
 	MinimalTuple tuple = ExecFetchSlotMinimalTuple(slot, &should_free);
-	char *row = add_to_message(&b->message, MAXALIGN(sizeof(int)) + tuple->t_len);
+	Size bytes = MAXALIGN(sizeof(int)) + tuple->t_len;
+	char *row = make_room(&b->message, bytes);
 
 	memcpy(row, &source, sizeof(source));
 	memcpy(row + MAXALIGN(sizeof(int)), tuple, tuple->t_len);
+	add_to_message(&b->message, bytes);
 	if (should_free)
 		heap_free_minimal_tuple(tuple);
 	if (b->message.len >= MESSAGE)

@@ -235,20 +235,49 @@ term_select(const CsSource *source, CsRowSource *rows)
 
 /* ---- writing ---------------------------------------------------------------- */
 
+/* Where movements go that are made in this process. */
+typedef struct Writer
+{
+	CsBulk *bulk;
+	TupleDesc desc;
+	bool packs;
+	HeapTupleHeader row; /* CS_PACKED_MOVEMENT bytes */
+} Writer;
+
 /* The movements of one customer. */
 static void
 write_member(const CsMember *member, const text *id, void *arg)
 {
-	CsBulk *bulk = arg;
+	Writer *w = arg;
 
 	for (int i = 0; i < member->nmovements; i++)
 	{
 		const CsMovement *m = &member->movements[i];
-		TupleTableSlot *slot = cs_bulk_slot(bulk);
+		Size len = w->packs ? cs_movement_pack(m, id, w->desc, w->row) : 0;
 
-		cs_movement_row(m, id, slot->tts_values, slot->tts_isnull);
-		cs_bulk_put(bulk, 100 + (m->reason ? strlen(m->reason) : 0));
+		if (len > 0)
+			cs_bulk_put_tuple(w->bulk, w->row, len);
+		else
+		{
+			TupleTableSlot *slot = cs_bulk_slot(w->bulk);
+
+			cs_movement_row(m, id, slot->tts_values, slot->tts_isnull);
+			cs_bulk_put(w->bulk, 100 + (m->reason ? strlen(m->reason) : 0));
+		}
 	}
+}
+
+/* Begins with a table's rows. */
+static Writer *
+start_writer(CsBulk *bulk)
+{
+	Writer *w = palloc(sizeof(Writer));
+
+	w->bulk = bulk;
+	w->desc = cs_bulk_slot(bulk)->tts_tupleDescriptor;
+	w->packs = cs_movement_packs(w->desc);
+	w->row = palloc(CS_PACKED_MOVEMENT);
+	return w;
 }
 
 /* The least customer that a stream stands at, copied; NULL at the end. */
@@ -464,7 +493,7 @@ build_ledger(Stream *streams, int n, const CsPolicy *policy, int level)
 	}
 	else
 	{
-		CsMaker *maker = cs_maker_begin(policy, rates, unusable, write_member, bulk);
+		CsMaker *maker = cs_maker_begin(policy, rates, unusable, write_member, start_writer(bulk));
 
 		sweep_all(streams, n, maker, NULL, level);
 		cs_maker_end(maker);

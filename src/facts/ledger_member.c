@@ -197,14 +197,3 @@ cs_maker_end(CsMaker *m)
 	pfree(m->dues);
 	pfree(m);
 }
-
-/*
- * cs_movement_row: see ledger_member.h.
- */
-void
-cs_movement_row(const CsMovement *movement, const text *id, Datum *values, bool *nulls)
-{
-	values[0] = PointerGetDatum(id);
-	nulls[0] = false;
-	cs_movement_values(movement, values + 1, nulls + 1);
-}

@@ -51,8 +51,20 @@ extern void cs_maker_row(CsMaker *maker, const CsRowSource *source, TupleTableSl
 /* There are no more rows. */
 extern void cs_maker_end(CsMaker *maker);
 
+/* ---- ledger_row.c -------------------------------------------------------- */
+
 /* The row of a movement, as the columns of cs_internal.movement. */
 extern void cs_movement_row(const CsMovement *movement, const text *id, Datum *values, bool *nulls);
+
+/*
+ * The same as it stands on disk.  packs: whether the table is as is known here.
+ * pack: puts the row into CS_PACKED_MOVEMENT bytes, aligned, and returns its
+ * length; 0: its texts are too long, it has to be formed.
+ */
+#define CS_PACKED_MOVEMENT 1024
+extern bool cs_movement_packs(TupleDesc desc);
+extern Size cs_movement_pack(const CsMovement *movement, const text *id, TupleDesc desc,
+							 HeapTupleHeader row);
 
 /* ---- ledger_beside.c ---------------------------------------------------- */
 
