@@ -28,7 +28,7 @@ $node->start;
 sql(qq(CREATE EXTENSION cs_ext;
 CREATE SCHEMA app;
 SELECT setseed($seed / 1000000.0);
-CREATE TABLE app.sub (customer_id int, start_at timestamptz, end_at timestamptz, mrr numeric);
+CREATE TABLE app.sub (customer_id int, start_at timestamptz, end_at timestamptz, mrr numeric, reason text);
 INSERT INTO app.sub SELECT floor(random() * 900), s, CASE WHEN random() < 0.7 THEN s + floor(random() * 400) * interval '1 day' END, 1 + floor(random() * 99)
 	FROM generate_series(1, 4000) i, LATERAL (SELECT timestamptz '2023-01-01 00:00+01' + i % 2 * interval '1 day' + floor(random() * 800) * interval '1 day' AS s) x;
 CREATE INDEX ON app.sub (customer_id);
@@ -42,7 +42,7 @@ BEGIN
 	RETURN mrr;
 END \$\$;
 GRANT USAGE ON SCHEMA app TO cs_ext_run;
-SELECT cs.add_source('sub', 'subscription', 'app.sub', '{"customer_id": "customer_id", "start_at": "start_at", "end_at": "end_at", "mrr": "app.read(mrr)"}')));
+SELECT cs.add_source('sub', 'subscription', 'app.sub', '{"customer_id": "customer_id", "start_at": "start_at", "end_at": "end_at", "mrr": "app.read(mrr)", "cancel_reason": "reason"}')));
 
 # '': the ledger and the customers are what ingest makes, and both indexes find every row.
 sub difference
@@ -143,6 +143,32 @@ for my $none ('max_parallel_workers', 'max_parallel_maintenance_workers')
 	is(built("SET min_parallel_table_scan_size = 0; SET $none = 0;"), 'alone', "without one where $none is 0");
 	is(difference(), '', 'all is what ingest makes');
 }
+
+# --- cancelled while a worker sweeps, and the worker ended ---------------------------------
+# more than its queue holds, and the first movements need a table that another session holds
+sql(q(INSERT INTO app.sub SELECT floor(random() * 900), s, s + floor(1 + random() * 400) * interval '1 day', 1 + floor(random() * 99)
+		FROM generate_series(1, 12000) i, LATERAL (SELECT timestamptz '2023-01-01 00:00+01' + floor(random() * 800) * interval '1 day' AS s) x;
+	INSERT INTO app.sub SELECT -1, '2023-01-01', '2024-01-01', 5, string_agg(md5(i::text), '') FROM generate_series(1, 300) i;
+	ALTER DATABASE postgres SET min_parallel_table_scan_size = 0));
+my $toast = sql(q(SELECT reltoastrelid::regclass FROM pg_class WHERE oid = 'cs_internal.movement'::regclass));
+my $workers = q(FROM pg_stat_activity WHERE backend_type = 'parallel worker');
+for my $end ('pg_cancel_backend', 'pg_terminate_backend')
+{
+	sql('TRUNCATE cs_internal.movement; UPDATE cs_internal.source_state SET needs_scan = true');
+	$holder = session("BEGIN; REINDEX TABLE $toast");
+	($run, $pid) = stuck('cs.refresh()', "relation = '$toast'::regclass");
+	my $worker = sql("SELECT pid $workers");
+	like($worker, qr/^\d+$/, 'a worker sweeps');
+	sql("SELECT $end(" . ($end =~ /cancel/ ? $pid : $worker) . ')');
+	ok(gone($pid), "$end ends it");
+	ok($node->poll_query_until('postgres', "SELECT count(*) = 0 $workers"), 'and the worker');
+	$_->quit for ($run, $holder);
+	is(sql('SELECT count(*) FROM cs_internal.movement'), '0', 'nothing is written');
+}
+sql('CALL cs.refresh()');
+is(at_once(), '1', 'then it is built');
+is(difference(), '', 'and all is what ingest makes');
+sql('ALTER DATABASE postgres RESET min_parallel_table_scan_size; DELETE FROM app.sub WHERE customer_id = -1');
 
 # --- a customer who is gone by then ---------------------------------------------------------
 sql('DELETE FROM app.sub WHERE customer_id IN (17, 18); TRUNCATE cs_internal.movement; UPDATE cs_internal.source_state SET needs_scan = true');
