@@ -69,7 +69,8 @@ BEGIN
 	END IF;
 
 	RETURN QUERY
-	WITH f AS (
+	WITH looked AS MATERIALIZED (SELECT * FROM cs_internal.doctor_sources()),
+	f AS (
 		SELECT 'run_as' AS "check", 'error' AS severity, p.run_as AS object,
 			CASE WHEN r.rolname IS NULL THEN 'the role does not exist' ELSE 'the role is a superuser' END AS finding,
 			'UPDATE cs.policy SET run_as = … to an ordinary role.' AS remedy
@@ -114,10 +115,11 @@ BEGIN
 			'Map your tables with cs.add_source(), or SELECT * FROM cs.create_tables(''facts'');'
 		WHERE NOT EXISTS (SELECT 1 FROM cs.source)
 		UNION ALL
-		SELECT * FROM cs_internal.doctor_sources()
+		SELECT * FROM looked
 		UNION ALL
 		SELECT 'unreadable', 'error', t.source, t.error, 'Correct what the error says; then CALL cs.refresh().'
 		FROM cs_internal.source_state t WHERE t.error IS NOT NULL
+			AND NOT EXISTS (SELECT FROM looked l WHERE l.object = t.source AND l.finding = t.error)
 		UNION ALL
 		SELECT 'unusable', 'warning', u.source, format('%s rows cannot be used: %s; e.g. %s', sum(u.row_count), u.reason, min(u.example COLLATE "C")),
 			'Correct these rows, or map an expression that does.'
@@ -134,12 +136,17 @@ BEGIN
 			'Map the column that holds the customer''s id, or add the missing customers.'
 		FROM cs.source_status s WHERE s.orphans > 0
 		UNION ALL
-		SELECT 'definition', 'error', d.table_name || ' ' || d.key, concat(d.status, ' for ' || d.customers || ' customers', ': ' || d.error),
+		SELECT 'held', 'warning', d.table_name || ' ' || d.key, d.error,
+			format('See cs.held_alert: the worst come first, the rest is tried again within an hour. Where so many are right, UPDATE cs.alert_rule SET max_new = … WHERE name = %L;', d.key)
+		FROM cs_internal.definition_status d WHERE d.status = 'held'
+		UNION ALL
+		SELECT 'definition', 'error', d.table_name || ' ' || d.key,
+			concat(d.status, ' for ' || d.customers || CASE d.customers WHEN 1 THEN ' customer' ELSE ' customers' END, ', e.g. "' || d.example || '"', ': ' || d.error),
 			CASE WHEN d.sqlstate = '57014' THEN 'Make the expression cheaper, or switch it off: it takes that long whenever it is tried again.'
 				ELSE 'Correct the definition, or the rows it fails for.' END
 			|| CASE WHEN d.table_name IN ('metric', 'alert_rule')
 				THEN format(' If the cause was elsewhere and is gone, UPDATE cs.%I SET enabled = enabled WHERE name = %L; tries it for everybody again.', d.table_name, d.key) ELSE '' END
-		FROM cs_internal.definition_status d WHERE d.status <> 'ok'
+		FROM cs_internal.definition_status d WHERE d.status NOT IN ('ok', 'held')
 		UNION ALL
 		SELECT 'waiting', 'warning', a.backend_type, format('pid %s has waited since %s for a lock that %s', a.pid, w.since,
 				coalesce((SELECT string_agg(format('pid %s (%s, %s since %s)', b.pid, coalesce(b.usename, b.backend_type), coalesce(b.state, 'at work'), b.state_change), ', ' ORDER BY b.pid)
@@ -173,7 +180,7 @@ BEGIN
 		FROM cs_internal.source_state t JOIN cs.source s ON s.name = t.source
 		WHERE s.kind = 'usage_event' AND t.last_at < cs_internal.now() - interval '7 days')
 	SELECT f."check", f.severity, f.object, f.finding, f.remedy FROM f
-	ORDER BY array_position('{error,warning,info}', f.severity), f."check" COLLATE "C", f.object COLLATE "C", f.finding COLLATE "C";
+	ORDER BY array_position('{error,warning,info}', f.severity), f."check" = 'definition', f."check" COLLATE "C", f.object COLLATE "C", f.finding COLLATE "C";
 END $$;
 COMMENT ON FUNCTION cs_internal.doctor() IS 'See cs.doctor.';
 

@@ -116,6 +116,22 @@ bears_on_customers(const char *table)
 }
 
 /*
+ * is_out_of_use: deleted or switched off, so that no evaluation will say any more
+ * whether it works.
+ */
+static bool
+is_out_of_use(Relation rel, HeapTuple newtup)
+{
+	int column = SPI_fnumber(RelationGetDescr(rel), "enabled");
+	bool isnull;
+
+	if (newtup == NULL)
+		return true;
+	return column > 0 &&
+		   !DatumGetBool(SPI_getbinval(newtup, RelationGetDescr(rel), column, &isnull));
+}
+
+/*
  * cs_definition_trigger: AFTER INSERT OR UPDATE OR DELETE, FOR EACH ROW.
  */
 Datum
@@ -175,8 +191,9 @@ cs_definition_trigger(PG_FUNCTION_ARGS)
 							: oldtup == NULL ? "insert"
 											 : "update"),
 					row_arg(rel, oldtup), row_arg(rel, newtup)));
-	if (newtup == NULL)
-		cs_exec("DELETE FROM cs_internal.definition_status WHERE table_name = $1 AND key = $2",
+	if (oldtup != NULL && is_out_of_use(rel, newtup))
+		cs_exec("DELETE FROM cs_internal.definition_status WHERE (table_name = $1 AND key = $2)"
+				" OR ($1 = 'dimension' AND table_name = 'segment' AND starts_with(key, $2 || '/'))",
 				CS_ARGS(cs_text(table), cs_text(key_of(rel, oldtup))));
 	if (bears_on_customers(table))
 		cs_exec("INSERT INTO cs_internal.change_log (source) VALUES ('*')", CS_NO_ARGS);

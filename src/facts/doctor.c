@@ -71,6 +71,8 @@ static bool
 readable(ReturnSetInfo *rsinfo, CsSource *source, const CsPolicy *policy)
 {
 	ErrorData *error;
+	char *denied;
+	char *remedy = NULL;
 
 	if (!OidIsValid(source->relid))
 	{
@@ -80,12 +82,10 @@ readable(ReturnSetInfo *rsinfo, CsSource *source, const CsPolicy *policy)
 						 quote_literal_cstr(source->name)));
 		return false;
 	}
-	if (OidIsValid(policy->run_as_oid) && !cs_source_may_read(source->relid, policy->run_as_oid))
+	denied = cs_source_denied(source, policy, &remedy);
+	if (denied != NULL)
 	{
-		finding(rsinfo, "read", "error", source->name,
-				psprintf("role %s may not read %s", policy->run_as, source->relation),
-				psprintf("GRANT SELECT ON %s TO %s;", source->relation,
-						 quote_identifier(policy->run_as)));
+		finding(rsinfo, "read", "error", source->name, denied, remedy);
 		return false;
 	}
 	if (locked(rsinfo, source))

@@ -188,6 +188,7 @@ verify(CsSource *source, const CsPolicy *policy)
 	char *wanted;
 	const char *capture;
 	const char *reason;
+	char *denied, *remedy;
 	ErrorData *error;
 
 	if (cs_exec("SELECT storage FROM cs_internal.source_state WHERE source = $1",
@@ -204,10 +205,9 @@ verify(CsSource *source, const CsPolicy *policy)
 		cs_source_failed(source, psprintf("relation %s does not exist", source->relation));
 		return false;
 	}
-	if (!cs_source_may_read(source->relid, policy->run_as_oid))
+	if ((denied = cs_source_denied(source, policy, &remedy)) != NULL)
 	{
-		cs_source_failed(source,
-						 psprintf("role %s may not read %s", policy->run_as, source->relation));
+		cs_source_failed(source, denied);
 		return false;
 	}
 	error = cs_source_analyse(source, NULL);

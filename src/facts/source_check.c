@@ -285,10 +285,13 @@ column_error(const CsSource *source, const CsMapped *m, const ErrorData *e)
 			errdetail("The expression is: %s", m->expr), inside ? internalerrposition(position) : 0,
 			inside ? internalerrquery(m->expr) : 0,
 			near ? errhint("Did you mean \"%s\"?", near)
-				 : errhint("%s", e->hint
-									 ? e->hint
-									 : "Values of columns are SQL expressions over the relation; a "
-									   "constant text is written \"'month'\"."));
+			: e->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE
+				? errhint("Sources are read as role %s: GRANT it what the expression needs.",
+						  cs_policy(false)->run_as)
+				: errhint("%s", e->hint
+									? e->hint
+									: "Values of columns are SQL expressions over the relation; a "
+									  "constant text is written \"'month'\"."));
 }
 
 /*

@@ -80,14 +80,37 @@ owner_of(int cache, Oid oid)
 
 /* ---- rights --------------------------------------------------------------- */
 
-/*
- * cs_source_may_read: the whole relation or some of its columns.
- */
-bool
-cs_source_may_read(Oid relid, Oid role)
+/* may_read: the whole relation or some of its columns. */
+static bool
+may_read(Oid relid, Oid role)
 {
 	return pg_class_aclcheck(relid, role, ACL_SELECT) == ACLCHECK_OK ||
 		   pg_attribute_aclcheck_all(relid, role, ACL_SELECT, ACLMASK_ANY) == ACLCHECK_OK;
+}
+
+/*
+ * cs_source_denied: why run_as may not read the relation, with the GRANT that
+ * lets it; NULL: it may, or there is no such role.
+ */
+char *
+cs_source_denied(const CsSource *source, const CsPolicy *policy, char **remedy)
+{
+	Oid schema = get_rel_namespace(source->relid);
+	const char *role = quote_identifier(policy->run_as);
+
+	if (!OidIsValid(policy->run_as_oid))
+		return NULL;
+	if (CS_NAMESPACE_ACLCHECK(schema, policy->run_as_oid, ACL_USAGE) != ACLCHECK_OK)
+	{
+		const char *name = quote_identifier(get_namespace_name(schema));
+
+		*remedy = psprintf("GRANT USAGE ON SCHEMA %s TO %s;", name, role);
+		return psprintf("role %s may not use schema %s", policy->run_as, name);
+	}
+	if (may_read(source->relid, policy->run_as_oid))
+		return NULL;
+	*remedy = psprintf("GRANT SELECT ON %s TO %s;", source->relation, role);
+	return psprintf("role %s may not read %s", policy->run_as, source->relation);
 }
 
 static bool
@@ -120,7 +143,7 @@ let_read(const CsSource *source, const CsPolicy *policy, Oid caller)
 							role));
 		cs_exec(psprintf("GRANT USAGE ON SCHEMA %s TO %s", schema_name, role), CS_NO_ARGS);
 	}
-	if (cs_source_may_read(source->relid, policy->run_as_oid))
+	if (may_read(source->relid, policy->run_as_oid))
 		return;
 	if (!can_grant_select(source->relid, caller))
 		ereport(ERROR, errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
@@ -691,6 +714,8 @@ cs_preview_source(PG_FUNCTION_ARGS)
 	CsPolicy *policy;
 	CsSource *source;
 	CsFrame frame;
+	char *denied;
+	char *remedy = NULL;
 
 	for (int i = 0; i < 4; i++)
 	{
@@ -716,6 +741,10 @@ cs_preview_source(PG_FUNCTION_ARGS)
 	source = cs_source_make(def.name, def.kind, cs_relation_name(def.relid), def.columns,
 							def.search_path, true);
 	cs_check_columns(source);
+	denied = cs_source_denied(source, policy, &remedy);
+	if (denied != NULL)
+		ereport(ERROR, errcode(ERRCODE_INSUFFICIENT_PRIVILEGE), errmsg("%s", denied),
+				errhint("%s cs.add_source() does that where the caller may.", remedy));
 	cs_check_expressions(source);
 	query.sql = cs_source_preview(source, PG_GETARG_INT32(3));
 	query.search_path = source->search_path;

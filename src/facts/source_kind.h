@@ -109,7 +109,7 @@ extern void cs_check_expressions(CsSource *source);
 extern CsSource *cs_define_source(const CsDefinition *def, Oid caller);
 extern const char *cs_source_capture(const CsSource *source, const char *wanted,
 									 const char **reason);
-extern bool cs_source_may_read(Oid relid, Oid role);
+extern char *cs_source_denied(const CsSource *source, const CsPolicy *policy, char **remedy);
 extern int cs_window_days(const char *capture);
 extern void cs_must_be_member(const CsPolicy *policy, Oid caller, const char *what);
 extern void cs_source_lock(const CsSource *source);

@@ -267,9 +267,13 @@ analyse(const char *name, const char *expression, CsUserQuery *query, const char
 				errmsg("metric \"%s\": %s", name, error->message),
 				error->detail ? errdetail("%s", error->detail) : 0,
 				error->hint ? errhint("%s", error->hint)
-				: grouped   ? errhint("Over facts the expression must be an aggregate, such as "
-										"count(*) FILTER (WHERE ...).")
-							: 0);
+				: error->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE
+					? errhint("Metrics run as role %s: GRANT it what the expression needs.",
+							  cs_policy(false)->run_as)
+				: error->sqlerrcode == ERRCODE_GROUPING_ERROR
+					? errhint("Over facts the expression must be an aggregate, such as "
+							  "count(*) FILTER (WHERE ...).")
+					: 0);
 	type = TupleDescAttr(desc, 0)->atttypid;
 	get_type_category_preferred(getBaseType(type), &category, &preferred);
 	if (category != TYPCATEGORY_NUMERIC && category != TYPCATEGORY_BOOLEAN)
