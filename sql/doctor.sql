@@ -136,6 +136,13 @@ BEGIN
 			'Map the column that holds the customer''s id, or add the missing customers.'
 		FROM cs.source_status s WHERE s.orphans > 0
 		UNION ALL
+		SELECT 'merge', 'warning', g.into_id, format('"%s" was merged into "%s", which is no customer: its MRR counts in the totals, but nobody has it', g.from_id, g.into_id),
+			'Correct the merge, or add the customer it names to a customer source.'
+		FROM (SELECT m.into_id, min(m.from_id) AS from_id FROM cs_internal.merge m
+			WHERE NOT EXISTS (SELECT 1 FROM cs_internal.customer c WHERE c.customer_id = m.into_id)
+				AND NOT EXISTS (SELECT 1 FROM cs_internal.merge n WHERE n.from_id = m.into_id)
+			GROUP BY m.into_id ORDER BY m.into_id LIMIT 10) g
+		UNION ALL
 		SELECT 'held', 'warning', d.table_name || ' ' || d.key, d.error,
 			format('See cs.held_alert: the worst come first, the rest is tried again within an hour. Where so many are right, UPDATE cs.alert_rule SET max_new = … WHERE name = %L;', d.key)
 		FROM cs_internal.definition_status d WHERE d.status = 'held'
@@ -166,6 +173,12 @@ BEGIN
 		FROM (SELECT max(c.last_refresh_at) AS last_refresh_at FROM cs_internal.clock c) k
 		WHERE EXISTS (SELECT 1 FROM cs.source)
 			AND (k.last_refresh_at IS NULL OR k.last_refresh_at < clock_timestamp() - interval '1 day')
+		UNION ALL
+		SELECT 'unread', 'warning', s.name, 'it was not read yet: all numbers are without it', 'CALL cs.refresh();'
+		FROM cs.source s LEFT JOIN cs_internal.source_state t ON t.source = s.name
+		WHERE s.enabled AND t.scanned_at IS NULL AND t.error IS NULL
+			AND NOT EXISTS (SELECT FROM looked l WHERE l.object = s.name AND l.severity = 'error')
+			AND EXISTS (SELECT FROM cs_internal.clock c WHERE c.last_refresh_at IS NOT NULL)
 		UNION ALL
 		SELECT 'outbox', 'warning', c.consumer, format('%s rows of the outbox wait for it since %s', c.waiting, c.waiting_since),
 			'See whether it still runs; else SELECT cs.drop_consumer(''its name'');'

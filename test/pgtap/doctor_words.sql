@@ -73,6 +73,19 @@ CALL cs.refresh();
 SELECT matches((SELECT line FROM app.said), '^held \| warning \| alert_rule heavy \| 5 alerts are held: .* cs.held_alert.* max_new', 'held alerts are a warning that says where they are and what to raise');
 SELECT is((SELECT count(*) FROM cs.held_alert WHERE rule = 'heavy'), 5::bigint, 'and there they are');
 
+DELETE FROM cs.alert_rule;
+
+-- A customer that was merged into nobody, and a source that no refresh has read.
+CREATE TABLE app.merge (old_id text PRIMARY KEY, new_id text, at date);
+SELECT count(*) FROM cs.add_source('merged', 'customer_merge', 'app.merge', '{"from_customer_id": "old_id", "into_customer_id": "new_id", "at": "at"}');
+SELECT results_eq('SELECT line FROM app.said', $$VALUES ('unread | warning | merged | it was not read yet: all numbers are without it | CALL cs.refresh();')$$, 'a source that was never read says so');
+INSERT INTO app.merge VALUES ('c1', 'nobody', '2024-03-01'), ('c2', 'gone', '2024-03-01'), ('gone', 'c3', '2024-04-01');
+CALL cs.refresh();
+SELECT results_eq('SELECT line FROM app.said', $$VALUES ('merge | warning | nobody | "c1" was merged into "nobody", which is no customer: its MRR counts in the totals, but nobody has it | Correct the merge, or add the customer it names to a customer source.')$$, 'so does a merge into what is no customer, unless that one went on into a customer');
+INSERT INTO app.customer VALUES ('nobody');
+CALL cs.refresh();
+SELECT is_empty('SELECT * FROM app.said', 'with that customer all is well');
+
 -- A metric over what run_as may not read.
 REVOKE SELECT ON app.ticket FROM cs_ext_run;
 SELECT throws_like($$INSERT INTO cs.metric (name, source, expression, unit, better) VALUES ('n', 'ticket', 'count(*)', 'count', 'low')$$, '%permission denied for table ticket%', 'a metric over an unreadable source is refused when it is written');
