@@ -121,8 +121,10 @@ BEGIN
 		FROM cs_internal.source_state t WHERE t.error IS NOT NULL
 			AND NOT EXISTS (SELECT FROM looked l WHERE l.object = t.source AND l.finding = t.error)
 		UNION ALL
-		SELECT 'unusable', 'warning', u.source, format('%s rows cannot be used: %s; e.g. %s', sum(u.row_count), u.reason, min(u.example COLLATE "C")),
-			'Correct these rows, or map an expression that does.'
+		SELECT 'unusable', 'warning', u.source, format('%s cannot be used: %s; e.g. %s', CASE sum(u.row_count) WHEN 1 THEN '1 row' ELSE sum(u.row_count) || ' rows' END,
+				u.reason, min(u.example COLLATE "C")),
+			CASE WHEN u.reason LIKE 'no fx\_rate for %' THEN 'INSERT INTO cs.fx_rate (currency, valid_from, rate); then CALL cs.refresh().'
+				ELSE 'Correct these rows, or map an expression that does.' END
 		FROM cs_internal.unusable u GROUP BY u.source, u.reason
 		UNION ALL
 		SELECT 'seal', 'warning', q.source, format('%s rows were written below the seal of %s, the last time at %s, and are not counted', q.corrections, q.before, q.corrected_at),

@@ -310,7 +310,10 @@ COMMENT ON COLUMN cs.health_history.computed_at IS 'Clock time of the computatio
 
 CREATE VIEW cs.customer_health WITH (security_barrier) AS
 SELECT s.customer_id, c.name, c.owner,
-	h.score AS health_score, h.band, h.band_since, h.band_reason, h.coverage, h.scorecard,
+	h.score AS health_score, h.band, h.band_since,
+	-- who was inactive from the first evaluation on has no row in health
+	coalesce(h.band_reason, CASE s.score_reason WHEN 'inactive' THEN 'neither active nor in trial' ELSE s.score_reason END) AS band_reason,
+	h.coverage, h.scorecard,
 	s.score AS automatic_score, s.score_reason,
 	(SELECT max(o.expires_at) FROM cs_internal.health_override o
 		WHERE o.customer_id = s.customer_id AND o.ended_at IS NULL) AS override_expires_at,

@@ -10,7 +10,10 @@ SELECT c.customer_id::text AS customer_id, c.name, c.owner, c.parent_id, c.creat
 	s.seats::numeric(20,6) AS seats,
 	s.tenure_days,
 	s.days_to_renewal,
-	h.score AS health_score, h.band, h.band_since AS band_since_at, h.band_reason, h.coverage, h.scorecard,
+	h.score AS health_score, h.band, h.band_since AS band_since_at,
+	-- who was inactive from the first evaluation on has no row in health
+	coalesce(h.band_reason, CASE s.score_reason WHEN 'inactive' THEN 'neither active nor in trial' ELSE s.score_reason END) AS band_reason,
+	h.coverage, h.scorecard,
 	s.segments->>'stage' AS stage, s.segments->>'tier' AS tier, s.segments->>'touch' AS touch,
 	coalesce(a.open_alerts, 0)::integer AS open_alerts,
 	a.worst_severity,

@@ -93,8 +93,13 @@ readable(ReturnSetInfo *rsinfo, CsSource *source, const CsPolicy *policy)
 	error = cs_source_analyse(source, NULL);
 	if (error != NULL)
 	{
-		finding(rsinfo, "mapping", "error", source->name, error->message,
-				"Correct the relation, or drop the source and add it with other columns.");
+		finding(
+			rsinfo, "mapping", "error", source->name, error->message,
+			error->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE
+				? psprintf("GRANT what the mapping needs to %s, who reads it; past row security: "
+						   "ALTER ROLE %s BYPASSRLS;",
+						   quote_identifier(policy->run_as), quote_identifier(policy->run_as))
+				: "Correct the relation, or drop the source and add it with other columns.");
 		return false;
 	}
 	return true;

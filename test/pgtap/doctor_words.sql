@@ -86,6 +86,19 @@ INSERT INTO app.customer VALUES ('nobody');
 CALL cs.refresh();
 SELECT is_empty('SELECT * FROM app.said', 'with that customer all is well');
 
+-- Row security, and a currency without a rate: the remedy is not to correct rows or columns.
+ALTER TABLE app.ticket ENABLE ROW LEVEL SECURITY;
+SELECT matches((SELECT line FROM app.said), '^mapping \| error \| ticket \| .* row-level security .* ALTER ROLE cs_ext_run BYPASSRLS;$', 'row security on a source is said with its remedy');
+ALTER TABLE app.ticket DISABLE ROW LEVEL SECURITY;
+CREATE TABLE app.contract (id text PRIMARY KEY, customer_id text, start_at date, mrr numeric, currency text);
+INSERT INTO app.contract VALUES ('k1', 'c1', '2024-01-01', 10, 'USD');
+SELECT count(*) FROM cs.add_source('contract', 'subscription', 'app.contract', '{"subscription_id": "id", "customer_id": "customer_id", "start_at": "start_at", "mrr": "mrr", "currency": "currency"}');
+CALL cs.refresh();
+SELECT results_eq('SELECT line FROM app.said', $$VALUES ('unusable | warning | contract | 1 row cannot be used: no fx_rate for USD to EUR at 2024-01-01; e.g. customer c1 | INSERT INTO cs.fx_rate (currency, valid_from, rate); then CALL cs.refresh().')$$, 'so is a missing rate');
+INSERT INTO cs.fx_rate (currency, valid_from, rate) VALUES ('USD', '2024-01-01', 0.9);
+CALL cs.refresh();
+SELECT is_empty('SELECT * FROM app.said', 'and the remedy works');
+
 -- A metric over what run_as may not read.
 REVOKE SELECT ON app.ticket FROM cs_ext_run;
 SELECT throws_like($$INSERT INTO cs.metric (name, source, expression, unit, better) VALUES ('n', 'ticket', 'count(*)', 'count', 'low')$$, '%permission denied for table ticket%', 'a metric over an unreadable source is refused when it is written');

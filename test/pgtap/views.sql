@@ -42,6 +42,10 @@ SELECT is_empty($$SELECT customer_id, health_score, band FROM cs.customer_360, c
 	'a first band is cut at red_below and green_from');
 SELECT is_empty($$SELECT customer_id FROM cs.customer_360 WHERE mrr > 0 AND health_score IS NULL AND coverage >= 0.5$$, 'who is active and covered has a score');
 SELECT is_empty($$SELECT customer_id FROM cs.customer_360 WHERE coalesce(mrr, 0) = 0 AND health_score IS NOT NULL$$, 'who has left has none');
+SELECT isnt_empty($$SELECT customer_id FROM cs.customer_360 WHERE health_score IS NULL AND NOT active$$, 'some have left');
+SELECT is_empty($$SELECT customer_id FROM cs.customer_360 JOIN cs.customer_health USING (customer_id)
+	WHERE customer_360.health_score IS NULL AND coalesce(customer_360.band_reason, '') = '' OR customer_360.band_reason IS DISTINCT FROM customer_health.band_reason$$,
+	'who has no score has the reason instead, also who left before the first evaluation');
 SELECT is_empty($$SELECT customer_id, open_alerts FROM cs.customer_360 c WHERE open_alerts IS DISTINCT FROM (SELECT count(*) FROM cs.open_alert a WHERE a.customer_id = c.customer_id)$$,
 	'open_alerts counts open_alert');
 SELECT is_empty($$SELECT rule, customer_id, key FROM cs.open_alert GROUP BY 1, 2, 3 HAVING count(*) > 1$$, 'one open alert a rule, customer and key');
