@@ -28,6 +28,7 @@ CREATE TABLE cs_internal.source_state (
 	rewritten bigint,                   -- updates and deletes the server had counted at scanned_at
 	first_at timestamptz,               -- least and greatest anchor of usable rows
 	last_at timestamptz,
+	bounded boolean NOT NULL DEFAULT false,     -- no anchor lies behind last_at: it was looked up, or widened by all that changed
 	has_rows boolean NOT NULL DEFAULT false,    -- any usable rows
 	available boolean NOT NULL DEFAULT false,   -- has rows before the last evaluated instant
 	changed_since timestamptz,          -- anchors changed since first_at and last_at were found

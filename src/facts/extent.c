@@ -224,8 +224,8 @@ cs_source_extent(const CsSource *source, TimestampTz as_of)
 		if (!exact)
 			cs_exec("UPDATE cs_internal.source_state SET first_at = least(first_at, "
 					"CASE WHEN isfinite(changed_since) THEN changed_since END), last_at = "
-					"greatest(last_at, CASE WHEN isfinite(changed_until) THEN changed_until END) "
-					"WHERE source = $1",
+					"greatest(last_at, CASE WHEN isfinite(changed_until) THEN changed_until END), "
+					"bounded = bounded AND isfinite(changed_until) WHERE source = $1",
 					CS_ARGS(cs_text(source->name)));
 		if (exact || !required)
 		{
@@ -241,8 +241,8 @@ cs_source_extent(const CsSource *source, TimestampTz as_of)
 			cs_register("bounds", rows);
 			cs_exec("UPDATE cs_internal.source_state SET first_at = CASE WHEN $2 THEN b.first_at "
 					"ELSE source_state.first_at END, last_at = CASE WHEN $2 THEN b.last_at ELSE "
-					"source_state.last_at END, has_rows = b.has_rows FROM bounds b WHERE source = "
-					"$1",
+					"source_state.last_at END, has_rows = b.has_rows, bounded = bounded OR $2 FROM "
+					"bounds b WHERE source = $1",
 					CS_ARGS(cs_text(source->name), cs_bool(exact)));
 			cs_unregister("bounds");
 			tuplestore_end(rows->store);

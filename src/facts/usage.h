@@ -22,12 +22,11 @@ extern void cs_usage_ingest_pending(const struct CsSource *source, const struct 
 
 /*
  * Usage from the facts (usage_ingest.c), of these customers, for rows that
- * satisfy a condition over r: a SELECT of (customer_id, month, usage), and its
- * results, to be forgotten; NULL when a source cannot be read, which is noted.
+ * lie in [from, to), infinite: all: a SELECT of (customer_id, month, usage), and
+ * its results, to be forgotten; NULL when a source cannot be read, which is noted.
  */
-extern char *cs_usage_read_parts(Datum ids, const char *condition, List **read);
+extern char *cs_usage_read_parts(Datum ids, TimestampTz from, TimestampTz to, List **read);
 extern void cs_usage_forget_parts(List *read);
-extern char *cs_usage_between(TimestampTz from, TimestampTz to); /* a condition: [from, to) */
 
 /* The local day of an instant, in the frame's zone. */
 extern DateADT cs_usage_day(TimestampTz at);

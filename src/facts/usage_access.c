@@ -202,6 +202,7 @@ count_users(Window *w, int64 *users, int64 *user_days)
 {
 	int64 event = skip_events(w);
 	int32 first = cs_chunk_of(w->lo);
+	int nwindow = cs_chunk_of(w->hi - 1) - first + 1;
 
 	*users = *user_days = 0;
 	cs_usage_read_users(&w->r);
@@ -209,8 +210,10 @@ count_users(Window *w, int64 *users, int64 *user_days)
 	{
 		CsUsageString name;
 		uint32 nevents = cs_usage_read_user(&w->r, &name);
-		uint32 days[CS_WINDOW_CHUNKS] = {0};
+		uint32 days[CS_WINDOW_CHUNKS];
 		int n = 0;
+
+		memset(days, 0, sizeof(uint32) * nwindow);
 
 		while (nevents-- > 0)
 		{
@@ -227,7 +230,7 @@ count_users(Window *w, int64 *users, int64 *user_days)
 					days[chunk - first] |= bits;
 			}
 		}
-		for (int k = 0; k < CS_WINDOW_CHUNKS; k++)
+		for (int k = 0; k < nwindow; k++)
 			n += pg_popcount32(days[k]);
 		if (name.s != NULL && n > 0)
 		{

@@ -8,6 +8,7 @@
 #include "cs_ext.h"
 
 #include "common/hashfn.h"
+#include "facts/usage_few.h"
 #include "facts/usage_value.h"
 
 static MemoryContext
@@ -21,6 +22,42 @@ aggregate_context(FunctionCallInfo fcinfo)
 	return cxt;
 }
 
+/* What was gathered of a group: a few events, or all in a builder. */
+typedef struct Gathered
+{
+	MemoryContext cxt;
+	CsUsageBuild *build; /* NULL: in few */
+	CsUsageFew few;
+} Gathered;
+
+static Gathered *
+gather(MemoryContext cxt)
+{
+	Gathered *g = MemoryContextAlloc(cxt, sizeof(Gathered));
+
+	g->cxt = cxt;
+	g->build = NULL;
+	g->few.n = g->few.used = 0;
+	return g;
+}
+
+static CsUsageBuild *
+build_of(Gathered *g)
+{
+	if (g->build == NULL)
+	{
+		g->build = cs_usage_build(g->cxt);
+		cs_few_build(&g->few, g->build);
+	}
+	return g->build;
+}
+
+static struct varlena *
+encode(Gathered *g)
+{
+	return g->build == NULL && g->few.n > 0 ? cs_few_encode(&g->few) : cs_usage_encode(build_of(g));
+}
+
 PG_FUNCTION_INFO_V1(cs_usage_agg_step);
 
 /*
@@ -32,7 +69,8 @@ Datum
 cs_usage_agg_step(PG_FUNCTION_ARGS)
 {
 	MemoryContext cxt = aggregate_context(fcinfo);
-	CsUsageBuild *b = PG_ARGISNULL(0) ? NULL : (CsUsageBuild *) PG_GETARG_POINTER(0);
+	Gathered *g = PG_ARGISNULL(0) ? NULL : (Gathered *) PG_GETARG_POINTER(0);
+	CsUsageBuild *b;
 	DateADT day;
 	TimestampTz at;
 	CsQty qty = {0};
@@ -44,20 +82,26 @@ cs_usage_agg_step(PG_FUNCTION_ARGS)
 
 	if (PG_ARGISNULL(1) || PG_ARGISNULL(2))
 	{
-		if (b == NULL)
+		if (g == NULL)
 			PG_RETURN_NULL();
-		PG_RETURN_POINTER(b);
+		PG_RETURN_POINTER(g);
 	}
 	day = PG_GETARG_DATEADT(1);
 	at = PG_GETARG_TIMESTAMPTZ(2);
 	if (DATE_NOT_FINITE(day) || TIMESTAMP_NOT_FINITE(at))
 		ereport(ERROR, (errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
 						errmsg("a usage event cannot be at infinity")));
+	if (g == NULL)
+		g = gather(cxt);
+	if (g->build == NULL && PG_ARGISNULL(5) &&
+		cs_few_add(&g->few, day, at, user ? VARDATA_ANY(user) : NULL,
+				   user ? VARSIZE_ANY_EXHDR(user) : -1, event ? VARDATA_ANY(event) : NULL,
+				   event ? VARSIZE_ANY_EXHDR(event) : -1, count))
+		PG_RETURN_POINTER(g);
+
+	b = build_of(g);
 	if (!PG_ARGISNULL(5))
 		qty = cs_qty_from_numeric(PG_GETARG_NUMERIC(5));
-
-	if (b == NULL)
-		b = cs_usage_build(cxt);
 	e = event ? cs_usage_event(b, VARDATA_ANY(event), VARSIZE_ANY_EXHDR(event))
 			  : cs_usage_event(b, NULL, 0);
 	u = user ? cs_usage_user(b, VARDATA_ANY(user), VARSIZE_ANY_EXHDR(user))
@@ -65,7 +109,7 @@ cs_usage_agg_step(PG_FUNCTION_ARGS)
 	cs_usage_count(b, e, day, count, &qty);
 	cs_usage_mark(b, u, e, cs_chunk_of(day), cs_bit_of(day));
 	cs_usage_instants(b, at, at);
-	PG_RETURN_POINTER(b);
+	PG_RETURN_POINTER(g);
 }
 
 PG_FUNCTION_INFO_V1(cs_usage_union_step);
@@ -75,21 +119,21 @@ Datum
 cs_usage_union_step(PG_FUNCTION_ARGS)
 {
 	MemoryContext cxt = aggregate_context(fcinfo);
-	CsUsageBuild *b = PG_ARGISNULL(0) ? NULL : (CsUsageBuild *) PG_GETARG_POINTER(0);
+	Gathered *g = PG_ARGISNULL(0) ? NULL : (Gathered *) PG_GETARG_POINTER(0);
 	struct varlena *value;
 
 	if (PG_ARGISNULL(1))
 	{
-		if (b == NULL)
+		if (g == NULL)
 			PG_RETURN_NULL();
-		PG_RETURN_POINTER(b);
+		PG_RETURN_POINTER(g);
 	}
 	value = PG_GETARG_USAGE(1);
-	if (b == NULL)
-		b = cs_usage_build(cxt);
-	cs_usage_check_stamps(b, value);
-	cs_usage_add(b, value, CS_DAY_MIN, CS_DAY_END);
-	PG_RETURN_POINTER(b);
+	if (g == NULL)
+		g = gather(cxt);
+	cs_usage_check_stamps(build_of(g), value);
+	cs_usage_add(build_of(g), value, CS_DAY_MIN, CS_DAY_END);
+	PG_RETURN_POINTER(g);
 }
 
 PG_FUNCTION_INFO_V1(cs_usage_agg_combine);
@@ -98,7 +142,7 @@ Datum
 cs_usage_agg_combine(PG_FUNCTION_ARGS)
 {
 	MemoryContext cxt = aggregate_context(fcinfo);
-	CsUsageBuild *a = PG_ARGISNULL(0) ? NULL : (CsUsageBuild *) PG_GETARG_POINTER(0);
+	Gathered *a = PG_ARGISNULL(0) ? NULL : (Gathered *) PG_GETARG_POINTER(0);
 	struct varlena *value;
 
 	if (PG_ARGISNULL(1))
@@ -108,10 +152,10 @@ cs_usage_agg_combine(PG_FUNCTION_ARGS)
 		PG_RETURN_POINTER(a);
 	}
 	if (a == NULL)
-		a = cs_usage_build(cxt);
-	value = cs_usage_encode((CsUsageBuild *) PG_GETARG_POINTER(1));
-	cs_usage_check_stamps(a, value);
-	cs_usage_add(a, value, CS_DAY_MIN, CS_DAY_END);
+		a = gather(cxt);
+	value = encode((Gathered *) PG_GETARG_POINTER(1));
+	cs_usage_check_stamps(build_of(a), value);
+	cs_usage_add(build_of(a), value, CS_DAY_MIN, CS_DAY_END);
 	pfree(value);
 	PG_RETURN_POINTER(a);
 }
@@ -122,7 +166,7 @@ Datum
 cs_usage_agg_serialize(PG_FUNCTION_ARGS)
 {
 	aggregate_context(fcinfo);
-	PG_RETURN_POINTER(cs_usage_encode((CsUsageBuild *) PG_GETARG_POINTER(0)));
+	PG_RETURN_POINTER(encode((Gathered *) PG_GETARG_POINTER(0)));
 }
 
 PG_FUNCTION_INFO_V1(cs_usage_agg_deserialize);
@@ -131,13 +175,13 @@ Datum
 cs_usage_agg_deserialize(PG_FUNCTION_ARGS)
 {
 	struct varlena *value = PG_GETARG_USAGE(0);
-	CsUsageBuild *b;
+	Gathered *g;
 
 	aggregate_context(fcinfo);
-	b = cs_usage_build(CurrentMemoryContext);
-	cs_usage_check_stamps(b, value);
-	cs_usage_add(b, value, CS_DAY_MIN, CS_DAY_END);
-	PG_RETURN_POINTER(b);
+	g = gather(CurrentMemoryContext);
+	cs_usage_check_stamps(build_of(g), value);
+	cs_usage_add(build_of(g), value, CS_DAY_MIN, CS_DAY_END);
+	PG_RETURN_POINTER(g);
 }
 
 PG_FUNCTION_INFO_V1(cs_usage_agg_final);
@@ -148,7 +192,7 @@ cs_usage_agg_final(PG_FUNCTION_ARGS)
 	aggregate_context(fcinfo);
 	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();
-	PG_RETURN_POINTER(cs_usage_encode((CsUsageBuild *) PG_GETARG_POINTER(0)));
+	PG_RETURN_POINTER(encode((Gathered *) PG_GETARG_POINTER(0)));
 }
 
 /* ---- operators -------------------------------------------------------- */

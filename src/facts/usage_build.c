@@ -192,6 +192,15 @@ cs_usage_user(CsUsageBuild *b, const char *s, int len)
 	return word_id(b, &b->users, s, len);
 }
 
+void
+cs_usage_count_overflow(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+			 errmsg("count of usage events out of range"),
+			 errdetail("The events of one kind on one day add up to more than a bigint holds.")));
+}
+
 /* Add to the count and quantity of an event on a day.  Raises 22003 when the count leaves int64. */
 void
 cs_usage_count(CsUsageBuild *b, int event, DateADT day, int64 count, const CsQty *q)
@@ -206,11 +215,7 @@ cs_usage_count(CsUsageBuild *b, int event, DateADT day, int64 count, const CsQty
 		memset(&c->qty, 0, sizeof(CsQty));
 	}
 	if (pg_add_s64_overflow(c->count, count, &c->count))
-		ereport(
-			ERROR,
-			(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
-			 errmsg("count of usage events out of range"),
-			 errdetail("The events of one kind on one day add up to more than a bigint holds.")));
+		cs_usage_count_overflow();
 	cs_qty_add(&c->qty, q, b->cxt);
 }
 

@@ -78,11 +78,8 @@ replace_days(Datum ids, DateADT lo, DateADT hi, const CsFoundMonths *found, cons
 			 int *unsure)
 {
 	List *read = NIL;
-	char *parts =
-		cs_usage_read_parts(ids,
-							cs_usage_between(cs_local_midnight(lo, policy->time_zone),
-											 cs_local_midnight(hi + 1, policy->time_zone)),
-							&read);
+	char *parts = cs_usage_read_parts(ids, cs_local_midnight(lo, policy->time_zone),
+									  cs_local_midnight(hi + 1, policy->time_zone), &read);
 	CsResult *fresh;
 
 	*unsure = 0;
@@ -152,7 +149,7 @@ static CsResult *
 read_range(Datum ids, TimestampTz since, TimestampTz until)
 {
 	List *read = NIL;
-	char *parts = cs_usage_read_parts(ids, cs_usage_between(since, until), &read);
+	char *parts = cs_usage_read_parts(ids, since, until, &read);
 	CsResult *fresh;
 
 	if (parts == NULL)
@@ -383,7 +380,7 @@ static void
 ingest_whole(Datum ids, const CsPolicy *policy)
 {
 	List *read = NIL;
-	char *parts = cs_usage_read_parts(ids, "true", &read);
+	char *parts = cs_usage_read_parts(ids, DT_NOBEGIN, DT_NOEND, &read);
 
 	if (parts == NULL)
 		return;

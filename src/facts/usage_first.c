@@ -377,7 +377,8 @@ finish(void)
 
 		if (!source->by_user)
 			cs_exec("UPDATE cs_internal.source_state t SET first_at = b.first_at, last_at = "
-					"b.last_at, has_rows = b.events > 0, changed_since = NULL, changed_until = "
+					"b.last_at, bounded = true, has_rows = b.events > 0, changed_since = NULL, "
+					"changed_until = "
 					"NULL, read_whole = false"
 					" FROM cs_internal.usage_build b WHERE b.source = $1 AND t.source = $1"
 					" AND b.width = $2 AND t.changed_since = '-infinity'",

@@ -19,6 +19,7 @@
 #include "facts/source.h"
 #include "facts/usage.h"
 #include "facts/usage_store.h"
+#include "pgtime.h"
 #include "utils/datetime.h"
 
 /*
@@ -71,16 +72,80 @@ forget_parts(List *read)
 	}
 }
 
+/* What rows are read: those of r for which the condition holds, and how their day and month are found. */
+typedef struct Range
+{
+	const char *condition;
+	const char *day;
+	const char *month; /* NULL: by row */
+} Range;
+
+static Range
+by_row(const char *condition)
+{
+	return (Range){condition, "r.at::pg_catalog.date", NULL};
+}
+
+/* The clocks of the session's zone are not changed between two instants. */
+static bool
+is_even(TimestampTz from, TimestampTz to)
+{
+	pg_time_t start = timestamptz_to_time_t(from);
+	long before;
+	long after;
+	int before_dst;
+	int after_dst;
+	pg_time_t boundary;
+	int res = pg_next_dst_boundary(&start, &before, &before_dst, &boundary, &after, &after_dst,
+								   session_timezone);
+
+	return res == 0 || (res == 1 && boundary >= timestamptz_to_time_t(to));
+}
+
 /*
- * Usage per customer and month of all usage_event sources, for rows that
- * satisfy `condition` (over r.at), each source registered as usage_part_<n>.
- * Returns a SELECT of (customer_id, month, usage) that unites them, and their
- * results in *read; NULL when a source cannot be read, which is marked: what is
- * known of it stays until it can be.  whose: by customer, as of then; NULL: by
- * the id the rows stand under.
+ * range_of: instants [from, to).  A refresh reads some days, mostly one, of a
+ * month that is known then: finding them again for each row by the rules of the
+ * zone would cost more than counting it.
+ */
+static Range
+range_of(TimestampTz from, TimestampTz to)
+{
+	Range range;
+	DateADT first;
+	DateADT last;
+	DateADT month;
+
+	if (TIMESTAMP_NOT_FINITE(from) || TIMESTAMP_NOT_FINITE(to))
+		return by_row("true");
+	range =
+		by_row(psprintf("r.at >= %s AND r.at < %s", instant_literal(from), instant_literal(to)));
+	/* beyond these years the zone's table may not speak */
+	if (from < -100 * 365 * USECS_PER_DAY || to > 36 * 365 * USECS_PER_DAY || from >= to ||
+		!is_even(from, to))
+		return range;
+	first = cs_usage_day(from);
+	last = cs_usage_day(to - 1);
+	month = cs_month_start(first, 0);
+	if (month != cs_month_start(last, 0))
+		return range;
+	range.month = psprintf("'%s'::pg_catalog.date",
+						   DatumGetCString(DirectFunctionCall1(date_out, DateADTGetDatum(month))));
+	if (first == last)
+		range.day =
+			psprintf("'%s'::pg_catalog.date",
+					 DatumGetCString(DirectFunctionCall1(date_out, DateADTGetDatum(first))));
+	return range;
+}
+
+/*
+ * Usage per customer and month of all usage_event sources, for rows of a range,
+ * each source registered as usage_part_<n>.  Returns a SELECT of (customer_id,
+ * month, usage) that unites them, and their results in *read; NULL when a source
+ * cannot be read, which is marked: what is known of it stays until it can be.
+ * whose: by customer, as of then; NULL: by the id the rows stand under.
  */
 static char *
-read_parts(Datum ids, const CsWhose *whose, const char *condition, bool cut, TimestampTz as_of,
+read_parts(Datum ids, const CsWhose *whose, Range range, bool cut, TimestampTz as_of,
 		   DateADT as_of_day, List **read)
 {
 	StringInfoData parts;
@@ -103,15 +168,16 @@ read_parts(Datum ids, const CsWhose *whose, const char *condition, bool cut, Tim
 			return NULL;
 		}
 		query.sql = psprintf(
-			"SELECT %s AS customer_id, pg_catalog.date_trunc('month', r.at)::pg_catalog.date AS "
-			"month,"
-			" cs.usage_agg(r.at::pg_catalog.date, r.at, r.user_id::text, r.event::text,"
+			"SELECT %s AS customer_id, %s AS month,"
+			" cs.usage_agg(%s, r.at, r.user_id::text, r.event::text,"
 			" r.quantity::numeric, r.event_count::bigint) AS usage"
-			" FROM (%s) r WHERE %s GROUP BY r.customer_key, 2",
+			" FROM (%s) r WHERE %s GROUP BY r.customer_key%s",
 			whose ? cs_source_id_of(source, whose, "r.customer_key")
 				  : cs_source_id(source, "r.customer_key"),
+			range.month ? range.month : "pg_catalog.date_trunc('month', r.at)::pg_catalog.date",
+			range.day,
 			whose ? cs_source_rows_of(source, whose, cut) : cs_source_rows(source, true, cut),
-			condition);
+			range.condition, range.month ? "" : ", 2");
 		query.as_of = as_of;
 		query.as_of_day = as_of_day;
 		if (whose)
@@ -142,14 +208,14 @@ read_parts(Datum ids, const CsWhose *whose, const char *condition, bool cut, Tim
 }
 
 /*
- * cs_usage_read_parts, cs_usage_forget_parts, cs_usage_between: see usage.h.
+ * cs_usage_read_parts, cs_usage_forget_parts: see usage.h.
  */
 char *
-cs_usage_read_parts(Datum ids, const char *condition, List **read)
+cs_usage_read_parts(Datum ids, TimestampTz from, TimestampTz to, List **read)
 {
 	TimestampTz now = cs_now();
 
-	return read_parts(ids, NULL, condition, false, now,
+	return read_parts(ids, NULL, range_of(from, to), false, now,
 					  cs_local_day(now, cs_policy(false)->time_zone), read);
 }
 
@@ -157,12 +223,6 @@ void
 cs_usage_forget_parts(List *read)
 {
 	forget_parts(read);
-}
-
-char *
-cs_usage_between(TimestampTz from, TimestampTz to)
-{
-	return psprintf("r.at >= %s AND r.at < %s", instant_literal(from), instant_literal(to));
 }
 
 /*
@@ -194,11 +254,11 @@ cs_usage_rows(const CsBatch *batch)
 
 	if (cs_usage_sees_today())
 	{
-		char *parts =
-			read_parts(batch->ids, batch->whose,
-					   psprintf("r.at >= %s", instant_literal(cs_local_midnight(
-												  batch->as_of_day, batch->policy->time_zone))),
-					   true, batch->as_of, batch->as_of_day, &read);
+		char *parts = read_parts(
+			batch->ids, batch->whose,
+			by_row(psprintf("r.at >= %s", instant_literal(cs_local_midnight(
+											  batch->as_of_day, batch->policy->time_zone)))),
+			true, batch->as_of, batch->as_of_day, &read);
 
 		if (parts != NULL)
 			running = list_length(read) == 1 ? linitial(read) : cs_query(parts, CS_NO_ARGS);

@@ -28,6 +28,8 @@ typedef struct Walk
 	uint32 left;        /* events or users from there on */
 	uint16 *place;      /* where its next event stands in the union, NOWHERE: not in it */
 	uint32 range;       /* the days of the month that are taken */
+	bool alike; /* a user of it alone, all of whose days are taken, is the same in the union */
+	const uint8 *user; /* where the user it stands at begins */
 } Walk;
 
 struct CsMonthMerge
@@ -175,6 +177,58 @@ unite_events(CsMonthMerge *m, int n, DateADT month, DateADT *min_day)
 	return nevents;
 }
 
+/* Stand at the next user, if there is one. */
+static inline void
+next_user(Walk *w)
+{
+	w->user = w->r.p;
+	if (w->left > 0)
+		w->length = cs_usage_read_user(&w->r, &w->name);
+}
+
+/* The days of the month in what is read of one event of a user. */
+static inline uint32
+read_days(Walk *w, uint32 nchunks, int32 base, int shift)
+{
+	uint32 days = 0;
+
+	while (nchunks-- > 0)
+	{
+		int32 chunk;
+		uint32 bits;
+
+		cs_usage_read_chunk(&w->r, &chunk, &bits);
+		days |= (uint32) ((chunk > base ? (uint64) bits << 32 : bits) >> shift);
+	}
+	return days;
+}
+
+/*
+ * Copies a user whom no other walk has and none of whose days is left out.  False:
+ * some are, nothing is done.
+ */
+static bool
+copy_user(CsMonthMerge *m, Walk *w, int32 base, int shift)
+{
+	CsUsageReader before = w->r;
+
+	for (uint32 i = 0; i < w->length; i++)
+	{
+		uint32 event;
+		uint32 nchunks = cs_usage_read_user_event(&w->r, &event);
+
+		if ((read_days(w, nchunks, base, shift) & ~w->range) != 0)
+		{
+			w->r = before;
+			return false;
+		}
+	}
+	appendBinaryStringInfoNT(&m->users, (const char *) w->user, w->r.p - w->user);
+	w->left--;
+	next_user(w);
+	return true;
+}
+
 /* All users; returns how many. */
 static uint32
 unite_users(CsMonthMerge *m, int n, DateADT month, DateADT min_day)
@@ -190,10 +244,13 @@ unite_users(CsMonthMerge *m, int n, DateADT month, DateADT min_day)
 		Walk *w = &m->walks[i];
 
 		w->place = m->places[i];
+		/* days are said from the first one on, events by their places */
+		w->alike = w->r.min_day == min_day;
+		for (uint32 e = 0; e < w->r.nevents; e++)
+			w->alike &= w->place[e] == e;
 		cs_usage_read_users(&w->r);
 		w->left = w->r.nusers;
-		if (w->left > 0)
-			w->length = cs_usage_read_user(&w->r, &w->name);
+		next_user(w);
 	}
 	while (least_name(m, n, &name, &those))
 	{
@@ -203,6 +260,16 @@ unite_users(CsMonthMerge *m, int n, DateADT month, DateADT min_day)
 		uint32 next = 0;
 
 		CHECK_FOR_INTERRUPTS();
+		if ((those & (those - 1)) == 0)
+		{
+			Walk *w = &m->walks[pg_rightmost_one_pos64(those)];
+
+			if (w->alike && copy_user(m, w, base, shift))
+			{
+				nusers++;
+				continue;
+			}
+		}
 		for (; those != 0; those &= those - 1)
 		{
 			Walk *w = &m->walks[pg_rightmost_one_pos64(those)];
@@ -212,17 +279,8 @@ unite_users(CsMonthMerge *m, int n, DateADT month, DateADT min_day)
 				uint32 event;
 				uint32 nchunks = cs_usage_read_user_event(&w->r, &event);
 				int place = w->place[event];
-				uint32 days = 0;
+				uint32 days = read_days(w, nchunks, base, shift) & w->range;
 
-				while (nchunks-- > 0)
-				{
-					int32 chunk;
-					uint32 bits;
-
-					cs_usage_read_chunk(&w->r, &chunk, &bits);
-					days |= (uint32) ((chunk > base ? (uint64) bits << 32 : bits) >> shift);
-				}
-				days &= w->range;
 				if (days == 0 || place == NOWHERE)
 					continue;
 				/* of those between, none has been met */
@@ -238,8 +296,8 @@ unite_users(CsMonthMerge *m, int n, DateADT month, DateADT min_day)
 				nevents += m->bits[place] == 0;
 				m->bits[place] |= days;
 			}
-			if (--w->left > 0)
-				w->length = cs_usage_read_user(&w->r, &w->name);
+			w->left--;
+			next_user(w);
 		}
 		if (nevents == 0)
 			continue;
@@ -270,20 +328,29 @@ cs_month_unite(CsMonthMerge *m, StringInfo buf, const CsUsagePart *parts, int n,
 	TimestampTz last = DT_NOBEGIN;
 	DateADT min_day;
 	int nevents;
+	int nwalks = 0;
 	uint32 nusers;
 
 	if (n > MONTH_PARTS)
 		return false;
 	for (int i = 0; i < n; i++)
 	{
-		CsUsageReader *r = &m->walks[i].r;
+		uint32 range = days_in(month, parts[i].lo, parts[i].hi);
+		CsUsageReader *r;
 
+		if (i > 0 && parts[i].data == parts[i - 1].data)
+		{
+			/* its days before some and behind them: walked through once */
+			m->walks[nwalks - 1].range |= range;
+			continue;
+		}
+		r = &m->walks[nwalks].r;
 		cs_usage_read(r, parts[i].data, parts[i].len, ERRCODE_DATA_CORRUPTED);
 		if (!r->has_instants || r->stamped || r->nevents == 0)
 			return false;
 		first = Min(first, r->first);
 		last = Max(last, r->last);
-		m->walks[i].range = days_in(month, parts[i].lo, parts[i].hi);
+		m->walks[nwalks++].range = range;
 	}
 	if (head != NULL)
 	{
@@ -292,10 +359,10 @@ cs_month_unite(CsMonthMerge *m, StringInfo buf, const CsUsagePart *parts, int n,
 	}
 	resetStringInfo(&m->events);
 	resetStringInfo(&m->users);
-	nevents = unite_events(m, n, month, &min_day);
+	nevents = unite_events(m, nwalks, month, &min_day);
 	if (nevents <= 0)
 		return false;
-	nusers = unite_users(m, n, month, min_day);
+	nusers = unite_users(m, nwalks, month, min_day);
 
 	appendStringInfoCharMacro(buf, CS_USAGE_VERSION);
 	appendStringInfoCharMacro(buf, CS_USAGE_INSTANTS);

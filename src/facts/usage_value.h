@@ -77,6 +77,7 @@ extern CsUsageBuild *cs_usage_build(MemoryContext cxt);
 extern int cs_usage_event(CsUsageBuild *b, const char *s, int len); /* s NULL: NULL */
 extern int cs_usage_user(CsUsageBuild *b, const char *s, int len);
 extern void cs_usage_count(CsUsageBuild *b, int event, DateADT day, int64 count, const CsQty *q);
+CS_NORETURN extern void cs_usage_count_overflow(void); /* raises 22003 */
 extern void cs_usage_mark(CsUsageBuild *b, int user, int event, int32 chunk, uint32 bits);
 extern void cs_usage_instants(CsUsageBuild *b, TimestampTz first, TimestampTz last);
 extern void cs_usage_set_stamp(CsUsageBuild *b, DateADT stamp, bool running);

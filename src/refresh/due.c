@@ -21,6 +21,13 @@
 #include "refresh/refresh.h"
 #include "refresh/state.h"
 
+static bool
+is_time(const CsMapped *m)
+{
+	return m->canon ? m->canon->type == CS_COL_TIME
+					: strncmp(m->name, "x_", 2) == 0 && m->type == TIMESTAMPTZOID;
+}
+
 /*
  * future_of: SQL of the least instant at or after as_of among a source's time
  * columns, NULL when it has none.
@@ -37,12 +44,55 @@ future_of(const CsSource *source)
 		const CsMapped *m = lfirst(lc);
 		const char *col = quote_identifier(m->name);
 
-		if (m->canon ? m->canon->type == CS_COL_TIME
-					 : strncmp(m->name, "x_", 2) == 0 && m->type == TIMESTAMPTZOID)
+		if (is_time(m))
 			appendStringInfo(&sql, "%smin(s.%s) FILTER (WHERE s.%s >= as_of AND s.%s < 'infinity')",
 							 sql.len ? ", " : "", col, col, col);
 	}
 	return sql.len ? psprintf("least(%s)", sql.data) : NULL;
+}
+
+/*
+ * all_past: sources of which capture knows that no anchor lies at or behind as_of.
+ * What came since it looked is a change, and has its customers evaluated again;
+ * but not where a customer is refreshed with what is not yet committed.
+ */
+static List *
+all_past(const CsBatch *batch)
+{
+	MemoryContext context = CurrentMemoryContext;
+	List *names = NIL;
+	uint64 n;
+
+	if (batch->what_if || batch->ahead != 0)
+		return NIL;
+	n = cs_exec("SELECT source FROM cs_internal.source_state WHERE bounded AND error IS NULL"
+				" AND changed_since IS NULL AND coalesce(last_at < $1, true)",
+				CS_ARGS(cs_tstz(batch->as_of)));
+	MemoryContextSwitchTo(context);
+	for (uint64 i = 0; i < n; i++)
+		names = lappend(names, cs_cell(i, 1));
+	SPI_freetuptable(SPI_tuptable);
+	return names;
+}
+
+/*
+ * has_other_times: it has instants beside its anchor.
+ */
+static bool
+has_other_times(const CsSource *source)
+{
+	ListCell *lc;
+
+	if (!cs_anchor_is_one(source))
+		return true;
+	foreach (lc, CS_MAPPING(source)->columns)
+	{
+		const CsMapped *m = lfirst(lc);
+
+		if (is_time(m) && strcmp(m->name, source->anchor) != 0)
+			return true;
+	}
+	return false;
 }
 
 /*
@@ -100,6 +150,7 @@ cs_stage_due(CsBatch *batch)
 {
 	TimestampTz midnight = cs_local_midnight(batch->as_of_day + 1, batch->policy->time_zone);
 	bool running_day = cs_usage_sees_today();
+	List *past = all_past(batch);
 	ListCell *lc;
 
 	for (int i = 0; i < batch->state->n; i++)
@@ -135,6 +186,8 @@ cs_stage_due(CsBatch *batch)
 		/* Usage is cut to whole days unless a metric looks at the running one; a source that is gone is reported elsewhere. */
 		if (source->mapping == NULL || !OidIsValid(source->relid) ||
 			(strcmp(source->kind, "usage_event") == 0 && !running_day))
+			continue;
+		if (cs_is_named(past, source->name) && !has_other_times(source))
 			continue;
 		future = future_of(source);
 		if (future == NULL)

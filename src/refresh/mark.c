@@ -48,49 +48,99 @@ by_statement(Datum ids)
 			CS_ARGS(cs_textarray(ids)));
 }
 
-/*
- * unmarked: brings those to the front who have no row, behind them those who
- * have; returns how many have none.
- */
-static int
-unmarked(Oid table, Datum *each, int n)
+/* Rows of the table by their key, as they are now: who was marked since the step's snapshot was taken has one, too. */
+typedef struct Marks
 {
-	Relation rel = table_open(table, NoLock);
-	Datum *marked = palloc(sizeof(Datum) * (n + 1));
-	int nmarked = 0;
-	int nunmarked = 0;
+	Relation rel;
 	Relation index;
 	IndexScanDesc scan;
-	ScanKeyData key;
 	TupleTableSlot *slot;
+	ScanKeyData keys[2];
+} Marks;
 
-	/* not the step's snapshot: who was marked since it was taken has a row, too */
+static void
+open_marks(Marks *m, Oid table)
+{
 	PushCopiedSnapshot(GetLatestSnapshot());
 	UpdateActiveSnapshotCommandId();
-	list_free(RelationGetIndexList(rel)); /* finds the primary key */
-	index = index_open(rel->rd_pkindex, AccessShareLock);
-	slot = table_slot_create(rel, NULL);
-	ScanKeyEntryInitialize(&key, 0, 1, BTEqualStrategyNumber, InvalidOid, C_COLLATION_OID, F_TEXTEQ,
-						   (Datum) 0);
-	scan = cs_index_beginscan(rel, index, GetActiveSnapshot(), 1);
-	for (int i = 0; i < n; i++)
+	m->rel = table_open(table, NoLock);
+	list_free(RelationGetIndexList(m->rel)); /* finds the primary key */
+	m->index = index_open(m->rel->rd_pkindex, AccessShareLock);
+	m->slot = table_slot_create(m->rel, NULL);
+	ScanKeyEntryInitialize(&m->keys[0], 0, 1, BTGreaterEqualStrategyNumber, InvalidOid,
+						   C_COLLATION_OID, F_TEXT_GE, (Datum) 0);
+	ScanKeyEntryInitialize(&m->keys[1], 0, 1, BTLessEqualStrategyNumber, InvalidOid,
+						   C_COLLATION_OID, F_TEXT_LE, (Datum) 0);
+	m->scan = cs_index_beginscan(m->rel, m->index, GetActiveSnapshot(), 2);
+}
+
+static void
+close_marks(Marks *m)
+{
+	index_endscan(m->scan);
+	ExecDropSingleTupleTableSlot(m->slot);
+	index_close(m->index, AccessShareLock);
+	table_close(m->rel, NoLock);
+	PopActiveSnapshot();
+}
+
+static void
+seek(Marks *m, Datum first, Datum last)
+{
+	m->keys[0].sk_argument = first;
+	m->keys[1].sk_argument = last;
+	index_rescan(m->scan, m->keys, 2, NULL, 0);
+}
+
+static bool
+next_mark(Marks *m)
+{
+	return index_getnext_slot(m->scan, ForwardScanDirection, m->slot);
+}
+
+/*
+ * find_marked: for each of the customers whether he has a row.  The customers of a
+ * chunk stand beside each other, so mostly there is nothing between the first and
+ * the last of them; where there is much they are looked up one by one.
+ */
+static int
+find_marked(Oid table, const Datum *each, int n, bool *marked)
+{
+	Marks m;
+	int nmarked = 0;
+	int passed = 0;
+	int i = 0;
+
+	memset(marked, 0, sizeof(bool) * n);
+	open_marks(&m, table);
+	seek(&m, each[0], each[n - 1]);
+	while (passed < 2 * n && next_mark(&m))
+	{
+		bool isnull;
+		Datum id = slot_getattr(m.slot, 1, &isnull);
+		int c = -1;
+
+		passed++;
+		while (i < n && (c = cs_compare_texts(each[i], id)) < 0)
+			i++;
+		if (c == 0)
+		{
+			marked[i] = true;
+			nmarked++;
+		}
+	}
+	/* who is behind where the walk was given up */
+	for (; passed == 2 * n && i < n; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		key.sk_argument = each[i];
-		index_rescan(scan, &key, 1, NULL, 0);
-		if (index_getnext_slot(scan, ForwardScanDirection, slot))
-			marked[nmarked++] = each[i];
-		else
-			each[nunmarked++] = each[i];
+		if (marked[i])
+			continue;
+		seek(&m, each[i], each[i]);
+		marked[i] = next_mark(&m);
+		nmarked += marked[i];
 	}
-	index_endscan(scan);
-	ExecDropSingleTupleTableSlot(slot);
-	index_close(index, AccessShareLock);
-	table_close(rel, NoLock);
-	PopActiveSnapshot();
-	memcpy(each + nunmarked, marked, sizeof(Datum) * nmarked);
-	pfree(marked);
-	return nunmarked;
+	close_marks(&m);
+	return nmarked;
 }
 
 /*
@@ -103,8 +153,9 @@ cs_mark_dirty(Datum ids, bool last)
 	TimestampTz now = GetCurrentTimestamp();
 	Datum *each;
 	CsBulk *bulk;
+	bool *marked;
 	int n;
-	int nunmarked;
+	int nmarked = 0;
 
 	if (!last || !ConditionalLockRelationOid(table, ShareRowExclusiveLock))
 	{
@@ -112,12 +163,19 @@ cs_mark_dirty(Datum ids, bool last)
 		return;
 	}
 	each = cs_text_elements(ids, &n);
-	nunmarked = cs_is_empty("dirty") ? n : unmarked(table, each, n);
+	if (n == 0)
+		return;
+	marked = palloc0(sizeof(bool) * n);
+	if (!cs_is_empty("dirty"))
+		nmarked = find_marked(table, each, n, marked);
 	bulk = cs_bulk_begin("dirty", RowExclusiveLock, true);
-	for (int i = 0; i < nunmarked; i++)
+	for (int i = 0; i < n; i++)
 	{
-		TupleTableSlot *slot = cs_bulk_slot(bulk);
+		TupleTableSlot *slot;
 
+		if (marked[i])
+			continue;
+		slot = cs_bulk_slot(bulk);
 		slot->tts_values[0] = each[i];
 		slot->tts_values[1] = TimestampTzGetDatum(now);
 		slot->tts_isnull[0] = slot->tts_isnull[1] = false;
@@ -125,6 +183,14 @@ cs_mark_dirty(Datum ids, bool last)
 		cs_bulk_put(bulk, 40);
 	}
 	(void) cs_bulk_end(bulk);
-	if (nunmarked < n)
-		by_statement(cs_text_array(each + nunmarked, n - nunmarked));
+	if (nmarked > 0)
+	{
+		Datum *those = palloc(sizeof(Datum) * nmarked);
+
+		nmarked = 0;
+		for (int i = 0; i < n; i++)
+			if (marked[i])
+				those[nmarked++] = each[i];
+		by_statement(cs_text_array(those, nmarked));
+	}
 }

@@ -73,6 +73,8 @@ for my $phase (0 .. $#instants)
 	# what is rare, meanwhile
 	if ($phase == 0)
 	{
+		# who builds waits for writers, and these would wait for what is prepared
+		sql('CALL cs.refresh()');
 		change("BEGIN; SELECT app.change() FROM generate_series(1, 50); PREPARE TRANSACTION 'p'");
 		sql('CALL cs.refresh()');
 		sql("COMMIT PREPARED 'p'");
