@@ -58,6 +58,7 @@ struct CsBulkKeys
 	Size limit;
 	Column columns[INDEX_MAX_KEYS];
 	int ncolumns;
+	AttrNumber last; /* of their numbers the greatest */
 	int row_size;
 	char **chunks; /* rows: where it stands, then the columns */
 	int64 nchunks;
@@ -92,6 +93,7 @@ find_column(CsBulkKeys *keys, Relation rel, AttrNumber attno)
 	column->attno = attno;
 	column->len = att->attlen;
 	column->byval = att->attbyval;
+	keys->last = Max(keys->last, attno);
 	/* places come first, two bytes aligned */
 	column->offset = TYPEALIGN(column->byval ? column->len : sizeof(char *),
 							   Max(keys->row_size, sizeof(ItemPointerData)));
@@ -188,13 +190,12 @@ cs_keys_add(CsBulkKeys *keys, TupleTableSlot *slot)
 	if (keys->nrows > 0)
 		before = row_at(keys, keys->nrows - 1);
 	memcpy(row, &slot->tts_tid, sizeof(ItemPointerData));
+	slot_getsomeattrs(slot, keys->last);
 	for (int i = 0; i < keys->ncolumns; i++)
 	{
 		const Column *column = &keys->columns[i];
-		bool isnull;
-		Datum value = slot_getattr(slot, column->attno, &isnull);
+		Datum value = slot->tts_values[column->attno - 1];
 
-		Assert(!isnull);
 		if (!column->byval)
 		{
 			Datum last = before ? get_value(column, before) : (Datum) 0;

@@ -377,7 +377,7 @@ cs_beside_begin(const CsRowSource *sources, int nsources, const CsPolicy *policy
 	packed = cs_rates_pack(rates, &rates_size);
 	PushActiveSnapshot(GetTransactionSnapshot());
 	EnterParallelMode();
-	context = CreateParallelContext("cs_ext", "cs_ledger_beside_main", 1);
+	context = CreateParallelContext("$libdir/cs_ext", "cs_ledger_beside_main", 1);
 	shm_toc_estimate_chunk(&context->estimator, sizeof(Shared));
 	shm_toc_estimate_chunk(&context->estimator, rates_size);
 	shm_toc_estimate_chunk(&context->estimator, QUEUE);

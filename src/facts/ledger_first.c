@@ -88,8 +88,8 @@ static const struct
 	[FACT_TERM_MONTHS] = {"term_months", "r.term_months"},
 };
 
-/* A fact in a table, about. */
-#define FACT_BYTES 80
+/* So many bytes of a table are scanned in the time that a fact takes to be swept, about. */
+#define FACT_BYTES 400
 
 /* ---- whether ---------------------------------------------------------------- */
 
@@ -360,7 +360,7 @@ sweep_all(Stream *streams, int n, CsMaker *maker, CsBeside *beside, int level)
 	MemoryContextDelete(context);
 }
 
-/* A worker takes its time to start, so there had better be as much as workers read a table for. */
+/* A worker takes its time to start: there had better be as much to do as a scan is shared for. */
 static bool
 worth_a_worker(const Stream *streams, int n)
 {

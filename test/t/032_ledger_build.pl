@@ -168,6 +168,8 @@ for my $end ('pg_cancel_backend', 'pg_terminate_backend')
 sql('CALL cs.refresh()');
 is(at_once(), '1', 'then it is built');
 is(difference(), '', 'and all is what ingest makes');
+is(built('SET maintenance_work_mem = 1024;'), 'beside', 'built where what the indexes need does not fit into memory');
+is(difference(), '', 'all is what ingest makes');
 sql('ALTER DATABASE postgres RESET min_parallel_table_scan_size; DELETE FROM app.sub WHERE customer_id = -1');
 
 # --- a customer who is gone by then ---------------------------------------------------------
