@@ -207,10 +207,15 @@ extern CsPolicy *cs_policy(bool missing_ok);
 /* cs_ext.now or the clock, never before the last evaluated instant. */
 extern TimestampTz cs_now(void);
 extern DateADT cs_local_day(TimestampTz t, const char *time_zone);
+
 /*
- * The first instant of a day; also where clocks go back from 01:00 to 00:00, so that it has two midnights.
+ * Where a day starts. Where clocks go back from 01:00 to 00:00 it has two
+ * midnights: local is the first, with which usage is told apart by days; clock is
+ * the one that AT TIME ZONE gives, with which periods and balances are bounded in
+ * SQL as here.
  */
 extern TimestampTz cs_local_midnight(DateADT day, const char *time_zone);
+extern TimestampTz cs_clock_midnight(DateADT day, const char *time_zone);
 
 /* ---- errors (core/error.c) -------------------------------------------- */
 

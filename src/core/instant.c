@@ -228,7 +228,7 @@ cs_instant_date(PG_FUNCTION_ARGS)
 	if (DATE_NOT_FINITE(day))
 		cs_refuse_instant(DATE_IS_NOEND(day) ? "infinity" : "-infinity", "is not finite");
 	cs_enter(&frame);
-	result = cs_local_midnight(day, cs_policy(false)->time_zone);
+	result = cs_clock_midnight(day, cs_policy(false)->time_zone);
 	cs_leave(&frame);
 	PG_RETURN_TIMESTAMPTZ(result);
 }

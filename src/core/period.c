@@ -152,8 +152,8 @@ cs_period(const char *given, TimestampTz as_of, const CsPolicy *policy)
 			found = calendar_period(word.data, given, &start, &end);
 		if (!found)
 			refuse_period(given, word.data, today);
-		period.start = cs_local_midnight(start, policy->time_zone);
-		period.end = cs_local_midnight(end, policy->time_zone);
+		period.start = cs_clock_midnight(start, policy->time_zone);
+		period.end = cs_clock_midnight(end, policy->time_zone);
 	}
 
 	if (period.start > as_of)

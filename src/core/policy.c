@@ -174,25 +174,36 @@ cs_local_day(TimestampTz t, const char *time_zone)
 }
 
 /*
- * cs_local_midnight: see cs_ext.h.
+ * cs_clock_midnight, cs_local_midnight: see cs_ext.h.
  */
 TimestampTz
-cs_local_midnight(DateADT day, const char *time_zone)
+cs_clock_midnight(DateADT day, const char *time_zone)
 {
-	pg_tz *zone = zone_of(time_zone);
 	struct pg_tm tm = {0};
-	struct pg_tm before;
-	fsec_t fsec;
 	TimestampTz result;
 	int tz;
 
 	j2date(day + POSTGRES_EPOCH_JDATE, &tm.tm_year, &tm.tm_mon, &tm.tm_mday);
-	tz = DetermineTimeZoneOffset(&tm, zone);
+	tz = DetermineTimeZoneOffset(&tm, zone_of(time_zone));
 	if (tm2timestamp(&tm, 0, &tz, &result) != 0)
 		ereport(ERROR, errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE), errmsg("date out of range"));
-	/* of two midnights that is the second */
-	if (timestamp2tm(result - 1, &tz, &before, &fsec, NULL, zone) == 0 &&
-		before.tm_mday == tm.tm_mday)
+	return result;
+}
+
+TimestampTz
+cs_local_midnight(DateADT day, const char *time_zone)
+{
+	TimestampTz result = cs_clock_midnight(day, time_zone);
+	struct pg_tm tm;
+	fsec_t fsec;
+	int tz;
+
+	/* of two midnights that is the second: the instant before it is of the same day */
+	if (timestamp2tm(result - 1, &tz, &tm, &fsec, NULL, zone_of(time_zone)) == 0 &&
+		date2j(tm.tm_year, tm.tm_mon, tm.tm_mday) - POSTGRES_EPOCH_JDATE == day)
+	{
+		tm.tm_hour = tm.tm_min = tm.tm_sec = 0;
 		(void) tm2timestamp(&tm, 0, &tz, &result);
+	}
 	return result;
 }

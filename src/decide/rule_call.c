@@ -196,7 +196,7 @@ static char *
 day_literal(const CsBatch *batch, int days)
 {
 	return instant_literal(
-		batch ? cs_local_midnight(batch->as_of_day - days, batch->policy->time_zone) : 0);
+		batch ? cs_clock_midnight(batch->as_of_day - days, batch->policy->time_zone) : 0);
 }
 
 static char *

@@ -339,7 +339,7 @@ cs_ledger_rows(const CsBatch *batch, List *ago_days)
 	{
 		int days = lfirst_int(lc);
 
-		args[i++] = cs_tstz(cs_local_midnight(batch->as_of_day - days, policy->time_zone));
+		args[i++] = cs_tstz(cs_clock_midnight(batch->as_of_day - days, policy->time_zone));
 		appendStringInfo(&columns,
 						 ", CASE WHEN s.mrr IS NOT NULL THEN coalesce(a%d.mrr_after, 0) END"
 						 " AS mrr_ago_%d",

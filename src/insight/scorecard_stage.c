@@ -268,7 +268,7 @@ carried_sql(List *cards, const CsBatch *batch)
 			if (measure->missing != CS_MISSING_CARRY || measure->slot < 1)
 				continue;
 			measure->carry = n;
-			oldest = cs_local_midnight(batch->as_of_day - measure->max_age_days,
+			oldest = cs_clock_midnight(batch->as_of_day - measure->max_age_days,
 									   batch->policy->time_zone);
 			appendStringInfo(
 				&sql,
