@@ -82,7 +82,7 @@ cs_movement_row(const CsMovement *movement, const text *id, Datum *values, bool 
 /* The longest text with one byte before it. */
 #define SHORT_TEXT (VARATT_SHORT_MAX - VARHDRSZ_SHORT)
 
-StaticAssertDecl(MAXALIGN(SizeofHeapTupleHeader + BITMAPLEN(NCOLUMNS)) + 4 * VARATT_SHORT_MAX +
+StaticAssertDecl(MAXALIGN(SizeofHeapTupleHeader + NCOLUMNS) + 4 * VARATT_SHORT_MAX +
 						 2 * (VARHDRSZ_SHORT + CS_MONEY_BYTES) + NCOLUMNS * MAXIMUM_ALIGNOF <=
 					 CS_PACKED_MOVEMENT,
 				 "a packed movement");
