@@ -403,6 +403,31 @@ sample_of(const CsSource *source, char **warning)
 }
 
 /*
+ * unusable: why the first row cannot be used, as with an interval that is none;
+ * NULL: it can, or there is none.
+ */
+static char *
+unusable(const CsSource *source)
+{
+	CsUserQuery query = {.sql = cs_source_preview(source, 1), .search_path = source->search_path};
+	ErrorData *error = NULL;
+	CsResult *rows;
+	char *said = NULL;
+
+	query.as_of = cs_now();
+	query.as_of_day = cs_local_day(query.as_of, cs_policy(false)->time_zone);
+	rows = cs_user_query(&query, &error);
+	if (rows == NULL)
+		return NULL;
+	cs_register("first_row", rows);
+	if (cs_exec("SELECT reason FROM first_row WHERE reason IS NOT NULL", CS_NO_ARGS) > 0)
+		said = psprintf("the first row cannot be used: %s", cs_value());
+	cs_unregister("first_row");
+	tuplestore_end(rows->store);
+	return said;
+}
+
+/*
  * warning_of: what is worth knowing about a mapped column; NULL when nothing is.
  */
 static char *
@@ -467,6 +492,7 @@ return_rows(ReturnSetInfo *rsinfo, const CsSource *source)
 		else
 		{
 			slot_getallattrs(slot);
+			warning = unusable(source);
 			for (int i = 0; i < sample->desc->natts; i++)
 				samples = lappend(
 					samples, slot->tts_isnull[i] ? NULL : TextDatumGetCString(slot->tts_values[i]));

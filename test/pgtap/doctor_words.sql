@@ -99,6 +99,12 @@ INSERT INTO cs.fx_rate (currency, valid_from, rate) VALUES ('USD', '2024-01-01',
 CALL cs.refresh();
 SELECT is_empty('SELECT * FROM app.said', 'and the remedy works');
 
+-- A mapping that makes every row unusable says so at once.
+SELECT is((SELECT warning FROM cs.add_source('yearly', 'subscription', 'app.contract', '{"customer_id": "customer_id", "start_at": "start_at", "amount": "mrr", "interval": "''yearly''"}') WHERE "column" = 'customer_id'),
+	'the first row cannot be used: interval is unknown', 'add_source warns where the first row cannot be used');
+SELECT is((SELECT count(*) FROM cs.add_source('annual', 'subscription', 'app.contract', '{"customer_id": "customer_id", "start_at": "start_at", "amount": "mrr", "interval": "''year''"}') WHERE warning LIKE '%first row%'),
+	0::bigint, 'and not where it can');
+
 -- A metric over what run_as may not read.
 REVOKE SELECT ON app.ticket FROM cs_ext_run;
 SELECT throws_like($$INSERT INTO cs.metric (name, source, expression, unit, better) VALUES ('n', 'ticket', 'count(*)', 'count', 'low')$$, '%permission denied for table ticket%', 'a metric over an unreadable source is refused when it is written');
