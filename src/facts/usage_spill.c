@@ -125,7 +125,9 @@ create_file(Spill *p)
 						errmsg("usage_pack is called outside the first build of the rollup"),
 						errhint("Use cs.usage_agg.")));
 	hex_decode(cs_usage_files, strlen(cs_usage_files), (char *) &files);
-	snprintf(p->name, sizeof(p->name), "usage.%d.%u", MyProcPid, number++);
+	/* the id of a worker that has ended may be given to another: his file must stay */
+	snprintf(p->name, sizeof(p->name), "%x.%llx.%x", MyProcPid,
+			 (unsigned long long) MyStartTimestamp, number++);
 	p->file = FileSetCreate(&files, p->name);
 }
 
