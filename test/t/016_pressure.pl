@@ -31,7 +31,7 @@ is(sql(q(SELECT count(*) FROM cs_internal.alert WHERE key = '1000002')), '0', 'R
 
 # Each evaluated batch takes a quarter of a second; four writers commit all the time.
 sql(q(CREATE FUNCTION public.slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.25); RETURN NULL; END';
-	CREATE TRIGGER slow AFTER UPDATE ON cs_internal.state FOR EACH STATEMENT EXECUTE FUNCTION public.slow();
+	CREATE TRIGGER slow AFTER DELETE ON cs_internal.dirty FOR EACH STATEMENT EXECUTE FUNCTION public.slow();
 	INSERT INTO cs.job (name, kind, every) VALUES ('tick', 'retention', '1 second')));
 my $ticks = q(SELECT count(*) FROM cs.job_run WHERE job = 'tick' AND status = 'succeeded');
 my $refreshes = q(SELECT coalesce(sum(runs), 0) FROM cs.job_run WHERE job = 'refresh' AND status = 'succeeded');
@@ -55,7 +55,7 @@ cmp_ok($behind, '>', 5, 'the log of changes was rarely empty');
 cmp_ok($most, '<', $written, "and never held all of them: at most $most rows");
 cmp_ok(sql($ticks) - $ticks_before, '>=', 3, 'jobs went on meanwhile');
 becomes("SELECT (SELECT count(*) FROM cs_internal.alert WHERE rule = 'ticket_escalated') + (SELECT count(*) FROM cs.held_alert) >= 1 AND $quiet", 'slower than its writers: afterwards everything is taken, by itself');
-sql('DROP TRIGGER slow ON cs_internal.state');
+sql('DROP TRIGGER slow ON cs_internal.dirty');
 is(sql(q(SELECT count(*) FROM (SELECT FROM cs_internal.alert WHERE rule = 'ticket_escalated' GROUP BY key HAVING count(*) > 1) x)), '0', 'no alert is doubled');
 
 # --- news during a long refresh ---------------------------------------------------------------
@@ -75,7 +75,7 @@ for my $what (sort keys %left)
 	becomes("SELECT $quiet AND ($left{$what}) = 0", 'nothing to do');
 	sql('DELETE FROM cs_internal.segment_look');
 	sql($begin{$what});
-	sql(q(CREATE TRIGGER slow AFTER UPDATE ON cs_internal.state FOR EACH STATEMENT EXECUTE FUNCTION public.slow()));
+	sql(q(CREATE TRIGGER slow AFTER DELETE ON cs_internal.dirty FOR EACH STATEMENT EXECUTE FUNCTION public.slow()));
 	becomes("SELECT ($left{$what}) BETWEEN 1 AND 38", "$what: everybody is being evaluated");
 	my $before = sql($tocks);
 	my $key = sql("INSERT INTO public.tickets VALUES (DEFAULT, 9, now() - interval '1 minute', NULL, true) RETURNING id");
@@ -86,7 +86,7 @@ for my $what (sort keys %left)
 	becomes("SELECT ($left{$what}) = 0 AND $quiet", 'who were left are evaluated afterwards');
 	becomes('SELECT count(*) = 1 FROM cs_internal.segment_look', 'and are looked at then');
 	cmp_ok(sql($tocks), '>=', $before + 2, 'jobs went on meanwhile');
-	sql('DROP TRIGGER slow ON cs_internal.state');
+	sql('DROP TRIGGER slow ON cs_internal.dirty');
 }
 $node->stop;
 done_testing();
