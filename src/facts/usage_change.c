@@ -342,21 +342,34 @@ change_large(const char *id, TimestampTz since, TimestampTz until, const CsPolic
 	Datum ids = cs_text_array(one, 1);
 	DateADT lo = cs_usage_day(since);
 	DateADT hi = cs_usage_day(until);
-	DateADT month = cs_month_start(lo, 0);
+	DateADT next = lo;
+	CsResult *large;
 	CsResult *over;
 	TupleTableSlot *slot;
 
-	for (; month <= hi; month = cs_month_start(month, 1))
+	/* the range may be of any length: a date that stands for no end, beside an ordinary one */
+	large = cs_query(
+		"SELECT month FROM (SELECT month FROM cs_internal.usage_delta WHERE "
+		"customer_id = $1 UNION SELECT month FROM cs_internal.usage_month WHERE "
+		"customer_id = $1 AND pg_column_size(usage) > $2) m WHERE month BETWEEN $3 AND "
+		"$4 ORDER BY 1",
+		CS_ARGS(cs_text(id), cs_int4(cs_usage_large), cs_date(cs_month_start(lo, 0)), cs_date(hi)));
+	slot = MakeSingleTupleTableSlot(large->desc, &TTSOpsMinimalTuple);
+	while (tuplestore_gettupleslot(large->store, true, false, slot))
 	{
+		bool isnull;
+		DateADT month = DatumGetDateADT(slot_getattr(slot, 1, &isnull));
+
 		CHECK_FOR_INTERRUPTS();
-		if (cs_exec("SELECT FROM cs_internal.usage_delta WHERE customer_id = $1 AND month = $2 "
-					"UNION ALL SELECT FROM cs_internal.usage_month WHERE customer_id = $1 AND "
-					"month = $2 AND pg_column_size(usage) > $3 LIMIT 1",
-					CS_ARGS(cs_text(id), cs_date(month), cs_int4(cs_usage_large))) > 0)
-			change_pieces(id, month, since, until, policy);
-		else
-			change_days(ids, Max(lo, month), Min(hi, cs_month_start(month, 1) - 1), NULL, policy);
+		if (month > next)
+			change_days(ids, next, month - 1, NULL, policy);
+		change_pieces(id, month, since, until, policy);
+		next = cs_month_start(month, 1);
 	}
+	if (next <= hi)
+		change_days(ids, next, hi, NULL, policy);
+	ExecDropSingleTupleTableSlot(slot);
+	tuplestore_end(large->store);
 	over = cs_query("SELECT DISTINCT month FROM cs_internal.usage_delta WHERE customer_id = $1 AND "
 					"month < $2",
 					CS_ARGS(cs_text(id), cs_date(cs_month_start(cs_usage_day(cs_now()), 0))));

@@ -119,4 +119,14 @@ TRUNCATE app.kept;
 INSERT INTO app.kept SELECT * FROM app.united();
 CALL cs.rebuild();
 SELECT set_eq('SELECT * FROM app.united()', 'SELECT * FROM app.kept', 'first and last instant are a rebuild''s');
+
+-- a date that stands for no end: what lies between costs nothing
+SELECT app.add('big', '2025-06-28 03:00+02', '4 hours', 3000) IS NULL AS added \gset
+CALL cs.refresh();
+BEGIN;
+INSERT INTO app.event VALUES ('big', '2025-06-20 12:00+02', 1, 'a'), ('big', '9999-12-30 12:00+00', 1, 'a');
+CALL cs.refresh(commit => false);
+SELECT cmp_ok((SELECT seq_scan + idx_scan FROM pg_stat_xact_user_tables WHERE relid = 'app.event'::regclass), '<', 100::bigint, 'the facts are not read for each month until then');
+COMMIT;
+SELECT is(app.difference(), NULL, 'and every event counts');
 SELECT * FROM finish();
