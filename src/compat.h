@@ -9,7 +9,9 @@
 #include "postgres.h"
 #include "access/genam.h"
 #include "access/tableam.h"
+#include "access/xact.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 
 #if PG_VERSION_NUM < 150000
 #error "cs_ext needs PostgreSQL 15 or newer"
@@ -68,21 +70,27 @@
 	ExecInsertIndexTuples((rel), (slot), (estate), false, false, NULL, NIL)
 #endif
 
-/* The new version of a row; true: it is to be put into the indexes. */
-static inline bool
-cs_table_tuple_update(Relation rel, ItemPointer tid, TupleTableSlot *slot, Snapshot snapshot)
+/* The new version of a row; *in_index: it is to be put into the indexes. */
+static inline TM_Result
+cs_table_tuple_update(Relation rel, ItemPointer tid, TupleTableSlot *slot, bool *in_index)
 {
+	TM_FailureData failure;
+	LockTupleMode lock;
+	TM_Result result;
 #if PG_VERSION_NUM >= 160000
-	TU_UpdateIndexes indexes;
-
-	simple_table_tuple_update(rel, tid, slot, snapshot, &indexes);
-	return indexes != TU_None;
+	TU_UpdateIndexes indexes = TU_None;
 #else
-	bool indexes;
-
-	simple_table_tuple_update(rel, tid, slot, snapshot, &indexes);
-	return indexes;
+	bool indexes = false;
 #endif
+
+	result = table_tuple_update(rel, tid, slot, GetCurrentCommandId(true), GetActiveSnapshot(),
+								InvalidSnapshot, true, &failure, &lock, &indexes);
+#if PG_VERSION_NUM >= 160000
+	*in_index = indexes != TU_None;
+#else
+	*in_index = indexes;
+#endif
+	return result;
 }
 
 /* A scan of rows by an index; 18 counts for EXPLAIN. */

@@ -66,6 +66,38 @@ cs_rewrite_slot(CsRewrite *w)
 	return w->slot;
 }
 
+/* Raises where somebody else has changed the row since the snapshot. */
+static void
+must_be_ours(TM_Result result)
+{
+	switch (result)
+	{
+		case TM_Ok:
+			break;
+		case TM_Updated:
+		case TM_Deleted:
+			ereport(ERROR, errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+					errmsg("could not serialize access due to concurrent update"),
+					errdetail("Another refresh has taken the same rows."),
+					errhint("Do the transaction again."));
+			break;
+		default:
+			elog(ERROR, "row of cs_ext in state %d", result);
+	}
+}
+
+/*
+ * cs_row_gone: see rewrite.h.
+ */
+void
+cs_row_gone(Relation rel, ItemPointer tid)
+{
+	TM_FailureData failure;
+
+	must_be_ours(table_tuple_delete(rel, tid, GetCurrentCommandId(true), GetActiveSnapshot(),
+									InvalidSnapshot, true, &failure, false));
+}
+
 /*
  * cs_rewrite_put, cs_rewrite_gone: see rewrite.h.
  */
@@ -78,7 +110,7 @@ cs_rewrite_put(CsRewrite *w, ItemPointer tid)
 	if (tid == NULL)
 		simple_table_tuple_insert(w->rel, w->slot);
 	else
-		in_index = cs_table_tuple_update(w->rel, tid, w->slot, GetActiveSnapshot());
+		must_be_ours(cs_table_tuple_update(w->rel, tid, w->slot, &in_index));
 	if (in_index)
 		cs_insert_index_tuples(w->result, w->slot, w->estate);
 	ResetPerTupleExprContext(w->estate);
@@ -87,7 +119,7 @@ cs_rewrite_put(CsRewrite *w, ItemPointer tid)
 void
 cs_rewrite_gone(CsRewrite *w, ItemPointer tid)
 {
-	simple_table_tuple_delete(w->rel, tid, GetActiveSnapshot());
+	cs_row_gone(w->rel, tid);
 }
 
 /*

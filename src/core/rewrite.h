@@ -24,4 +24,10 @@ extern void cs_rewrite_put(CsRewrite *w, ItemPointer tid);
 extern void cs_rewrite_gone(CsRewrite *w, ItemPointer tid);
 extern void cs_rewrite_end(CsRewrite *w);
 
+/*
+ * Deletes a row that the active snapshot sees.  Where somebody has changed it since,
+ * this and the above raise a serialization failure.
+ */
+extern void cs_row_gone(Relation rel, ItemPointer tid);
+
 #endif

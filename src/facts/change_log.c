@@ -32,6 +32,7 @@
 #include "utils/snapmgr.h"
 
 #include "core/bulk.h"
+#include "core/rewrite.h"
 #include "core/texts.h"
 #include "facts/source_kind.h"
 
@@ -150,7 +151,7 @@ take_rows(int *n)
 	for (int i = 0; i < nrows; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		simple_table_tuple_delete(rel, &places[i], GetActiveSnapshot());
+		cs_row_gone(rel, &places[i]);
 	}
 	PopActiveSnapshot();
 	table_close(rel, NoLock);
