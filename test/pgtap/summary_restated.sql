@@ -1,4 +1,4 @@
--- Monthly summaries of segments restated by the rules of today: value tiers,
+-- Monthly summaries of segments restated by the rules of today (full run only): value tiers,
 -- attributes and rules over both, from facts that are corrected at random, with
 -- refresh, refresh_customer and assignments by hand in between; against each month
 -- and segment asked for by itself. Prints its seed; psql -v seed=N repeats one.
